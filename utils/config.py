@@ -1,0 +1,172 @@
+"""Profiles: the settings of one run, for a laptop, for Kaggle, for the tests, for the published recipe.
+
+A profile is a YAML file in utils/profiles/. It is read into one frozen dataclass, so a misspelt key is
+an error and not a silently ignored wish.
+"""
+
+import dataclasses
+import difflib
+import os
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+from utils.errors import UsageError
+
+BACKBONES = ("B0", "B1", "B2", "B3", "S", "M", "L", "XL")
+CLASS_WEIGHTS = ("none", "inverse", "class_balanced")
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Every setting of a run; the YAML files hold only these keys."""
+
+    name: str
+    about: str  # who it is for and what it does, one line
+    cost: str  # time and hardware, "unmeasured" where nobody measured it
+    expected: str  # the score to expect with its range over seeds, or "unmeasured"
+
+    # data
+    source: str  # "flora": the generated sample; "shards": TFRecords that are found or given
+    flora_species: int = 0  # species of the generated sample, 0 with source "shards"
+    flora_max_images: int = 100  # images of its commonest species, train and test together
+    validation_fraction: float = 0.1  # of train; every species with two images gets at least one
+    seed: int = 0  # of the flora, the split, the shuffling, the initial weights
+
+    # model
+    backbone: str = "B0"  # EfficientNetV2-<backbone>
+    image_size: int = 128  # pixels a side that the network sees, after the crop
+    weights: str = (
+        "random"  # "random", "imagenet21k", "imagenet21k-ft1k", "imagenet", or the path of an .h5 file
+    )
+    drop_connect: float = 0.0
+    dropout: float = 0.0  # before and after the hidden layer
+    hidden_units: int = 0  # dense layer between pooling and logits, 0 for none
+
+    # training
+    epochs: int = 1
+    steps_per_epoch: int = 0  # 0: one pass over the training images
+    batch_size: int = 32  # over all replicas
+    max_lr: float = 0.1
+    initial_lr_scale: float = 0.01  # first learning rate / max_lr
+    final_lr_scale: float = 0.01  # last learning rate / first learning rate
+    warmup_fraction: float = 0.2  # of the cycle
+    momentum: float = 0.9  # Nesterov
+    weight_decay: float = 1e-5  # decoupled, not multiplied by the learning rate
+    label_smoothing: float = 0.0
+    class_weights: str = "none"  # one of CLASS_WEIGHTS
+    class_balanced_n: int = 10  # N of Cui et al. (2019): beta = (N - 1) / N
+    crop: float = 0.9  # part of each side that is kept; central in evaluation
+    random_crop: bool = True  # in training: a random window, or the central one as published
+    augment: str = "light"  # "none" or "light": flips, brightness, contrast, saturation
+    precision: str = "float32"  # or "mixed_float16", which needs a GPU
+
+    def __post_init__(self) -> None:
+        rules = [
+            ("source", self.source in ("flora", "shards"), '"flora" or "shards"'),
+            ("flora_species", self.source != "flora" or self.flora_species >= 2, "2 or more with the sample"),
+            ("flora_max_images", self.flora_max_images >= 7, "7 or more"),
+            ("validation_fraction", 0 < self.validation_fraction < 1, "between 0 and 1"),
+            ("seed", self.seed >= 0, "0 or more"),
+            ("backbone", self.backbone in BACKBONES, f"one of {', '.join(BACKBONES)}"),
+            ("image_size", 32 <= self.image_size <= 1024, "from 32 to 1024"),
+            ("drop_connect", 0 <= self.drop_connect < 1, "from 0 to below 1"),
+            ("dropout", 0 <= self.dropout < 1, "from 0 to below 1"),
+            ("hidden_units", self.hidden_units >= 0, "0 or more"),
+            ("epochs", self.epochs >= 1, "1 or more"),
+            ("steps_per_epoch", self.steps_per_epoch >= 0, "0 or more"),
+            ("batch_size", self.batch_size >= 1, "1 or more"),
+            ("max_lr", self.max_lr > 0, "above 0"),
+            ("initial_lr_scale", 0 < self.initial_lr_scale <= 1, "above 0, at most 1"),
+            ("final_lr_scale", 0 < self.final_lr_scale <= 1, "above 0, at most 1"),
+            ("warmup_fraction", 0 < self.warmup_fraction < 1, "between 0 and 1"),
+            ("momentum", 0 <= self.momentum < 1, "from 0 to below 1"),
+            ("weight_decay", self.weight_decay >= 0, "0 or more"),
+            ("label_smoothing", 0 <= self.label_smoothing < 1, "from 0 to below 1"),
+            ("class_weights", self.class_weights in CLASS_WEIGHTS, f"one of {', '.join(CLASS_WEIGHTS)}"),
+            ("class_balanced_n", self.class_balanced_n >= 2, "2 or more"),
+            ("crop", 0 < self.crop <= 1, "above 0, at most 1"),
+            ("augment", self.augment in ("none", "light"), '"none" or "light"'),
+            ("precision", self.precision in ("float32", "mixed_float16"), '"float32" or "mixed_float16"'),
+        ]
+        for key, holds, allowed in rules:
+            if not holds:
+                raise UsageError(f"profile {self.name}: {key} is {getattr(self, key)!r}, must be {allowed}.")
+
+    @property
+    def run_name(self) -> str:
+        """The stem of the files a training run leaves, in the published run's pattern."""
+        tag = {"none": "NOW", "inverse": "INVW", "class_balanced": f"CLSBW{self.class_balanced_n}"}
+        weights = tag[self.class_weights]
+        return f"EfficientNetV2{self.backbone}_{self.image_size}_OCEP{self.epochs}_FC_{weights}_None"
+
+    def to_dict(self) -> dict[str, Any]:
+        """All settings as plain values, in the order of the fields."""
+        return dataclasses.asdict(self)
+
+
+_FIELDS = {field.name: field for field in dataclasses.fields(Profile)}
+
+
+def profile_names() -> list[str]:
+    """Names of the profiles that come with the package."""
+    folder = resources.files("utils") / "profiles"
+    return sorted(
+        entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml")
+    )
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(known)}."
+
+
+def _typed(key: str, value: Any, where: str) -> Any:
+    """`value` as the type of field `key`: YAML and papermill give int for 1.0, str for a quoted number."""
+    wanted = _FIELDS[key].type
+    try:
+        if wanted in (str, bool) and isinstance(value, wanted):
+            return value
+        if wanted is float and not isinstance(value, bool):
+            return float(value)
+        if wanted is int and not isinstance(value, bool) and float(value) == int(float(value)):
+            return int(float(value))
+    except (TypeError, ValueError):
+        pass  # the message below names the value and the type
+    raise UsageError(f"{where}: {key} is {value!r}, must be of type {wanted.__name__}.")
+
+
+def profile_from_dict(values: dict[str, Any], where: str) -> Profile:
+    """Make a Profile from plain values, as in a YAML file or a saved configs.json.
+
+    Raises:
+        UsageError: a key is unknown (the message names the nearest known one), missing or out of range.
+    """
+    for key in values:
+        if key not in _FIELDS:
+            raise UsageError(f"{where}: unknown setting {key!r}.{_nearest(key, list(_FIELDS))}")
+    missing = [
+        name for name, field in _FIELDS.items() if field.default is dataclasses.MISSING and name not in values
+    ]
+    if missing:
+        raise UsageError(f"{where}: missing setting {missing[0]!r}.")
+    return Profile(**{key: _typed(key, value, where) for key, value in values.items()})
+
+
+def load_profile(name: str = "auto", **overrides: Any) -> Profile:
+    """Read a profile by name, with some settings replaced.
+
+    `auto` is "kaggle" on Kaggle and "laptop" elsewhere.
+
+    Raises:
+        UsageError: the name or an override is unknown, or a value is out of range.
+    """
+    import yaml
+
+    if name == "auto":
+        name = "kaggle" if "KAGGLE_KERNEL_RUN_TYPE" in os.environ else "laptop"
+    if name not in profile_names():
+        raise UsageError(f"unknown profile {name!r}.{_nearest(name, profile_names())}")
+    source = resources.files("utils") / "profiles" / f"{name}.yaml"
+    values = yaml.safe_load(source.read_text(encoding="utf-8"))
+    return profile_from_dict({"name": name, **values, **overrides}, f"profile {name}")

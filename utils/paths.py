@@ -1,0 +1,203 @@
+"""Where things are: the repository, the data of a profile, the output folder, on a laptop and on Kaggle."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from utils.config import Profile
+from utils.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from utils.data.labels import LabelMap
+    from utils.data.metadata import Metadata
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+_IMAGE_FOLDERS = {"train_images", "test_images", "images"}  # up to a million files each: not walked
+_MAX_DEPTH = 4  # /kaggle/input/datasets/<owner>/<slug>/<folder>
+
+
+@dataclass(frozen=True)
+class Data:
+    """The files of one data set; what is absent is None or empty."""
+
+    kind: str  # "sample" (generated) or "folder" (found)
+    train_metadata: Path | None
+    test_metadata: Path | None
+    label_file: Path | None  # labels.json beside shards of own sheets
+    train_shards: tuple[Path, ...]
+    test_shards: tuple[Path, ...]
+    solution: Path | None  # the withheld answers, only in the sample flora
+
+    def labels(self) -> "LabelMap":
+        """The class index of every species: from labels.json where there is one, else from the metadata."""
+        from utils.data.labels import LabelMap
+
+        if self.label_file is not None:
+            return LabelMap.load(self.label_file)
+        return LabelMap.from_metadata(self.metadata())
+
+    def metadata(self) -> "Metadata":
+        """The tables of train_metadata.json.
+
+        Raises:
+            InputError: the data set has no metadata file.
+        """
+        from utils.data.metadata import read_metadata
+
+        if self.train_metadata is None:
+            raise InputError(
+                "This data set has no train_metadata.json, and this step needs it. Put the file beside the shards."
+            )
+        return read_metadata(self.train_metadata)
+
+    def training_table(self) -> "pd.DataFrame":
+        """One row a training record: image_id (str) and class_index (int).
+
+        Read from the metadata when it lists as many images as the shards hold, else from the shards
+        themselves (for a part of the published shards, or shards without metadata).
+        """
+        import pandas as pd
+
+        from utils.data.tfrecords import count_records, read_labels
+
+        if self.train_metadata is not None:
+            annotations = self.metadata().annotations
+            if len(annotations) == count_records(self.train_shards):
+                classes = self.labels().to_class(annotations["category_id"])
+                return pd.DataFrame({"image_id": annotations["image_id"].astype(str), "class_index": classes})
+        return read_labels(self.train_shards)
+
+
+def kaggle_root() -> Path:
+    """/kaggle, or the folder named by NAFLORA_KAGGLE_ROOT that is laid out like it."""
+    return Path(os.environ.get("NAFLORA_KAGGLE_ROOT", "/kaggle"))
+
+
+def on_kaggle() -> bool:
+    """Whether this runs in a Kaggle kernel, by the variable that Kaggle sets there."""
+    return "KAGGLE_KERNEL_RUN_TYPE" in os.environ
+
+
+def output_dir(folder: str | Path = "auto", profile: Profile | None = None) -> Path:
+    """The folder that every notebook reads from and writes to; made if it is not there.
+
+    `auto` is /kaggle/working on Kaggle and runs/<profile> in the repository elsewhere.
+    """
+    if str(folder) != "auto":
+        path = Path(folder).expanduser().resolve()
+    elif on_kaggle():
+        path = kaggle_root() / "working"
+    else:
+        path = REPOSITORY / "runs" / (profile.name if profile else "work")
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def scratch_dir() -> Path:
+    """Where generated data and caches go: data/ in the repository, /kaggle/tmp on Kaggle (not kept there)."""
+    path = kaggle_root() / "tmp" if on_kaggle() else REPOSITORY / "data"
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def find_data(profile: Profile, data_dir: str | Path = "auto", *, progress: bool = True) -> Data:
+    """Find the data set of a profile, or make it when the profile takes the sample flora.
+
+    Args:
+        profile: its `source` says what to look for; a given `data_dir` is always searched instead.
+        data_dir: a folder that holds shards and metadata (subfolders are searched too), or `auto`:
+            everything mounted under /kaggle/input on Kaggle, data/ in the repository elsewhere.
+        progress: show the progress of making the sample.
+
+    Raises:
+        InputError: no training shards are there, or in several folders; the message lists what was seen.
+    """
+    if str(data_dir) == "auto":
+        if profile.source == "flora":
+            return _sample(profile, progress)
+        roots = kaggle_root() / "input" if on_kaggle() else REPOSITORY / "data"
+    else:
+        roots = Path(data_dir).expanduser().resolve()
+    return _search(roots)
+
+
+def sample_folder(profile: Profile) -> Path:
+    """Where the sample flora of a profile lies, by its size, seed and generator version."""
+    from utils.flora.dataset import GENERATOR_VERSION
+
+    name = f"flora-v{GENERATOR_VERSION}-{profile.flora_species}species-max{profile.flora_max_images}-seed{profile.seed}"
+    return scratch_dir() / name
+
+
+def _sample(profile: Profile, progress: bool) -> Data:
+    from utils.flora.dataset import make_flora
+
+    folder = sample_folder(profile)
+    make_flora(
+        folder,
+        species=profile.flora_species,
+        seed=profile.seed,
+        max_images=profile.flora_max_images,
+        progress=progress,
+    )
+    return _search(folder, kind="sample")
+
+
+def _walk(root: Path) -> dict[Path, list[str]]:
+    """Files by folder, down to _MAX_DEPTH, leaving out image folders and generated floras."""
+    found: dict[Path, list[str]] = {}
+    for folder, folders, files in os.walk(root, followlinks=True):
+        here = Path(folder)
+        depth = len(here.relative_to(root).parts)
+        skip = lambda name: name in _IMAGE_FOLDERS or name.startswith((".", "flora-"))  # noqa: E731
+        folders[:] = sorted(name for name in folders if depth < _MAX_DEPTH and not skip(name))
+        found[here] = sorted(files)
+    return found
+
+
+def _search(root: Path, kind: str = "folder") -> Data:
+    if not root.is_dir():
+        raise InputError(
+            f"{root}: no such folder. data_links.md says where each data set comes from and goes."
+        )
+    by_folder = _walk(root)
+    seen = ", ".join(str(folder) for folder in list(by_folder)[:12]) or str(root)
+
+    def shards(split: str) -> tuple[Path, ...]:
+        folders = {}
+        for folder, names in by_folder.items():
+            hits = [folder / name for name in names if name.endswith(".tfrec") and f"_{split}" in name]
+            if hits:
+                folders[folder] = tuple(hits)
+        if len(folders) > 1:
+            listed = ", ".join(str(folder) for folder in folders)
+            raise InputError(
+                f"{root}: {split} shards in several folders ({listed}). Name one as the data folder."
+            )
+        return next(iter(folders.values()), ())
+
+    def one(name: str) -> Path | None:
+        hits = [folder / name for folder, names in by_folder.items() if name in names]
+        if len(hits) > 1:
+            listed = ", ".join(str(hit) for hit in hits)
+            raise InputError(f"{root}: several {name} ({listed}). Name one data folder.")
+        return hits[0] if hits else None
+
+    train_shards = shards("train")
+    if not train_shards:
+        raise InputError(
+            f"{root}: no training shards (*_train*.tfrec). Looked in: {seen}. data_links.md says where they come "
+            "from; profile 'laptop' runs on the generated sample flora and needs none."
+        )
+    return Data(
+        kind=kind,
+        train_metadata=one("train_metadata.json"),
+        test_metadata=one("test_metadata.json"),
+        label_file=one("labels.json"),
+        train_shards=train_shards,
+        test_shards=shards("test"),
+        solution=one("solution.csv"),
+    )
