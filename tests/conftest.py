@@ -30,7 +30,7 @@ def sample_flora(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_flora(
         folder,
         species=profile.flora_species,
-        seed=profile.seed,
+        seed=profile.flora_seed,
         max_images=profile.flora_max_images,
         progress=False,
     )

@@ -30,8 +30,9 @@ class Profile:
     source: str  # "flora": the generated sample; "shards": TFRecords that are found or given
     flora_species: int = 0  # species of the generated sample, 0 with source "shards"
     flora_max_images: int = 100  # images of its commonest species, train and test together
+    flora_seed: int = 0  # of the sample, apart from `seed` so that several runs share one flora
     validation_fraction: float = 0.1  # of train; every species with two images gets at least one
-    seed: int = 0  # of the flora, the split, the shuffling, the initial weights
+    seed: int = 0  # of the split, the shuffling, the initial weights
 
     # model
     backbone: str = "B0"  # EfficientNetV2-<backbone>
@@ -67,6 +68,7 @@ class Profile:
             ("flora_species", self.source != "flora" or self.flora_species >= 2, "2 or more with the sample"),
             ("flora_max_images", self.flora_max_images >= 7, "7 or more"),
             ("validation_fraction", 0 < self.validation_fraction < 1, "between 0 and 1"),
+            ("flora_seed", self.flora_seed >= 0, "0 or more"),
             ("seed", self.seed >= 0, "0 or more"),
             ("backbone", self.backbone in BACKBONES, f"one of {', '.join(BACKBONES)}"),
             ("image_size", 32 <= self.image_size <= 1024, "from 32 to 1024"),

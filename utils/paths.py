@@ -49,7 +49,8 @@ class Data:
 
         if self.train_metadata is None:
             raise InputError(
-                "This data set has no train_metadata.json, and this step needs it. Put the file beside the shards."
+                "This data set has no train_metadata.json, and this step needs it. "
+                "Put the file beside the shards."
             )
         return read_metadata(self.train_metadata)
 
@@ -128,8 +129,8 @@ def sample_folder(profile: Profile) -> Path:
     """Where the sample flora of a profile lies, by its size, seed and generator version."""
     from utils.flora.dataset import GENERATOR_VERSION
 
-    name = f"flora-v{GENERATOR_VERSION}-{profile.flora_species}species-max{profile.flora_max_images}-seed{profile.seed}"
-    return scratch_dir() / name
+    size = f"{profile.flora_species}species-max{profile.flora_max_images}-seed{profile.flora_seed}"
+    return scratch_dir() / f"flora-v{GENERATOR_VERSION}-{size}"
 
 
 def _sample(profile: Profile, progress: bool) -> Data:
@@ -139,7 +140,7 @@ def _sample(profile: Profile, progress: bool) -> Data:
     make_flora(
         folder,
         species=profile.flora_species,
-        seed=profile.seed,
+        seed=profile.flora_seed,
         max_images=profile.flora_max_images,
         progress=progress,
     )
@@ -189,8 +190,8 @@ def _search(root: Path, kind: str = "folder") -> Data:
     train_shards = shards("train")
     if not train_shards:
         raise InputError(
-            f"{root}: no training shards (*_train*.tfrec). Looked in: {seen}. data_links.md says where they come "
-            "from; profile 'laptop' runs on the generated sample flora and needs none."
+            f"{root}: no training shards (*_train*.tfrec). Looked in: {seen}. data_links.md says where they "
+            "come from; profile 'laptop' runs on the generated sample flora and needs none."
         )
     return Data(
         kind=kind,
