@@ -1,0 +1,158 @@
+"""Prediction: one pass over a data set, with the id of every sheet beside its probabilities."""
+
+import csv
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from utils.errors import InputError
+from utils.files import replacing
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from utils.data.labels import LabelMap
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The k most probable classes of N sheets, in the order in which the data set gave them.
+
+    image_ids: str [N]; classes: int32 [N, k], most probable first; probabilities: float32 [N, k], of all
+    classes together they sum to 1, so a row sums to at most 1; true: int32 [N], -1 where unknown.
+    """
+
+    image_ids: np.ndarray
+    classes: np.ndarray
+    probabilities: np.ndarray
+    true: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """The most probable class of every sheet, int32 [N]."""
+        return self.classes[:, 0]
+
+    @property
+    def confidence(self) -> np.ndarray:
+        """The probability of the most probable class, float32 [N]."""
+        return self.probabilities[:, 0]
+
+    def save(self, path: Path) -> Path:
+        """Write an .npz file, whole."""
+        with replacing(Path(path)) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(
+                file,
+                image_ids=self.image_ids,
+                classes=self.classes,
+                probabilities=self.probabilities,
+                true=self.true,
+            )
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: Path) -> "Predictions":
+        """Read what save() wrote.
+
+        Raises:
+            InputError: the file is missing or is no file of predictions.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return cls(**{name: arrays[name] for name in cls.__dataclass_fields__})
+        except FileNotFoundError:
+            raise InputError(
+                f"{path}: no such file. Notebook 04 and `python -m utils predict` write it."
+            ) from None
+        except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+            raise InputError(f"{path}: not a file of predictions ({error}). Predict again.") from None
+
+
+def predict(
+    model: "tf.keras.Model",
+    dataset: "tf.data.Dataset",
+    *,
+    tta: bool = False,
+    top: int = 5,
+    progress: bool = True,
+    total: int | None = None,
+) -> Predictions:
+    """Predict every sheet of a data set in one pass, ids and images together.
+
+    Only the `top` best classes are kept, so 210,407 test sheets of 15,501 classes need some 10 MB and
+    not 13 GB. It runs on one device.
+
+    Args:
+        model: images [B, S, S, 3] in 0..255 to logits [B, C].
+        dataset: batches of (images, int class or -1, string image_id), from evaluation_dataset().
+        tta: test-time augmentation, the mean of the probabilities over the sheet as it is and flipped
+            left to right, top to bottom and both; four times the cost.
+        top: how many classes to keep, at most C.
+        progress: show a bar with sheets a second.
+        total: number of sheets, for the time left in the bar.
+
+    Raises:
+        InputError: the data set gave no sheet, or a probability that is not a number.
+    """
+    import tensorflow as tf
+    from tqdm import tqdm
+
+    @tf.function(reduce_retracing=True)
+    def best_classes(images: "tf.Tensor") -> tuple["tf.Tensor", "tf.Tensor"]:
+        views = [images]
+        if tta:
+            mirrored = tf.reverse(images, axis=[2])
+            views += [mirrored, tf.reverse(images, axis=[1]), tf.reverse(mirrored, axis=[1])]
+        # softmax in float32 also where the network computes in float16
+        each = [tf.nn.softmax(tf.cast(model(view, training=False), tf.float32)) for view in views]
+        probabilities = tf.add_n(each) / len(each)
+        return tf.math.top_k(probabilities, k=min(top, probabilities.shape[-1]))
+
+    ids, classes, probabilities, true = [], [], [], []
+    with tqdm(total=total, unit=" sheets", desc="predict", disable=not progress) as bar:
+        for images, batch_true, batch_ids in dataset:
+            values, indices = best_classes(images)
+            ids.extend(image_id.decode() for image_id in batch_ids.numpy())
+            classes.append(indices.numpy().astype(np.int32))
+            probabilities.append(values.numpy())
+            true.append(batch_true.numpy().astype(np.int32))
+            bar.update(len(batch_ids))
+    if not ids:
+        raise InputError("There was no sheet to predict. Check the shards and the chosen image ids.")
+    predictions = Predictions(
+        np.array(ids), np.concatenate(classes), np.concatenate(probabilities), np.concatenate(true)
+    )
+    if not np.isfinite(predictions.probabilities).all():
+        first = ids[int(np.argmin(np.isfinite(predictions.probabilities).all(axis=1)))]
+        raise InputError(
+            f"The model gives no number for sheet {first}: its weights have overflowed. "
+            "Train again with a lower max_lr."
+        )
+    return predictions
+
+
+def write_predictions_csv(predictions: Predictions, labels: "LabelMap", path: Path) -> Path:
+    """Write one row a sheet: image_id, then species, family and probability of each rank.
+
+    Columns are named species_1, family_1, probability_1, species_2 ... in UTF-8; the file is written whole.
+    """
+    ranks = range(1, predictions.classes.shape[1] + 1)
+    header = ["image_id"] + [
+        f"{name}_{rank}" for rank in ranks for name in ("species", "family", "probability")
+    ]
+    with replacing(Path(path)) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        for image_id, classes, row in zip(
+            predictions.image_ids, predictions.classes, predictions.probabilities, strict=True
+        ):
+            cells = [image_id]
+            for index, probability in zip(classes, row, strict=True):
+                cells += [labels.names[index], labels.families[index], f"{probability:.4f}"]
+            writer.writerow(cells)
+    return Path(path)
