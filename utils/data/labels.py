@@ -1,0 +1,161 @@
+"""Class indices and what they stand for: species, category_id, genus, family."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from utils.data.metadata import Metadata
+from utils.errors import InputError
+from utils.files import read_json, write_json
+
+_FIELDS = {"scientificName": str, "category_id": int, "genus": str, "family": str}
+
+
+@dataclass(frozen=True, eq=False)
+class LabelMap:
+    """What each class index stands for; all arrays have length C and are in class order.
+
+    The class index is the position of the scientificName in the sorted list of names, as in the published
+    TFRecords; category_id, which submissions want, has gaps.
+    """
+
+    names: np.ndarray  # str, sorted
+    category_ids: np.ndarray  # int64
+    genera: np.ndarray  # str
+    families: np.ndarray  # str
+
+    @classmethod
+    def from_metadata(cls, metadata: Metadata) -> "LabelMap":
+        """Make the map from the categories table.
+
+        Raises:
+            InputError: there is no category, or two have one name.
+        """
+        categories = metadata.categories
+        names = categories["scientificName"].to_numpy(dtype=str)
+        if not len(names):
+            raise InputError("table 'categories' is empty: there is no class to learn.")
+        order = np.argsort(names, kind="stable")
+        repeated = np.flatnonzero(names[order][1:] == names[order][:-1])
+        if len(repeated):
+            raise InputError(
+                f"table 'categories': scientificName {names[order][repeated[0]]!r} occurs twice."
+            )
+        return cls(
+            names=names[order],
+            category_ids=categories["category_id"].to_numpy(dtype=np.int64)[order],
+            genera=categories["genus"].to_numpy(dtype=str)[order],
+            families=categories["family"].to_numpy(dtype=str)[order],
+        )
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes, C."""
+        return len(self.names)
+
+    @cached_property
+    def genus_names(self) -> np.ndarray:
+        """The genera, sorted, each once."""
+        return np.unique(self.genera)
+
+    @cached_property
+    def family_names(self) -> np.ndarray:
+        """The families, sorted, each once."""
+        return np.unique(self.families)
+
+    @cached_property
+    def genus_index(self) -> np.ndarray:
+        """Position in `genus_names` of each class's genus, int64 [C]; `genus` of the TFRecords."""
+        return np.searchsorted(self.genus_names, self.genera)
+
+    @cached_property
+    def family_index(self) -> np.ndarray:
+        """Position in `family_names` of each class's family, int64 [C]; `family` of the TFRecords."""
+        return np.searchsorted(self.family_names, self.families)
+
+    def to_class(self, category_ids: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Class indices of category ids, int64 of the same shape.
+
+        Raises:
+            InputError: a category_id is not in the map.
+        """
+        wanted = np.asarray(category_ids, dtype=np.int64)
+        order = np.argsort(self.category_ids)
+        ordered = self.category_ids[order]
+        position = np.minimum(np.searchsorted(ordered, wanted), len(ordered) - 1)
+        unknown = ordered[position] != wanted
+        if np.any(unknown):
+            raise InputError(
+                f"category_id {int(wanted[unknown].flat[0])} is not among the {self.n_classes} known ones "
+                f"({int(unknown.sum())} such values). Use the metadata that these labels come from."
+            )
+        return order[position]
+
+    def to_category(self, class_indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Category ids of class indices, int64 of the same shape.
+
+        Raises:
+            InputError: an index is not from 0 to C - 1.
+        """
+        indices = np.asarray(class_indices, dtype=np.int64)
+        outside = (indices < 0) | (indices >= self.n_classes)
+        if np.any(outside):
+            raise InputError(
+                f"class index {int(indices[outside].flat[0])} is not from 0 to {self.n_classes - 1}. "
+                "The records and the labels belong to different data sets."
+            )
+        return self.category_ids[indices]
+
+    def save(self, path: Path) -> None:
+        """Write labels.json: four lists in class order, named as the columns of the categories table."""
+        arrays = (self.names, self.category_ids, self.genera, self.families)
+        write_json(path, {name: array.tolist() for name, array in zip(_FIELDS, arrays, strict=True)})
+
+    @classmethod
+    def load(cls, path: Path) -> "LabelMap":
+        """Read a labels.json that `save` wrote.
+
+        Raises:
+            InputError: the file is missing or is not such a file, or its names are not sorted and unique.
+        """
+        content = read_json(path)
+        arrays = []
+        for name, kind in _FIELDS.items():
+            values = content.get(name) if isinstance(content, dict) else None
+            if not isinstance(values, list) or not values or not all(type(value) is kind for value in values):
+                raise InputError(
+                    f"{path}: {name!r} must be a list of {kind.__name__}. Write the labels again."
+                )
+            arrays.append(np.array(values, dtype=np.int64 if kind is int else str))
+        if len({len(array) for array in arrays}) != 1:
+            raise InputError(f"{path}: the lists differ in length. Write the labels again.")
+        names = arrays[0]
+        if np.any(names[1:] <= names[:-1]):
+            raise InputError(f"{path}: the names are not sorted and unique. Write the labels again.")
+        return cls(*arrays)
+
+
+def genus_distance_matrix(metadata: Metadata, labels: LabelMap) -> np.ndarray:
+    """Patristic distances between genera, float32 [G, G] in the order of `labels.genus_names`.
+
+    Symmetric, 0 on the diagonal, nan where the metadata gives no distance. Unit: that of the `distances`
+    table.
+    """
+    n_genera = len(labels.genus_names)
+    matrix = np.full((n_genera, n_genera), np.nan, dtype=np.float32)
+    np.fill_diagonal(matrix, 0.0)
+    names = metadata.genera["genus"].to_numpy(dtype=str)
+    position = np.minimum(np.searchsorted(labels.genus_names, names), n_genera - 1)
+    known = labels.genus_names[position] == names
+    index_of = dict(zip(metadata.genera["genus_id"].to_numpy()[known], position[known], strict=True))
+    x = metadata.distances["genus_id_x"].map(index_of)
+    y = metadata.distances["genus_id_y"].map(index_of)
+    both = (x.notna() & y.notna()).to_numpy()
+    x, y = x[both].to_numpy(dtype=np.int64), y[both].to_numpy(dtype=np.int64)
+    distance = metadata.distances["distance"].to_numpy(dtype=np.float32)[both]
+    matrix[x, y] = distance
+    matrix[y, x] = distance
+    return matrix
