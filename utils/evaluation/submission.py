@@ -122,8 +122,8 @@ def score_submission(path: Path, solution_path: Path, category_ids: Sequence[int
             the species are those of the two files together, as in scikit-learn's f1_score().
 
     Returns:
-        What utils.metrics.scores() gives, with `images` (rows scored) and `warnings`: sentences, one when the
-        file seems to hold class indices in place of category_ids, the usual reason for a score near 0.
+        What utils.metrics.scores() gives, and `warnings`: a list of sentences, with one when the file
+        seems to hold class indices in place of category_ids, the usual reason for a score near 0.
 
     Raises:
         InputError: a file is missing or malformed, the ids of the two differ, or the solution has a species
@@ -150,7 +150,7 @@ def score_submission(path: Path, solution_path: Path, category_ids: Sequence[int
             f"{solution_path}: category_id {outside[0]} is not in the label map. "
             "Take labels and solution of one data set."
         )
-    result = {"images": len(true), **_score(true, predicted, classes), "warnings": []}
+    result = _score(true, predicted, classes)
     result["warnings"] = _class_index_warning(path, true, predicted, classes, result["macro_f1"])
     return result
 
@@ -166,8 +166,7 @@ def _score(true: np.ndarray, predicted: np.ndarray, classes: np.ndarray) -> dict
     # what is outside gets a class of its own, whose F1 is 0 and which is then taken out of the mean
     result = scores(true, indices, n_classes + 1)
     result["macro_f1"] *= (n_classes + 1) / n_classes
-    result["classes_without_images"] -= 1
-    return result
+    return {**result, "classes": n_classes, "classes_without_images": result["classes_without_images"] - 1}
 
 
 def _class_index_warning(path, true, predicted, classes, reached) -> list[str]:
