@@ -1,0 +1,290 @@
+"""From shards to batches: tf.data pipelines for training and for evaluation.
+
+Both give uint8 images; normalisation belongs to the model. Records stay compressed until they are drawn
+from the shuffle buffer, and a JPEG is decoded only where the crop lies and only as finely as the target
+size needs.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import tensorflow as tf
+
+from utils.data.tfrecords import CLASS, IMAGE, IMAGE_ID, read_schema
+from utils.errors import InputError, UsageError
+
+AUGMENTATIONS = ("light", "none")
+BRIGHTNESS = 0.1  # of the full range, either way
+CONTRAST = 0.15  # around 1
+SATURATION = 0.15  # around 1
+_DCT_RATIOS = (1, 2, 4, 8)  # scales at which libjpeg can decode
+_GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
+_READ_AT_ONCE = 8  # shards that training mixes
+_READ_BUFFER = 1 << 20  # bytes a shard
+
+
+def training_dataset(
+    shards: Sequence[Path],
+    *,
+    image_size: int,
+    batch_size: int,
+    seed: int,
+    epoch: int = 0,
+    crop: float = 0.9,
+    random_crop: bool = True,
+    augment: str = "light",
+    exclude_ids: Iterable[str] | None = None,
+    shuffle_buffer: int = 2048,
+) -> tf.data.Dataset:
+    """One epoch of shuffled, cropped and augmented training batches.
+
+    The same seed and epoch give the same batches, byte for byte, as long as tf.random.set_seed() has the
+    same value too (it goes into every shuffle of tf.data); another epoch gives another order and other
+    crops, flips and colours.
+
+    Args:
+        shards: TFRecord files with labels; their order does not matter.
+        image_size: pixels a side of the images given.
+        batch_size: images a batch; what is left at the end is dropped.
+        seed: of the order and of everything random that is done to an image.
+        epoch: counts passes over the data.
+        crop: part of each side that is kept.
+        random_crop: keep a random window instead of the central one.
+        augment: "light" for flips both ways, brightness, contrast and saturation; "none".
+        exclude_ids: image ids to leave out, such as those of the validation split.
+        shuffle_buffer: records held for shuffling, compressed: 2,048 of 83 KB take 170 MB.
+
+    Returns:
+        A dataset of (uint8 [B, S, S, 3], int32 class index [B]).
+
+    Raises:
+        InputError: a shard is missing, or the first one has no image, id or class.
+        UsageError: an option is out of range.
+    """
+    if augment not in AUGMENTATIONS:
+        raise UsageError(f"augment is {augment!r}, must be one of {', '.join(AUGMENTATIONS)}.")
+    _check_options(image_size, batch_size, crop)
+    paths, schema = _shards(shards)
+    if CLASS not in schema:
+        raise InputError(
+            f"{paths[0]}: no feature {CLASS!r}, so there is nothing to learn; found {', '.join(schema)}. "
+            "Train on shards with labels."
+        )
+    files = tf.data.Dataset.from_tensor_slices(paths).shuffle(
+        len(paths), seed=seed + epoch, reshuffle_each_iteration=False
+    )
+    records = files.interleave(
+        lambda file: tf.data.TFRecordDataset(file, buffer_size=_READ_BUFFER),
+        cycle_length=min(_READ_AT_ONCE, len(paths)),
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
+    )
+    # Numbered before anything is left out: what is done to an image does not depend on the split.
+    records = records.enumerate()
+    if exclude_ids is not None:
+        excluded = _id_table(exclude_ids)
+        records = records.filter(lambda _, record: ~_in_table(excluded, record, schema))
+    records = records.shuffle(shuffle_buffer, seed=seed + epoch, reshuffle_each_iteration=False)
+
+    def load(index: tf.Tensor, record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        features = _parse(record, schema, (IMAGE, CLASS))
+        numbers = random_numbers(seed, epoch, index)
+        window = numbers[:2] if random_crop else None
+        pixels = decode_crop_resize(features[IMAGE], image_size, crop, window)
+        if augment == "light":
+            pixels = flip(adjust_colours(pixels, numbers[2:5]), numbers[5:7])
+        return to_uint8(pixels), tf.cast(features[CLASS], tf.int32)
+
+    batches = records.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    batches = batches.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+    return _in_order(batches)
+
+
+def evaluation_dataset(
+    shards: Sequence[Path],
+    *,
+    image_size: int,
+    batch_size: int,
+    crop: float = 0.9,
+    only_ids: Iterable[str] | None = None,
+) -> tf.data.Dataset:
+    """Every image once, centrally cropped, with its class and id, in the order of the sorted shards.
+
+    Args:
+        shards: TFRecord files, with or without labels, with ids as text or numbers.
+        image_size: pixels a side of the images given.
+        batch_size: images a batch; the last batch has what is left.
+        crop: part of each side that is kept.
+        only_ids: image ids to take, such as those of the validation split; None for all.
+
+    Returns:
+        A dataset of (uint8 [B, S, S, 3], int32 class index [B], -1 without labels, string id [B]).
+
+    Raises:
+        InputError: a shard is missing, or the first one has no image or id.
+        UsageError: an option is out of range.
+    """
+    _check_options(image_size, batch_size, crop)
+    paths, schema = _shards(shards)
+    records = tf.data.TFRecordDataset(paths, buffer_size=_READ_BUFFER)
+    if only_ids is not None:
+        wanted = _id_table(only_ids)
+        records = records.filter(lambda record: _in_table(wanted, record, schema))
+
+    def load(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        names = (IMAGE, IMAGE_ID, CLASS) if CLASS in schema else (IMAGE, IMAGE_ID)
+        features = _parse(record, schema, names)
+        pixels = to_uint8(decode_crop_resize(features[IMAGE], image_size, crop, None))
+        label = tf.cast(features.get(CLASS, -1), tf.int32)
+        return pixels, label, _id_text(features[IMAGE_ID])
+
+    batches = records.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return _in_order(batches.batch(batch_size).prefetch(tf.data.AUTOTUNE))
+
+
+def _check_options(image_size: int, batch_size: int, crop: float) -> None:
+    for name, value, holds, allowed in (
+        ("image_size", image_size, image_size >= 1, "1 or more"),
+        ("batch_size", batch_size, batch_size >= 1, "1 or more"),
+        ("crop", crop, 0 < crop <= 1, "above 0, at most 1"),
+    ):
+        if not holds:
+            raise UsageError(f"{name} is {value!r}, must be {allowed}.")
+
+
+def _shards(shards: Sequence[Path]) -> tuple[list[str], dict[str, str]]:
+    """Paths sorted by file name, and the schema of the first record."""
+    paths = sorted((Path(shard) for shard in shards), key=lambda path: (path.name, path))
+    if not paths:
+        raise InputError("no shards were given. Name at least one .tfrec file.")
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        raise InputError(f"{missing[0]}: no such file ({len(missing)} of {len(paths)} shards are missing).")
+    schema = read_schema(paths[0])
+    for name, kinds in ((IMAGE, ("bytes",)), (IMAGE_ID, ("bytes", "int64")), (CLASS, ("int64",))):
+        if name not in schema and name != CLASS:
+            raise InputError(
+                f"{paths[0]}: no feature {name!r}; found {', '.join(schema)}. "
+                "Use shards in the published format."
+            )
+        if name in schema and schema[name] not in kinds:
+            raise InputError(f"{paths[0]}: feature {name!r} is {schema[name]}, must be {' or '.join(kinds)}.")
+    return [str(path) for path in paths], schema
+
+
+def _parse(record: tf.Tensor, schema: dict[str, str], names: Iterable[str]) -> dict[str, tf.Tensor]:
+    """Some features of one serialized record; what is not asked for is skipped, not copied."""
+    kinds = {"bytes": tf.string, "int64": tf.int64}
+    return tf.io.parse_single_example(
+        record, {name: tf.io.FixedLenFeature([], kinds[schema[name]]) for name in names}
+    )
+
+
+def _id_text(image_id: tf.Tensor) -> tf.Tensor:
+    return image_id if image_id.dtype == tf.string else tf.strings.as_string(image_id)
+
+
+def _id_table(image_ids: Iterable[str]) -> tf.lookup.StaticHashTable:
+    keys = tf.constant([str(image_id) for image_id in image_ids], dtype=tf.string)
+    values = tf.ones_like(keys, dtype=tf.int64)
+    return tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(keys, values), 0)
+
+
+def _in_table(table: tf.lookup.StaticHashTable, record: tf.Tensor, schema: dict[str, str]) -> tf.Tensor:
+    image_id = _id_text(_parse(record, schema, (IMAGE_ID,))[IMAGE_ID])
+    return table.lookup(image_id) > 0
+
+
+def _in_order(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    options = tf.data.Options()
+    options.deterministic = True
+    return dataset.with_options(options)
+
+
+def random_numbers(seed: int, epoch: int, index: tf.Tensor) -> tf.Tensor:
+    """All the random numbers of one image, float32 [7] from 0 to below 1.
+
+    In order: crop window down and right; brightness, contrast, saturation; flip left-right, up-down. They
+    depend on nothing but (seed, epoch, index), however many threads draw them in whatever order.
+    """
+    key = tf.random.experimental.stateless_fold_in(tf.constant([seed, epoch], tf.int64), index)
+    return tf.random.stateless_uniform([7], seed=key)
+
+
+def dct_ratio(crop_height: tf.Tensor, crop_width: tf.Tensor, image_size: int) -> tf.Tensor:
+    """Position in (1, 2, 4, 8) of the coarsest decoding whose crop still has `image_size` pixels a side."""
+    shorter = tf.minimum(crop_height, crop_width)
+    return tf.reduce_sum([tf.cast(shorter >= ratio * image_size, tf.int32) for ratio in _DCT_RATIOS[1:]])
+
+
+def decode_crop_resize(jpeg: tf.Tensor, image_size: int, crop: float, window: tf.Tensor | None) -> tf.Tensor:
+    """Decode a window of a JPEG and squeeze it to a square.
+
+    libjpeg takes 1/2, 1/4 or 1/8 of the size straight from the DCT coefficients when the target is small
+    enough; the rest is an antialiased bilinear resize. Against decoding in full and resizing in one step
+    the mean absolute difference stays below 2 of 255 on sheets.
+
+    Args:
+        jpeg: the file's bytes, string [].
+        image_size: pixels a side of the result, S.
+        crop: part of each side that the window has.
+        window: where the window lies, float32 [2] from 0 to 1 down and right; None for the centre.
+
+    Returns:
+        Pixels from 0 to 255, float32 [S, S, 3], not rounded.
+    """
+    shape = tf.io.extract_jpeg_shape(jpeg)[:2]
+    side = tf.cast(tf.round(tf.cast(shape, tf.float32) * crop), tf.int32)
+
+    def decode(ratio: int) -> tf.Tensor:
+        # The crop window counts in the pixels of the reduced image, whose sides are rounded up.
+        whole = (shape + ratio - 1) // ratio
+        size = tf.maximum(tf.cast(tf.round(tf.cast(whole, tf.float32) * crop), tf.int32), 1)
+        room = whole - size
+        if window is None:
+            offset = room // 2
+        else:
+            offset = tf.minimum(tf.cast(window * tf.cast(room + 1, tf.float32), tf.int32), room)
+        return tf.io.decode_and_crop_jpeg(
+            jpeg, tf.concat([offset, size], 0), channels=3, ratio=ratio, dct_method="INTEGER_ACCURATE"
+        )
+
+    branches = [lambda ratio=ratio: decode(ratio) for ratio in _DCT_RATIOS]
+    pixels = tf.switch_case(dct_ratio(side[0], side[1], image_size), branches)
+    pixels = tf.image.resize(pixels, [image_size, image_size], method="bilinear", antialias=True)
+    return tf.ensure_shape(pixels, [image_size, image_size, 3])
+
+
+def adjust_colours(pixels: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
+    """Change brightness, contrast and saturation a little.
+
+    Contrast scales around the mean of each channel, brightness adds to all, saturation scales around the
+    grey of each pixel; the three are one matrix and one offset, so the image is read once.
+
+    Args:
+        pixels: from 0 to 255, float32 [S, S, 3].
+        numbers: from 0 to 1, float32 [3]: brightness, contrast, saturation; 0.5 changes nothing.
+
+    Returns:
+        float32 [S, S, 3], which may leave 0 to 255.
+    """
+    swing = (2 * numbers - 1) * tf.constant([BRIGHTNESS * 255, CONTRAST, SATURATION])
+    brightness, contrast, saturation = swing[0], 1 + swing[1], 1 + swing[2]
+    grey = tf.tile(tf.constant(_GREY)[:, tf.newaxis], [1, 3])
+    saturate = saturation * tf.eye(3) + (1 - saturation) * grey
+    mean = tf.reduce_mean(pixels, axis=[0, 1])
+    offset = tf.linalg.matvec(saturate, (1 - contrast) * mean + brightness, transpose_a=True)
+    flat = tf.reshape(pixels, [-1, 3])
+    return tf.reshape(tf.matmul(flat, contrast * saturate) + offset, tf.shape(pixels))
+
+
+def flip(pixels: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
+    """Mirror an image [S, S, 3] left-right and up-down, each when its number (float32 [2]) is below 0.5."""
+    down = tf.where(numbers[1] < 0.5, -1, 1)
+    right = tf.where(numbers[0] < 0.5, -1, 1)
+    return pixels[::down, ::right]
+
+
+def to_uint8(pixels: tf.Tensor) -> tf.Tensor:
+    """Round to the nearest whole number and clip to 0..255."""
+    return tf.cast(tf.clip_by_value(tf.round(pixels), 0, 255), tf.uint8)
