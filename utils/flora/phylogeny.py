@@ -1,0 +1,213 @@
+"""The family tree of the sample flora: a pure-birth tree cut into families, genera and species, with names."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+CROWN_AGE = 100.0  # million years from the root to the living species
+
+
+@dataclass(frozen=True)
+class Phylogeny:
+    """An ultrametric tree of species, written as the divergence times between neighbours.
+
+    The species stand in the order in which a drawing of the tree would list them. `heights[i]` is the
+    age (million years) of the last common ancestor of species i and i + 1; of any two species i < j it
+    is the largest of `heights[i:j]`. Genera and families are runs of neighbours, cut at the oldest splits.
+    """
+
+    heights: np.ndarray  # float64 [species - 1]
+    genus: np.ndarray  # int64 [species], 0 to genera - 1, never decreasing
+    family: np.ndarray  # int64 [species], 0 to families - 1, never decreasing
+
+    @property
+    def n_species(self) -> int:
+        return len(self.genus)
+
+    def species_distances(self) -> np.ndarray:
+        """Patristic distances (million years, both ways) between species, float64 [species, species]."""
+        return _distances(self.heights)
+
+    def genus_distances(self) -> np.ndarray:
+        """Patristic distances (million years, both ways) between genera, float64 [genera, genera].
+
+        All pairs of species of two genera are equally far apart, as the tree is ultrametric and genera
+        are whole clades or parts of one split.
+        """
+        return _distances(self.heights[np.diff(self.genus) > 0])
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One branch of the tree, from an older to a younger height (million years before today)."""
+
+    parent: int  # position of the parent branch in the list, -1 at the root
+    start: float
+    end: float
+    species: int  # the species it leads to, -1 for an inner branch
+
+
+def _distances(heights: np.ndarray) -> np.ndarray:
+    size = len(heights) + 1
+    ages = np.zeros((size, size))
+    for row in range(size - 1):
+        ages[row, row + 1 :] = np.maximum.accumulate(heights[row:])
+    ages += ages.T
+    return 2 * ages
+
+
+def grow(
+    species: int,
+    seed: int,
+    *,
+    genera: int | None = None,
+    families: int | None = None,
+    large_families: tuple[int, ...] = (),
+) -> Phylogeny:
+    """Simulate a pure-birth tree and cut it into families and genera of uneven sizes.
+
+    Divergence times of a pure-birth tree of known age are independent draws of one truncated exponential
+    law (Gernhard 2008, "The conditioned reconstructed process"), so which neighbours are parted by the
+    oldest splits is a matter of chance: cuts are drawn first, and get the oldest times.
+
+    Args:
+        species: number of living species, 2 or more.
+        seed: the tree is the same for the same seed.
+        genera, families: how many; by default about one genus for three species, one family for seven.
+        large_families: sizes of the first families, larger than all others; the rest is cut by chance.
+    """
+    rng = np.random.default_rng([seed, 1])
+    families = families or max(2, round(species / 7))
+    genera = min(species, genera or max(families + 1, round(species / 3)))
+    fixed = np.cumsum(np.array(large_families, dtype=np.int64))
+    start = int(fixed[-1]) if len(fixed) else 0
+    limit = min(large_families) if large_families else species
+    while True:
+        free = start + 1 + rng.choice(species - start - 1, families - len(fixed) - 1, replace=False)
+        family_cuts = np.sort(np.concatenate([fixed, free]))
+        if np.diff([start, *np.sort(free), species]).max() < limit or not large_families:
+            break
+    inner = np.setdiff1d(np.arange(1, species), family_cuts)
+    genus_cuts = rng.choice(inner, genera - families, replace=False)
+    other = np.setdiff1d(inner, genus_cuts)
+
+    rate = max(math.log(species / 2), 1.0) / CROWN_AGE
+    reach = 1 - math.exp(-rate * CROWN_AGE)
+    ages = [-math.log(1 - u * reach) / rate for u in rng.random(species - 1).tolist()]
+    ages = np.array(sorted((max(round(age, 4), 0.01) for age in ages), reverse=True))
+    ages[0] = CROWN_AGE
+    heights = np.empty(species - 1)
+    for cuts, first in ((family_cuts, 0), (genus_cuts, families - 1), (other, genera - 1)):
+        heights[cuts - 1] = rng.permutation(ages[first : first + len(cuts)])
+
+    def member(cuts: np.ndarray) -> np.ndarray:
+        steps = np.zeros(species, dtype=np.int64)
+        steps[cuts] = 1
+        return np.cumsum(steps)
+
+    return Phylogeny(heights, member(np.concatenate([family_cuts, genus_cuts])), member(family_cuts))
+
+
+def branches(phylogeny: Phylogeny) -> list[Branch]:
+    """All branches of the tree, parents before children."""
+    found: list[Branch] = []
+    todo = [(0, phylogeny.n_species - 1, -1, CROWN_AGE)]
+    while todo:
+        first, last, parent, start = todo.pop()
+        if first == last:
+            found.append(Branch(parent, start, 0.0, first))
+            continue
+        split = first + int(np.argmax(phylogeny.heights[first:last]))
+        end = float(phylogeny.heights[split])
+        found.append(Branch(parent, start, end, -1))
+        here = len(found) - 1
+        todo.append((split + 1, last, here, end))
+        todo.append((first, split, here, end))
+    return found
+
+
+# Names. Endings agree in gender: genera in -a, -us and -um take epithets in -a, -us and -um.
+_ONSETS = "b br c cal d dr er f gl h hel l lys m mir n or p pel qu r s sel t tr v ver z".split()
+_MIDDLES = "and ar ath el emb en er ib il in ir ist ol or orth un ur yr".split()
+_ENDINGS = ("ia", "ella", "ina", "ium", "anthus", "opsis", "ora", "idium", "astrum", "odes")
+_GENDER = {"a": 0, "s": 1, "m": 2}
+_PREFIXES = (
+    "albi angusti atri brevi crassi curvi flavi gracili grandi lati longi macri micri multi nudi".split()
+)
+_PREFIXES += (
+    "ovali parvi pauci planti rari recti rigidi rotundi rubri serri tenui tristi unci uni viridi".split()
+)
+_STEMS = "caul cephal coccifer cruc dens flor foli frond fruct glum loba nervi petal pilos ram".split()
+_STEMS += "sepal sperm spic squam stip strig styl ten thyrs ungul".split()
+_PLAIN = (
+    "alpin american arid aureol collin diffus elegantul erect glabr hirsut incan lucid lute maritim".split()
+)
+_PLAIN += "montan nive pumil sabulos saxos silvatic sordid spinos umbros villos virgat".split()
+_AUTHORS = (
+    "Arden Bellow Brandt Corley Dahm Eskew Fenn Garrow Hale Ibsen Jarvi Kell. Lund Marsh. Nairn Oake".split()
+)
+_AUTHORS += "Perrin Quill Rowan Salt. Tarn Ullo Vane Wexler Yarrow Zell".split()
+
+
+def _unique(rng: np.random.Generator, parts: list[tuple[str, ...]]) -> Iterator[str]:
+    seen = set()
+    while True:
+        word = "".join(part[int(rng.integers(len(part)))] for part in parts)
+        if word not in seen:
+            seen.add(word)
+            yield word
+
+
+def epithet(stem: str, genus: str) -> str:
+    """A species epithet whose ending agrees with the genus."""
+    return stem + ("a", "us", "um")[_GENDER.get(genus[-1], 0) if not genus.endswith(("opsis", "odes")) else 0]
+
+
+def name(phylogeny: Phylogeny, seed: int, families: tuple[str, ...] = ()) -> dict[str, list[str]]:
+    """Made-up Latin names for every species of a tree.
+
+    Args:
+        families: names of the first families; the others are named after one of their genera.
+
+    Returns:
+        Lists as long as there are species: family, genus, species (the epithet), authors, scientificName
+        (genus, epithet and authors, as in the published categories).
+    """
+    rng = np.random.default_rng([seed, 2])
+    onsets = tuple(onset.capitalize() for onset in _ONSETS)
+    words = _unique(rng, [onsets, tuple(_MIDDLES), ("", *_MIDDLES[:9]), _ENDINGS])
+    genus_names = [next(words) for _ in range(int(phylogeny.genus[-1]) + 1)]
+    family_names = list(families)
+    for family in range(len(families), int(phylogeny.family[-1]) + 1):
+        type_genus = genus_names[phylogeny.genus[int(np.argmax(phylogeny.family == family))]]
+        for ending in sorted(_ENDINGS, key=len, reverse=True):
+            if type_genus.endswith(ending):
+                family_names.append(type_genus.removesuffix(ending) + ending[:-1].rstrip("iu") + "aceae")
+                break
+    stems = _PLAIN + [prefix + stem for prefix in _PREFIXES for stem in _STEMS]
+    # Plain adjectives are commoner in small genera; a large genus runs through the compound ones.
+    columns: dict[str, list[str]] = {
+        key: [] for key in ("family", "genus", "species", "authors", "scientificName")
+    }
+    for genus_index, genus in enumerate(genus_names):
+        members = np.flatnonzero(phylogeny.genus == genus_index)
+        order = np.argsort(
+            rng.random(len(stems)) + (np.arange(len(stems)) >= len(_PLAIN)) * 0.3, kind="stable"
+        )
+        for member, stem in zip(members, order, strict=False):
+            first, second = rng.integers(len(_AUTHORS), size=2)
+            author = _AUTHORS[first]
+            form = int(rng.integers(5))
+            if form == 0:
+                author = f"({_AUTHORS[second]}) {author}"
+            elif form == 1:
+                author = f"{author} & {_AUTHORS[second]}" if first != second else author
+            word = epithet(stems[stem], genus)
+            columns["family"].append(family_names[phylogeny.family[member]])
+            columns["genus"].append(genus)
+            columns["species"].append(word)
+            columns["authors"].append(author)
+            columns["scientificName"].append(f"{genus} {word} {author}")
+    return columns
