@@ -56,12 +56,12 @@ class _Character:
 
 
 _CHARACTERS = {
-    "growth": _Character(("herb", "twig", "grass", "rosette", "fern", "climber"), 3.0, 0.0),
+    "growth": _Character(("herb", "twig", "grass", "rosette", "fern", "climber"), 8.0, 0.0),
     "leaf_shape": _Character(
         ("lanceolate", "ovate", "obovate", "linear", "cordate", "elliptic", "round", "deltoid"), 2.5, 1.0
     ),
     "leaf_division": _Character(
-        ("simple", "pinnate", "simple", "pinnatifid", "trifoliate", "palmate"), 2.0, 0.8
+        ("simple", "pinnate", "simple", "pinnatifid", "simple", "trifoliate", "palmate"), 2.0, 0.8
     ),
     "margin": _Character(("entire", "serrate", "entire", "crenate"), 1.5, 1.0),
     "arrangement": _Character(("alternate", "opposite", "alternate", "whorled"), 2.0, 0.3),
@@ -105,12 +105,18 @@ def evolve(phylogeny: Phylogeny, seed: int) -> list[Traits]:
     return [found[species] for species in range(phylogeny.n_species)]
 
 
+def _folded(value: float) -> float:
+    """`value` reflected at 0 and 1, so that species at the end of a range stay different."""
+    value = abs(value) % 2
+    return round(min(value, 2 - value), 4)
+
+
 def _traits(discrete: dict[str, int], measures: np.ndarray) -> Traits:
     words = {key: character.states[discrete[key]] for key, character in _CHARACTERS.items()}
     values = {}
     for key, walk in zip(_MEASURES, measures.tolist(), strict=True):
         spread = 0.08 if key in _COLOURS else 0.33 * SPECIES_CONTRAST
-        values[key] = round(min(1.0, max(0.0, 0.5 + spread * walk)), 4)
+        values[key] = _folded(0.5 + spread * walk)
     return Traits(**words, **values)
 
 
@@ -120,5 +126,5 @@ def individual(traits: Traits, rng: np.random.Generator) -> Traits:
     values = {}
     for key, step in zip(_MEASURES, noise, strict=True):
         spread = 0.25 if key in _COLOURS else INDIVIDUAL_VARIATION
-        values[key] = round(min(1.0, max(0.0, getattr(traits, key) + spread * step)), 4)
+        values[key] = _folded(getattr(traits, key) + spread * step)
     return dataclasses.replace(traits, **values)

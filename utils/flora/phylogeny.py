@@ -1,4 +1,4 @@
-"""The family tree of the sample flora: a pure-birth tree cut into families, genera and species, with names."""
+"""The family tree of the sample flora: a pure-birth tree cut into families and genera, with made-up names."""
 
 import math
 from collections.abc import Iterator
@@ -75,11 +75,11 @@ def grow(
     Args:
         species: number of living species, 2 or more.
         seed: the tree is the same for the same seed.
-        genera, families: how many; by default about one genus for three species, one family for seven.
+        genera, families: how many; by default about one genus for three species, one family for five.
         large_families: sizes of the first families, larger than all others; the rest is cut by chance.
     """
     rng = np.random.default_rng([seed, 1])
-    families = families or max(2, round(species / 7))
+    families = families or max(2, round(species / 5))
     genera = min(species, genera or max(families + 1, round(species / 3)))
     fixed = np.cumsum(np.array(large_families, dtype=np.int64))
     start = int(fixed[-1]) if len(fixed) else 0
@@ -128,27 +128,31 @@ def branches(phylogeny: Phylogeny) -> list[Branch]:
     return found
 
 
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
 # Names. Endings agree in gender: genera in -a, -us and -um take epithets in -a, -us and -um.
-_ONSETS = "b br c cal d dr er f gl h hel l lys m mir n or p pel qu r s sel t tr v ver z".split()
-_MIDDLES = "and ar ath el emb en er ib il in ir ist ol or orth un ur yr".split()
-_ENDINGS = ("ia", "ella", "ina", "ium", "anthus", "opsis", "ora", "idium", "astrum", "odes")
-_GENDER = {"a": 0, "s": 1, "m": 2}
-_PREFIXES = (
-    "albi angusti atri brevi crassi curvi flavi gracili grandi lati longi macri micri multi nudi".split()
+_ONSETS = _words("B Br C Cal D Dr Er F Gl H Hel L Lys M Mir N Or P Pel Qu R S Sel T Tr V Ver Z")
+_MIDDLES = _words("and ar ath el emb en er ib il in ir ist ol or orth un ur yr")
+_ENDINGS = _words("ia ella ina ium anthus opsis ora idium astrum odes")
+_GENDER = {"us": 1, "um": 2}
+_PREFIXES = _words(
+    "albi angusti atri brevi crassi curvi flavi gracili grandi lati longi macri micri multi nudi ovali parvi "
+    "pauci planti rari recti rigidi rotundi rubri serri tenui tristi unci uni viridi"
 )
-_PREFIXES += (
-    "ovali parvi pauci planti rari recti rigidi rotundi rubri serri tenui tristi unci uni viridi".split()
+_STEMS = _words(
+    "caul cephal cocc cruc dens flor foli frond fruct glum lobat nervi petal pilos ram sepal sperm spic squamat "
+    "stip strigos styl thyrs ungul"
 )
-_STEMS = "caul cephal coccifer cruc dens flor foli frond fruct glum loba nervi petal pilos ram".split()
-_STEMS += "sepal sperm spic squam stip strig styl ten thyrs ungul".split()
-_PLAIN = (
-    "alpin american arid aureol collin diffus elegantul erect glabr hirsut incan lucid lute maritim".split()
+_PLAIN = _words(
+    "alpin american arid aureol collin diffus elegantul erect glabr hirsut incan lucid lute maritim montan nive "
+    "pumil sabulos saxos silvatic sordid spinos umbros villos virgat"
 )
-_PLAIN += "montan nive pumil sabulos saxos silvatic sordid spinos umbros villos virgat".split()
-_AUTHORS = (
-    "Arden Bellow Brandt Corley Dahm Eskew Fenn Garrow Hale Ibsen Jarvi Kell. Lund Marsh. Nairn Oake".split()
+_AUTHORS = _words(
+    "Arden Bellow Brandt Corley Dahm Eskew Fenn Garrow Hale Ibsen Jarvi Kell. Lund Marsh. Nairn Oake Perrin Quill "
+    "Rowan Salt. Tarn Ullo Vane Wexler Yarrow Zell"
 )
-_AUTHORS += "Perrin Quill Rowan Salt. Tarn Ullo Vane Wexler Yarrow Zell".split()
 
 
 def _unique(rng: np.random.Generator, parts: list[tuple[str, ...]]) -> Iterator[str]:
@@ -162,7 +166,12 @@ def _unique(rng: np.random.Generator, parts: list[tuple[str, ...]]) -> Iterator[
 
 def epithet(stem: str, genus: str) -> str:
     """A species epithet whose ending agrees with the genus."""
-    return stem + ("a", "us", "um")[_GENDER.get(genus[-1], 0) if not genus.endswith(("opsis", "odes")) else 0]
+    return stem + ("a", "us", "um")[_GENDER.get(genus[-2:], 0)]
+
+
+def _family_name(genus: str) -> str:
+    ending = max((ending for ending in _ENDINGS if genus.endswith(ending)), key=len)
+    return genus.removesuffix(ending) + ending[:-1].rstrip("iu") + "aceae"
 
 
 def name(phylogeny: Phylogeny, seed: int, families: tuple[str, ...] = ()) -> dict[str, list[str]]:
@@ -176,17 +185,15 @@ def name(phylogeny: Phylogeny, seed: int, families: tuple[str, ...] = ()) -> dic
         (genus, epithet and authors, as in the published categories).
     """
     rng = np.random.default_rng([seed, 2])
-    onsets = tuple(onset.capitalize() for onset in _ONSETS)
-    words = _unique(rng, [onsets, tuple(_MIDDLES), ("", *_MIDDLES[:9]), _ENDINGS])
+    words = _unique(rng, [_ONSETS, _MIDDLES, ("", *_MIDDLES[:9]), _ENDINGS])
     genus_names = [next(words) for _ in range(int(phylogeny.genus[-1]) + 1)]
     family_names = list(families)
     for family in range(len(families), int(phylogeny.family[-1]) + 1):
-        type_genus = genus_names[phylogeny.genus[int(np.argmax(phylogeny.family == family))]]
-        for ending in sorted(_ENDINGS, key=len, reverse=True):
-            if type_genus.endswith(ending):
-                family_names.append(type_genus.removesuffix(ending) + ending[:-1].rstrip("iu") + "aceae")
-                break
-    stems = _PLAIN + [prefix + stem for prefix in _PREFIXES for stem in _STEMS]
+        members = np.unique(phylogeny.genus[phylogeny.family == family])
+        candidates = [_family_name(genus_names[genus]) for genus in members]
+        candidates.append(genus_names[members[0]] + "aceae")  # all stems are taken by other families
+        family_names.append(next(word for word in candidates if word not in family_names))
+    stems = [*_PLAIN, *(prefix + stem for prefix in _PREFIXES for stem in _STEMS)]
     # Plain adjectives are commoner in small genera; a large genus runs through the compound ones.
     columns: dict[str, list[str]] = {
         key: [] for key in ("family", "genus", "species", "authors", "scientificName")

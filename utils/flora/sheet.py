@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from utils.flora.morphology import Traits, individual
 
 SIZE = 480  # pixels a side, as the published sheets
 QUALITY = 95
 _CANVAS = 2 * SIZE
-_GRAIN_TILES = 6
+_GRAIN_SIDE = 800
+_GRAIN_STRENGTHS = (9, 12, 15)
+_SHADES = 29  # an organ is up to 14 grey levels lighter or darker than its part's tone
 
 # Leaf outlines: half width along the midrib is t^a (1 - t)^b; then width/length for narrow and wide species,
 # and how far basal lobes reach back.
@@ -101,7 +103,7 @@ def _hand(traits: Traits) -> np.ndarray:
         for turn, length in ((-wide, 0.8), (0.0, 1.0), (wide, 0.8)):
             points.append((length * reach * math.cos(angle + turn), length * reach * math.sin(angle + turn)))
     outline = np.array(points) * 0.62
-    return np.round(outline + (0.0, 0.0), 4)
+    return np.round(outline, 4)
 
 
 def _star(points: int, inner: float) -> np.ndarray:
@@ -137,38 +139,43 @@ class _Plant:
         self.traits = traits
         self.palette = palette
         self.groups: list[tuple[np.ndarray, np.ndarray]] = []
+        self.shades = rng.integers(_SHADES, size=8192)
+        self.used = 0
 
     def colours(self, part: str, count: int) -> np.ndarray:
         """Packed colours of `count` organs: one dried tone, each a little lighter or darker."""
-        base = self.palette[part]
-        light = self.rng.integers(-14, 15, count)[:, None]
-        rgb = np.clip(base[None, :] + light, 0, 255)
-        return rgb[:, 0] | rgb[:, 1] << 8 | rgb[:, 2] << 16
+        start = self.used % (len(self.shades) - count)
+        self.used += count
+        return self.palette[part][self.shades[start : start + count]]
 
     def stamp(self, outline, x, y, angle, length, part, *, width=1.0, bend=0.0, fold=None) -> None:
-        """Place copies of an outline: `angle` is clockwise from upwards, `bend` a share of the length."""
-        x, y, angle, length = np.broadcast_arrays(
-            np.atleast_1d(np.asarray(x, float)),
-            np.asarray(y, float),
-            np.asarray(angle, float),
-            np.asarray(length, float),
+        """Place copies of an outline at points x, y.
+
+        Scalars or arrays of one length: `angle` is clockwise from upwards, `length` in pixels, `width`
+        and `bend` shares of the length; `fold` (0 to 1) is how much one side of a folded leaf shows.
+        """
+        x, y, angle, length, width, bend = (
+            value[:, None] if isinstance(value, np.ndarray) else value
+            for value in (x, y, angle, length, width, bend)
         )
-        along, across = outline[None, :, 0], outline[None, :, 1]
-        width = np.broadcast_to(np.asarray(width, float), x.shape)[:, None]
-        bend = np.broadcast_to(np.asarray(bend, float), x.shape)[:, None]
-        if fold is not None:  # a folded leaf shows less of one side
+        along, across = outline[:, 0], outline[:, 1]
+        if fold is not None:
             across = np.where(across < 0, across * fold[:, None], across)
-        side = across * width + bend * along * along
-        sine, cosine = np.sin(angle)[:, None], np.cos(angle)[:, None]
-        length = length[:, None]
-        px = x[:, None] + length * (along * sine + side * cosine)
-        py = y[:, None] + length * (along * cosine - side * sine)
-        self.groups.append((np.stack([px, py], axis=-1), self.colours(part, len(x))))
+        side = (across * width + bend * (along * along)) * length
+        ahead = along * length
+        sine, cosine = np.sin(angle), np.cos(angle)
+        px = x + ahead * sine + side * cosine
+        py = y + ahead * cosine - side * sine
+        count = px.shape[0] if px.ndim == 2 else 1
+        points = np.empty((count, len(outline), 2))
+        points[..., 0] = px
+        points[..., 1] = py
+        self.groups.append((points, self.colours(part, count)))
 
     def line(self, x, y, angle, length, thickness, part, bend=0.0) -> None:
         """Tapering straight or bent stalks; `thickness` in pixels at the base."""
-        length = np.maximum(np.asarray(length, float), 1.0)
-        self.stamp(_STRIP, x, y, angle, length, part, width=np.asarray(thickness, float) / length, bend=bend)
+        length = np.maximum(length, 1.0)
+        self.stamp(_STRIP, x, y, angle, length, part, width=thickness / length, bend=bend)
 
     def axis(
         self, x, y, angle, length, turn, thick, thin, part, wiggle=0.0, steps=16
@@ -177,15 +184,20 @@ class _Plant:
         t = np.arange(steps + 1) / steps
         heading = angle + turn * t
         if wiggle:
-            heading = heading + wiggle * np.cumsum(self.rng.standard_normal(steps + 1))
-        step = length / steps
-        px = x + np.concatenate([[0.0], np.cumsum(np.sin(heading[:-1]))]) * step
-        py = y + np.concatenate([[0.0], np.cumsum(np.cos(heading[:-1]))]) * step
+            heading += wiggle * np.cumsum(self.rng.standard_normal(steps + 1))
+        sine, cosine = np.sin(heading), np.cos(heading)
+        points = np.empty((steps + 1, 2))
+        points[0] = x, y
+        points[1:, 0] = x + np.cumsum(sine[:-1]) * (length / steps)
+        points[1:, 1] = y + np.cumsum(cosine[:-1]) * (length / steps)
         half = 0.5 * (thick + (thin - thick) * t)
-        nx, ny = np.cos(heading) * half, -np.sin(heading) * half
-        outline = np.concatenate([np.stack([px + nx, py + ny], -1), np.stack([px - nx, py - ny], -1)[::-1]])
-        self.groups.append((outline[None], self.colours(part, 1)))
-        return np.stack([px, py], -1), heading
+        outline = np.empty((1, 2 * steps + 2, 2))
+        outline[0, : steps + 1, 0] = points[:, 0] + cosine * half
+        outline[0, : steps + 1, 1] = points[:, 1] - sine * half
+        outline[0, :steps:-1, 0] = points[:, 0] - cosine * half
+        outline[0, :steps:-1, 1] = points[:, 1] + sine * half
+        self.groups.append((outline, self.colours(part, 1)))
+        return points, heading
 
     # ------------------------------------------------------------ leaves
 
@@ -245,7 +257,7 @@ class _Plant:
         """Simple blades or leaflets, with their midrib."""
         self.stamp(outline, x, y, angle, length, "leaf", bend=bend, fold=fold)
         if self.traits.venation != "parallel":
-            self.line(x, y, angle, length * 0.92, 2.4 + 0.008 * np.asarray(length, float), "vein", bend=bend)
+            self.line(x, y, angle, length * 0.92, 2.4 + 0.008 * length, "vein", bend=bend)
         else:
             for offset in (-0.07, 0.07):
                 self.line(x, y, angle + offset, length * 0.85, 2.2, "vein", bend=bend)
@@ -622,7 +634,7 @@ def _palette(traits: Traits, rng: np.random.Generator) -> dict[str, np.ndarray]:
     tone = round(64 * traits.flower_tone)
     flower = (np.array([104, 62, 66]) * (64 - tone) + np.array([206, 176, 112]) * tone) // 64
     shift = rng.integers(-10, 11, 3)
-    return {
+    tones = {
         "leaf": leaf + shift,
         "vein": leaf + shift + 26,
         "stem": leaf + shift + np.array([14, 4, -6]),
@@ -632,25 +644,39 @@ def _palette(traits: Traits, rng: np.random.Generator) -> dict[str, np.ndarray]:
         "fruit": np.array([84, 56, 40]) + rng.integers(-16, 17),
         "pale": np.array([196, 180, 146]) + shift,
     }
+    light = np.arange(_SHADES)[:, None] - _SHADES // 2
+    packed = {}
+    for part, tone in tones.items():
+        rgb = (tone + light).clip(0, 255)
+        packed[part] = rgb[:, 0] | rgb[:, 1] << 8 | rgb[:, 2] << 16  # as Pillow takes an RGB colour
+    return packed
 
 
 # ---------------------------------------------------------------- institutions
 
 
 @lru_cache(maxsize=1)
-def _grain(seed: int) -> list[np.ndarray]:
-    """Paper and sensor grain: int16 tiles [SIZE, SIZE], smooth over one to three pixels."""
-    tiles = []
-    for number in range(_GRAIN_TILES):
-        rng = np.random.default_rng([seed, 5, number])
-        fine = Image.fromarray(rng.integers(0, 256, (SIZE, SIZE), dtype=np.uint8))
-        coarse = Image.fromarray(rng.integers(0, 256, (SIZE // 4, SIZE // 4), dtype=np.uint8))
-        fine = np.asarray(fine.filter(ImageFilter.BoxBlur(1))).astype(np.int16) - 128
-        coarse = np.asarray(
-            coarse.filter(ImageFilter.BoxBlur(1)).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
-        )
-        tiles.append(fine // 5 + (coarse.astype(np.int16) - 128) // 12)
-    return tiles
+def _grain(seed: int) -> list[Image.Image]:
+    """Paper fibre and sensor grain about grey 128, faint to strong, larger than a sheet.
+
+    Neighbouring pixels go together, as in a photograph that was reduced; white noise would only cost bytes.
+    """
+    rng = np.random.default_rng([seed, 5])
+    side = _GRAIN_SIDE
+    fine = Image.fromarray(rng.integers(0, 256, (side, side), dtype=np.uint8)).filter(ImageFilter.BoxBlur(1))
+    coarse = Image.fromarray(rng.integers(0, 256, (side // 4, side // 4), dtype=np.uint8))
+    coarse = coarse.filter(ImageFilter.BoxBlur(1)).resize((side, side), Image.Resampling.BICUBIC)
+    mixed = (np.asarray(fine).astype(np.int64) - 128) * 2 + (np.asarray(coarse).astype(np.int64) - 128) // 2
+    return [
+        Image.fromarray((128 + mixed * strength // 128).clip(0, 255).astype(np.uint8)).convert("RGB")
+        for strength in _GRAIN_STRENGTHS
+    ]
+
+
+@lru_cache(maxsize=1)
+def _scratch() -> Image.Image:
+    """The one canvas of a process: fresh memory for every sheet would cost 2 ms."""
+    return Image.new("RGB", (_CANVAS, _CANVAS))
 
 
 @lru_cache(maxsize=64)
@@ -659,9 +685,9 @@ def _institution(seed: int, institution: int) -> tuple[Image.Image, dict[str, in
     rng = np.random.default_rng([seed, 6, institution])
     surround = [(14, 14, 15), (28, 28, 30), (70, 70, 72), (225, 224, 220)][int(rng.integers(4))]
     paper = np.array(
-        [[238, 232, 216], [244, 240, 230], [228, 218, 194], [236, 236, 230]][int(rng.integers(4))]
+        [[240, 235, 222], [246, 243, 235], [233, 225, 206], [240, 240, 235]][int(rng.integers(4))]
     )
-    paper = paper + rng.integers(-6, 7, 3)
+    paper = paper + int(rng.integers(-5, 6)) + rng.integers(-2, 3, 3)
     canvas = Image.new("RGB", (_CANVAS, _CANVAS), surround)
     draw = ImageDraw.Draw(canvas)
     bar_side = int(rng.integers(3))  # top, left or bottom
@@ -702,14 +728,12 @@ def _words(
     left, top, right, bottom = box
     pitch = (bottom - top) // rows
     for row in range(rows):
-        y = top + row * pitch
-        x = left + int(rng.integers(0, 12))
-        end = left + (right - left) * int(rng.integers(50, 101)) // 100
-        height = max(3, pitch * 2 // 5)
-        for length, gap in rng.integers([10, 6], [46, 13], size=(9, 2)).tolist():
+        x, y = left, top + row * pitch
+        end = left + (right - left) * int(rng.integers(40, 101)) // 100
+        for length, gap, rise in rng.integers([8, 6, 0], [40, 11, 3], size=(10, 3)).tolist():
             if x + length > end:
                 break
-            draw.rectangle([x, y, x + length, y + height], fill=ink)
+            draw.rectangle([x, y + rise, x + length, y + pitch * 2 // 5], fill=ink)
             x += length + gap
 
 
@@ -722,7 +746,7 @@ def _label(
     draw = ImageDraw.Draw(slip)
     if rng.random() < 0.3:
         draw.rectangle([5, 5, right - left - 6, bottom - top - 6], outline=(110, 100, 90), width=2)
-    tone = int(rng.integers(40, 100))
+    tone = int(rng.integers(50, 110))
     _words(
         draw,
         rng,
@@ -751,12 +775,12 @@ def _furniture(canvas: Image.Image, rng: np.random.Generator, facts: dict[str, i
     tone = int(rng.integers(222, 246)) + facts["label_tone"] // 2
     width, height = int(rng.integers(260, 380)), int(rng.integers(120, 190))
     where = 1 if rng.random() < 0.8 else 0
-    _label(canvas, rng, corner(where, width, height), (tone, tone - 5, tone - 18), int(rng.integers(6, 9)))
+    _label(canvas, rng, corner(where, width, height), (tone, tone - 4, tone - 14), int(rng.integers(8, 12)))
     if rng.random() < 0.45:  # a later determination
-        _label(canvas, rng, corner(int(rng.integers(4)), 210, 64, 160), (tone + 4, tone + 3, tone - 4), 3)
+        _label(canvas, rng, corner(int(rng.integers(4)), 210, 60, 160), (tone + 4, tone + 3, tone - 2), 4)
     if rng.random() < 0.3:  # an envelope for loose fragments
         box = corner(int(rng.integers(4)), int(rng.integers(170, 240)), int(rng.integers(90, 150)), 60)
-        fill = (tone - 12, tone - 18, tone - 38)
+        fill = (tone - 8, tone - 14, tone - 32)
         draw.rectangle(box, fill=fill, outline=tuple(c - 40 for c in fill), width=2)
         draw.line(
             [box[0], box[1], (box[0] + box[2]) // 2, box[1] + 40, box[2], box[1]],
@@ -803,7 +827,7 @@ def _place(
     low_x, high_x, low_y, high_y = float(x.min()), float(x.max()), float(y.min()), float(y.max())
     left, top, right, bottom = box
     fit = min((right - left) / (high_x - low_x + 1), (bottom - top) / (high_y - low_y + 1))
-    scale = min(fit, 1.25) * float(rng.uniform(0.68, 1.0))
+    scale = min(fit, 1.7) * float(rng.uniform(0.66, 1.0))
     spare_x = (right - left) - scale * (high_x - low_x)
     spare_y = (bottom - top) - scale * (high_y - low_y)
     x = (x - low_x) * scale + left + float(rng.random()) * spare_x
@@ -833,7 +857,8 @@ def draw_sheet(
         An RGB image of SIZE x SIZE pixels.
     """
     base, facts = _institution(furniture_seed, institution)
-    canvas = base.copy()
+    canvas = _scratch()
+    canvas.paste(base)
     _furniture(canvas, rng, facts)
 
     specimen = individual(traits, rng)
@@ -870,24 +895,18 @@ def draw_sheet(
 def _photograph(canvas: Image.Image, rng: np.random.Generator, furniture_seed: int) -> Image.Image:
     """Reduce the drawing to the sheet's size and give it soft shadows, exposure, ageing and grain."""
     image = canvas.reduce(2)
-    dark = image.convert("L").reduce(2).point([max(0, 200 - value) // 6 for value in range(256)])
-    shadow = dark.filter(ImageFilter.BoxBlur(2)).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+    dark = image.convert("L").reduce(3).point([max(0, 200 - value) // 6 for value in range(256)])
+    shadow = dark.filter(ImageFilter.BoxBlur(1)).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+    image = ImageChops.subtract(image, shadow.convert("RGB"))
+    exposure, age = int(rng.integers(244, 266)), int(rng.integers(0, 20))
+    table = []
+    for part in (1, 2, 5):  # old paper loses blue first
+        factor = exposure + int(rng.integers(-2, 3)) - age * part // 4
+        table += [min(255, value * factor // 256) for value in range(256)]
     tiles = _grain(furniture_seed)
-    grain = tiles[int(rng.integers(len(tiles)))]
-    if rng.random() < 0.5:
-        grain = grain[::-1]
-    if rng.random() < 0.5:
-        grain = grain[:, ::-1]
-    grain = grain * int(rng.integers(3, 6)) // 4 - np.asarray(shadow).astype(np.int16)
-    age = int(rng.integers(0, 22))
-    gain = [int(rng.integers(236, 266)) - age * part // 3 for part in (1, 2, 4)]
-    channels = [
-        band.point([min(255, value * factor // 256) for value in range(256)])
-        for band, factor in zip(image.split(), gain, strict=True)
-    ]
-    pixels = np.stack([np.asarray(channel) for channel in channels], axis=-1).astype(np.int16)
-    pixels += grain[:, :, None]
-    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+    left, top = rng.integers(_GRAIN_SIDE - SIZE + 1, size=2).tolist()
+    grain = tiles[int(rng.integers(len(tiles)))].crop((left, top, left + SIZE, top + SIZE))
+    return ImageChops.add(image.point(table), grain, offset=-128)
 
 
 def encode(image: Image.Image, size: int = SIZE) -> bytes:
