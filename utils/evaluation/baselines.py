@@ -12,7 +12,7 @@ from PIL import Image
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from utils.data.tfrecords import read_records
+from utils.data.tfrecords import CLASS, read_records
 from utils.errors import InputError
 from utils.metrics import scores
 
@@ -52,8 +52,7 @@ def read_small_images(
     """
     ids, images, classes = [], [], []
     for record in read_records(shards):
-        class_index = record["class_index"]
-        class_index = -1 if class_index is None else int(class_index)
+        class_index = int(record.get(CLASS, -1))
         if only_ids is not None and record["image_id"] not in only_ids:
             continue
         if only_classes is not None and class_index not in only_classes:
