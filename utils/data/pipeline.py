@@ -8,6 +8,7 @@ size needs.
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 
 from utils.data.tfrecords import CLASS, IMAGE, IMAGE_ID, read_schema
@@ -18,6 +19,7 @@ BRIGHTNESS = 0.1  # of the full range, either way
 CONTRAST = 0.15  # around 1
 SATURATION = 0.15  # around 1
 _DCT_RATIOS = (1, 2, 4, 8)  # scales at which libjpeg can decode
+_AVERAGE_FROM = 1.25  # shrinking by this or more, bilinear would skip pixels
 _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
 _READ_AT_ONCE = 8  # shards that training mixes
 _READ_BUFFER = 1 << 20  # bytes a shard
@@ -92,8 +94,10 @@ def training_dataset(
         window = numbers[:2] if random_crop else None
         pixels = decode_crop_resize(features[IMAGE], image_size, crop, window)
         if augment == "light":
-            pixels = flip(adjust_colours(pixels, numbers[2:5]), numbers[5:7])
-        return to_uint8(pixels), tf.cast(features[CLASS], tf.int32)
+            pixels = flip(to_uint8(adjust_colours(pixels, numbers[2:5])), numbers[5:7])
+        else:
+            pixels = to_uint8(pixels)
+        return pixels, tf.cast(features[CLASS], tf.int32)
 
     batches = records.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     batches = batches.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
@@ -207,8 +211,8 @@ def random_numbers(seed: int, epoch: int, index: tf.Tensor) -> tf.Tensor:
     In order: crop window down and right; brightness, contrast, saturation; flip left-right, up-down. They
     depend on nothing but (seed, epoch, index), however many threads draw them in whatever order.
     """
-    key = tf.random.experimental.stateless_fold_in(tf.constant([seed, epoch], tf.int64), index)
-    return tf.random.stateless_uniform([7], seed=key)
+    run = tf.constant((seed << 20) + epoch, tf.int64)  # no two epochs of any seeds share it
+    return tf.random.stateless_uniform([7], seed=tf.stack([run, tf.cast(index, tf.int64)]))
 
 
 def dct_ratio(crop_height: tf.Tensor, crop_width: tf.Tensor, image_size: int) -> tf.Tensor:
@@ -221,8 +225,9 @@ def decode_crop_resize(jpeg: tf.Tensor, image_size: int, crop: float, window: tf
     """Decode a window of a JPEG and squeeze it to a square.
 
     libjpeg takes 1/2, 1/4 or 1/8 of the size straight from the DCT coefficients when the target is small
-    enough; the rest is an antialiased bilinear resize. Against decoding in full and resizing in one step
-    the mean absolute difference stays below 2 of 255 on sheets.
+    enough. What is left to shrink is averaged by area; where that is little, or the image must grow, it is
+    bilinear. Against decoding in full and one antialiased resize, the mean absolute difference on real
+    sheets is 1 to 2 of 255 up to 224 px and below 1 above, and at most 3 on any sheet tried.
 
     Args:
         jpeg: the file's bytes, string [].
@@ -251,8 +256,15 @@ def decode_crop_resize(jpeg: tf.Tensor, image_size: int, crop: float, window: tf
 
     branches = [lambda ratio=ratio: decode(ratio) for ratio in _DCT_RATIOS]
     pixels = tf.switch_case(dct_ratio(side[0], side[1], image_size), branches)
-    pixels = tf.image.resize(pixels, [image_size, image_size], method="bilinear", antialias=True)
-    return tf.ensure_shape(pixels, [image_size, image_size, 3])
+    target = [image_size, image_size]
+    longer = tf.reduce_max(tf.shape(pixels)[:2])
+    # Antialiased bilinear would be nearer still, at 1.5 to 2 times the cost of averaging.
+    pixels = tf.cond(
+        tf.cast(longer, tf.float32) >= _AVERAGE_FROM * image_size,
+        lambda: tf.image.resize(pixels, target, method="area"),
+        lambda: tf.image.resize(pixels, target, method="bilinear"),
+    )
+    return tf.ensure_shape(pixels, [*target, 3])
 
 
 def adjust_colours(pixels: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
@@ -270,19 +282,20 @@ def adjust_colours(pixels: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
     """
     swing = (2 * numbers - 1) * tf.constant([BRIGHTNESS * 255, CONTRAST, SATURATION])
     brightness, contrast, saturation = swing[0], 1 + swing[1], 1 + swing[2]
-    grey = tf.tile(tf.constant(_GREY)[:, tf.newaxis], [1, 3])
-    saturate = saturation * tf.eye(3) + (1 - saturation) * grey
-    mean = tf.reduce_mean(pixels, axis=[0, 1])
-    offset = tf.linalg.matvec(saturate, (1 - contrast) * mean + brightness, transpose_a=True)
+    grey = np.tile(np.float32(_GREY)[:, np.newaxis], [1, 3])
+    saturate = saturation * (np.eye(3, dtype=np.float32) - grey) + grey
     flat = tf.reshape(pixels, [-1, 3])
-    return tf.reshape(tf.matmul(flat, contrast * saturate) + offset, tf.shape(pixels))
+    mean = tf.reduce_mean(flat, axis=0, keepdims=True)
+    offset = tf.matmul((1 - contrast) * mean + brightness, saturate)
+    flat = tf.nn.bias_add(tf.matmul(flat, contrast * saturate), offset[0])
+    return tf.reshape(flat, tf.shape(pixels))
 
 
 def flip(pixels: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
     """Mirror an image [S, S, 3] left-right and up-down, each when its number (float32 [2]) is below 0.5."""
-    down = tf.where(numbers[1] < 0.5, -1, 1)
-    right = tf.where(numbers[0] < 0.5, -1, 1)
-    return pixels[::down, ::right]
+    mirrored = numbers < 0.5
+    # The public tf.reverse takes fixed axes only; slicing by steps of -1 costs seven times as much.
+    return tf.raw_ops.Reverse(tensor=pixels, dims=tf.stack([mirrored[1], mirrored[0], False]))
 
 
 def to_uint8(pixels: tf.Tensor) -> tf.Tensor:
