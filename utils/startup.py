@@ -1,0 +1,121 @@
+"""A clean start: TensorFlow without its known start-up noise, and the lines of every notebook's first cell."""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from types import ModuleType
+
+import utils
+from utils.paths import REPOSITORY, on_kaggle
+
+# "2026-11-23 20:13:34.387589: I path/file.cc:31] " or "E0000 00:00:1763929.387 1234 path/file.cc:31] "
+_PREFIX = (
+    r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: [IWE] |[IWE]\d{4} \d\d:\d\d:\d\d(:\d+)?\.\d+ +\d+ )\S+\.cc:\d+\] "
+)
+_KNOWN = [
+    _PREFIX + r"Could not find cuda drivers on your machine, GPU will not be used\.",
+    _PREFIX + r"Unable to register (cuDNN|cuFFT|cuBLAS) factory: Attempting to register factory for plugin "
+    r"(cuDNN|cuFFT|cuBLAS) when one has already been registered",
+    _PREFIX + r"computation placer already registered\. Please check linkage and avoid linking the same "
+    r"target more than once\.",
+    _PREFIX + r"This TensorFlow binary is optimized to use available CPU instructions in "
+    r"performance-critical operations\.",
+    r"To enable the following instructions: [\w. ]+, in other operations, rebuild TensorFlow with the "
+    r"appropriate compiler flags\.",
+    _PREFIX + r"TF-TRT Warning: Could not find TensorRT",
+    # 303: there is no CUDA driver at all; any other number tells of a driver that does not work, and is shown
+    _PREFIX + r"failed call to cuInit: INTERNAL: CUDA error: Failed call to cuInit: UNKNOWN ERROR \(303\)",
+    _PREFIX + r"oneDNN custom operations are on\. You may see slightly different numerical results due to "
+    r"floating-point round-off errors from different computation orders\. To turn them off, set the "
+    r"environment variable `TF_ENABLE_ONEDNN_OPTS=0`\.",
+    r"WARNING: All log messages before absl::InitializeLog\(\) is called are written to STDERR",
+]
+_NOISE = re.compile("|".join(f"(?:{known})" for known in _KNOWN))
+_ADDONS_END_OF_LIFE = r"\s*TensorFlow Addons \(TFA\) has ended development"
+
+
+def is_noise(line: str) -> bool:
+    """Whether a line is one of the messages that TensorFlow is known to print at every start."""
+    return _NOISE.fullmatch(line.strip()) is not None
+
+
+@contextmanager
+def quiet_start() -> Iterator[None]:
+    """Hold back what the block writes to standard error, then write it without the known noise.
+
+    It works on the file descriptor, since TensorFlow's C++ part does not use Python's sys.stderr. Lines that
+    are not known come through, in order, when the block ends or raises.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
+            held.seek(0)
+            text = held.read().decode("utf-8", errors="replace")
+            sys.stderr.write("".join(line for line in text.splitlines(keepends=True) if not is_noise(line)))
+            sys.stderr.flush()
+
+
+def import_tensorflow() -> ModuleType:
+    """Import TensorFlow and Keras and look for devices, without the known start-up noise.
+
+    tensorflow-addons' end-of-life warning is filtered for the whole process: it comes when addons is
+    imported, which is later.
+
+    Returns:
+        The module `tensorflow`.
+    """
+    warnings.filterwarnings("ignore", message=_ADDONS_END_OF_LIFE, category=UserWarning)
+    with quiet_start():
+        import tensorflow as tf
+
+        tf.keras.layers.Dense  # noqa: B018 (Keras is loaded at its first use)
+        tf.config.list_physical_devices()
+    return tf
+
+
+def start_notebook() -> None:
+    """Print what runs here, in three lines: versions and commit, image, devices.
+
+    The first cell of every notebook calls it, so that a saved notebook says what made it.
+    """
+    tf = import_tensorflow()
+    python = ".".join(map(str, sys.version_info[:3]))
+    keras = metadata.version("tf_keras" if "TF_USE_LEGACY_KERAS" in os.environ else "keras")
+    image = f"Kaggle, {os.environ['KAGGLE_KERNEL_RUN_TYPE']}" if on_kaggle() else "this machine"
+    print(f"herbarium course {utils.__version__}{_commit()} on {image}")
+    print(f"Python {python} · TensorFlow {tf.__version__} · Keras {keras}")
+    print(f"Devices: {_devices(tf)}")
+
+
+def _commit() -> str:
+    """", commit 1a2b3c4" in a git checkout, "+" behind it when files differ from it; else nothing."""
+    if not (REPOSITORY / ".git").exists():
+        return ""
+    command = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty=+", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return ""  # no git on this machine, as in many images
+    return f", commit {done.stdout.strip()}" if done.returncode == 0 else ""
+
+
+def _devices(tf: ModuleType) -> str:
+    gpus = [
+        tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
+        for gpu in tf.config.list_physical_devices("GPU")
+    ]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return ", ".join([*gpus, f"{cores} CPU cores"])
