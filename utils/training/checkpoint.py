@@ -1,0 +1,194 @@
+"""The state of a run on disk, consistent at every moment, so that a killed run continues from its last epoch.
+
+state/state.json is the one truth: it is replaced whole, and everything else in state/ counts only if it names
+it. An epoch is saved in this order, and a kill between any two steps loses at most that epoch:
+
+1. checkpoint files of model and optimizer, under a new name;
+2. the weights, if they are the best so far, as state/best_NNNN.h5;
+3. state.json, which names both;
+4. best_NNNN.h5 is renamed to the run's _weights.h5 (again at the next start, if the kill came before);
+5. the history CSV, made from state.json; older checkpoints go.
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import tensorflow as tf
+
+from utils.config import Profile
+from utils.errors import InputError, UsageError
+from utils.files import read_json, replacing, write_json
+from utils.training.backbone import save_weights
+
+_NOT_SETTINGS = ("name", "about", "cost", "expected")  # words about a profile: they change no result
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is: whole epochs done, the best of them, and a row of figures for each."""
+
+    epoch: int = 0
+    best_epoch: int = 0
+    best_f1: float = -1.0
+    history: tuple[dict[str, float], ...] = ()
+
+    def plus(self, row: dict[str, float]) -> "Progress":
+        """The progress after one more epoch; the first of equal scores stays the best."""
+        best = row["val_f1_score"] > self.best_f1
+        return Progress(
+            epoch=self.epoch + 1,
+            best_epoch=self.epoch + 1 if best else self.best_epoch,
+            best_f1=row["val_f1_score"] if best else self.best_f1,
+            history=(*self.history, row),
+        )
+
+    def table(self) -> pd.DataFrame:
+        """The history, one row an epoch."""
+        return pd.DataFrame(list(self.history))
+
+
+class RunState:
+    """The files of one run: reads and checks what an earlier call left, saves every epoch.
+
+    With several workers (TF_CONFIG) every worker must take part in a save, since it reads variables of all,
+    but only the chief's files count; the others write to a folder that is removed at once.
+    """
+
+    def __init__(self, run_dir: Path, profile: Profile) -> None:
+        self.run_dir, self.profile = run_dir, profile
+        self.folder = run_dir / "state"
+        self.weights = run_dir / f"{profile.run_name}_weights.h5"
+        self.chief = is_chief()
+        self._saved: dict[str, Any] | None = None
+
+    def read(self) -> Progress:
+        """What is done, after tidying what a kill left behind.
+
+        Raises:
+            UsageError: the folder holds a run with other settings; the message names the first that differs.
+        """
+        file = self.folder / "state.json"
+        if not file.exists():
+            if self.chief:
+                shutil.rmtree(self.folder, ignore_errors=True)
+            return Progress()
+        self._saved = read_json(file)
+        self._check_settings(self._saved["profile"])
+        if self.chief:
+            self._tidy(self._saved["checkpoint"], self._saved["best_epoch"])
+        return self._progress()
+
+    def _progress(self) -> Progress:
+        fields = [field.name for field in dataclasses.fields(Progress)]
+        values = {name: self._saved[name] for name in fields}
+        return Progress(**{**values, "history": tuple(values["history"])})
+
+    def _check_settings(self, saved: dict[str, Any]) -> None:
+        for key, value in self.profile.to_dict().items():
+            if key not in _NOT_SETTINGS and saved.get(key) != value:
+                raise UsageError(
+                    f"{self.run_dir}: holds a run with {key}: {saved.get(key)!r}, and this call has {key}: "
+                    f"{value!r}. "
+                    "A run cannot change its settings midway: give another output folder, or delete this one."
+                )
+
+    def check(self, data: dict[str, Any]) -> None:
+        """Compare what the state was made with to this call's TensorFlow and data.
+
+        Args:
+            data: plain values that tell the training data apart (numbers of classes and images, split).
+
+        Raises:
+            InputError: another TensorFlow, whose optimizer state does not carry over, or other data.
+        """
+        if self._saved is None:
+            return
+        if self._saved["tensorflow"] != _tensorflow():
+            raise InputError(
+                f"{self.folder}: was written with TensorFlow {self._saved['tensorflow']}, this is "
+                f"{_tensorflow()}, and "
+                "optimizer state does not carry over. Continue with that version, or start anew in another "
+                "output "
+                f"folder from the best weights so far with `weights: {self.weights}`."
+            )
+        for key, value in data.items():
+            if self._saved["data"].get(key) != value:
+                raise InputError(
+                    f"{self.run_dir}: the run has {key} = {self._saved['data'].get(key)}, the data now "
+                    f"{value}. Give "
+                    "the data it was started with, or another output folder."
+                )
+
+    def restore(self, checkpoint: tf.train.Checkpoint) -> None:
+        """Load the saved epoch into model and optimizer; nothing where no epoch was saved."""
+        if self._saved is None:
+            return
+        status = checkpoint.read(str(self.folder / self._saved["checkpoint"]))
+        status.assert_existing_objects_matched()
+        status.expect_partial()  # momentum is filled in at the first step, when the optimizer makes its slots
+
+    def save(
+        self, checkpoint: tf.train.Checkpoint, model: tf.keras.Model, progress: Progress, data: dict[str, Any]
+    ) -> None:
+        """Save an epoch, in the order that the module's head gives."""
+        if not self.chief:
+            with tempfile.TemporaryDirectory() as elsewhere:
+                self._write_tensors(Path(elsewhere), checkpoint, model, progress)
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        name = self._write_tensors(self.folder, checkpoint, model, progress)
+        state = {
+            "checkpoint": name,
+            **dataclasses.asdict(progress),
+            "tensorflow": _tensorflow(),
+            "data": data,
+            "profile": self.profile.to_dict(),
+        }
+        write_json(self.folder / "state.json", state)
+        self._saved = state
+        self._tidy(name, progress.best_epoch)
+
+    def _write_tensors(
+        self, folder: Path, checkpoint: tf.train.Checkpoint, model: tf.keras.Model, progress: Progress
+    ) -> str:
+        name = f"epoch_{progress.epoch:04d}"
+        checkpoint.write(str(folder / name))
+        if progress.best_epoch == progress.epoch:
+            save_weights(model, folder / f"best_{progress.epoch:04d}.h5")
+        return name
+
+    def _tidy(self, checkpoint: str, best_epoch: int) -> None:
+        """Bring everything in line with state.json; the same whether run once or again after a kill."""
+        best = self.folder / f"best_{best_epoch:04d}.h5"
+        if best.exists():
+            best.replace(self.weights)
+        if not self.weights.exists():
+            raise InputError(f"{self.weights}: the best weights of this run are gone. Delete {self.folder}.")
+        with replacing(self.run_dir / f"{self.profile.run_name}.csv") as temporary:
+            self._progress().table().to_csv(temporary, index=False)
+        for entry in self.folder.iterdir():
+            if entry.name == "state.json" or entry.name.startswith(f"{checkpoint}."):
+                continue
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+
+def is_chief() -> bool:
+    """Whether this process writes the files: always, but for workers other than the first of TF_CONFIG."""
+    if "TF_CONFIG" not in os.environ:
+        return True
+    config = json.loads(os.environ["TF_CONFIG"])
+    task = config.get("task", {})
+    first = "chief" if "chief" in config.get("cluster", {}) else "worker"
+    return task.get("type", "worker") == first and int(task.get("index", 0)) == 0
+
+
+def _tensorflow() -> str:
+    """Version whose checkpoints are alike: major and minor."""
+    return ".".join(tf.__version__.split(".")[:2])

@@ -1,0 +1,410 @@
+"""Training: epoch by epoch, scored on held-out sheets after each, continued where a killed run stopped."""
+
+import math
+import platform
+import shlex
+import sys
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+from utils import __version__
+from utils.config import Profile, profile_from_dict
+from utils.data import longtail
+from utils.data.labels import LabelMap
+from utils.data.pipeline import evaluation_dataset, training_dataset
+from utils.errors import InputError
+from utils.files import read_json, replacing, write_json
+from utils.metrics import make_metric
+from utils.training import backbone
+from utils.training.checkpoint import Progress, RunState
+from utils.training.losses import SparseCrossentropy
+from utils.training.optimizer import make_optimizer, make_schedule, sgdw
+from utils.training.strategy import choose_strategy
+
+if TYPE_CHECKING:
+    from utils.paths import Data
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a call of `train` leaves."""
+
+    run_name: str
+    run_dir: Path
+    history: pd.DataFrame  # one row an epoch, as in {run_name}.csv
+    best_epoch: int  # from 1
+    best_f1: float  # macro-F1 on validation
+    weights: Path  # of the best epoch
+    finished: bool  # all epochs of the profile are done
+
+
+@dataclass(frozen=True)
+class _Task:
+    """The training data of a profile: its classes, its split, its batches."""
+
+    profile: Profile
+    shards: tuple[Path, ...]
+    labels: LabelMap
+    validation_ids: np.ndarray
+    counts: np.ndarray  # training images by class, without validation
+    batches: int  # in one pass over the training images
+
+    @property
+    def steps(self) -> int:
+        return self.profile.steps_per_epoch or self.batches
+
+    def facts(self) -> dict[str, int]:
+        """What tells one training data set and split from another."""
+        return {
+            "classes": int(self.labels.n_classes),
+            "train_images": int(self.counts.sum()),
+            "validation_images": len(self.validation_ids),
+            "split": zlib.crc32("\n".join(sorted(self.validation_ids)).encode()),
+        }
+
+    def training(self, epoch: int) -> tf.data.Dataset:
+        """Batches of one epoch: (uint8 [B, S, S, 3], int32 [B]), the same ones for the same epoch."""
+        profile = self.profile
+        dataset = training_dataset(
+            self.shards,
+            image_size=profile.image_size,
+            batch_size=profile.batch_size,
+            seed=profile.seed,
+            epoch=epoch,
+            crop=profile.crop,
+            random_crop=profile.random_crop,
+            augment=profile.augment,
+            exclude_ids=self.validation_ids,
+        )
+        if self.steps > self.batches:  # an epoch of a given length may need more than one pass
+            dataset = dataset.repeat()
+        return dataset.take(self.steps).with_options(_sharding())
+
+    def validation(self) -> tf.data.Dataset:
+        """The whole validation split in file order: (uint8 [B, S, S, 3], int32 [B])."""
+        dataset = evaluation_dataset(
+            self.shards,
+            image_size=self.profile.image_size,
+            batch_size=self.profile.batch_size,
+            crop=self.profile.crop,
+            only_ids=self.validation_ids,
+        )
+        return dataset.map(lambda image, label, _: (image, label)).with_options(_sharding())
+
+    def loss(self) -> SparseCrossentropy:
+        profile = self.profile
+        weights = None
+        if profile.class_weights != "none":
+            weights = longtail.class_weights(self.counts, profile.class_weights, profile.class_balanced_n)
+        return SparseCrossentropy(profile.label_smoothing, weights)
+
+
+def _sharding() -> tf.data.Options:
+    """Several workers share records, not files: there may be fewer shards than workers."""
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+    return options
+
+
+def _task(profile: Profile, data: "Data") -> _Task:
+    labels, table = data.labels(), data.training_table()
+    classes = table["class_index"].to_numpy()
+    if (classes < 0).any():
+        raise InputError(
+            f"{data.train_shards[0].parent}: record {table['image_id'][classes < 0].iloc[0]} has no species, "
+            "so "
+            "nothing can be learned from it. Give shards written with labels."
+        )
+    in_train, in_validation = longtail.split(
+        table["image_id"], classes, profile.validation_fraction, profile.seed
+    )
+    if not in_validation.any():
+        raise InputError("No species has two images: none can be held out for validation. Give more images.")
+    batches = int(in_train.sum()) // profile.batch_size
+    if not batches:
+        raise InputError(
+            f"batch_size is {profile.batch_size}, and there are {in_train.sum()} training images: set it "
+            "lower."
+        )
+    return _Task(
+        profile=profile,
+        shards=data.train_shards,
+        labels=labels,
+        validation_ids=table["image_id"].to_numpy(dtype=str)[in_validation],
+        counts=longtail.class_counts(classes[in_train], labels.n_classes),
+        batches=batches,
+    )
+
+
+def train(
+    profile: Profile,
+    data: "Data",
+    output_dir: Path,
+    *,
+    progress: bool = True,
+    on_epoch: Callable[[pd.DataFrame], None] | None = None,
+    stop_after: int | None = None,
+) -> TrainResult:
+    """Train the profile's network, continue a run that was stopped or killed, or return a finished one.
+
+    Leaves in `output_dir` what the published run leaves ({run_name} is the profile's):
+    {run_name}_configs.json, {run_name}_model_summary.txt, {run_name}.csv (one row an epoch),
+    {run_name}_weights.h5 (of the epoch with the best validation macro-F1), and labels.json and state/. A part
+    of the training images (`validation_fraction`, seeded, stratified) is held out and scored as a whole after
+    every epoch.
+
+    A continued run has the schedule, batches, augmentation and dropout noise of one that was never stopped.
+
+    Args:
+        profile: all settings.
+        data: from `utils.paths.find_data`.
+        output_dir: one run's folder; made if it is not there.
+        progress: print the devices and one line an epoch, with a bar over its steps in a terminal.
+        on_epoch: called after every epoch with the history so far.
+        stop_after: stop after so many epochs of this call; the next call continues.
+
+    Raises:
+        UsageError: `output_dir` holds a run with other settings.
+        InputError: the data, the weights or the devices cannot be used, or the loss is no longer a number.
+    """
+    run_dir = Path(output_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    state = RunState(run_dir, profile)
+    done = state.read()
+    say = print if progress and state.chief else lambda *_, **__: None
+    if done.epoch >= profile.epochs:
+        say(f"{profile.run_name}: all {profile.epochs} epochs are done, in {run_dir}.")
+        return _result(profile, run_dir, state, done)
+
+    strategy, devices = choose_strategy(profile.precision)
+    say(devices)
+    task = _task(profile, data)
+    facts = task.facts()
+    state.check(facts)
+    tf.keras.utils.set_random_seed(profile.seed)  # the initial weights
+    with strategy.scope():
+        model = _compiled(task, make_optimizer(profile, task.steps))
+        checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
+        state.restore(checkpoint)
+    if done.epoch:
+        say(f"{profile.run_name}: continues after epoch {done.epoch} of {profile.epochs}.")
+    elif state.chief:
+        _describe(task, model, run_dir, devices)
+
+    schedule = make_schedule(profile, task.steps)
+    validation = task.validation()
+    last = profile.epochs if stop_after is None else min(profile.epochs, done.epoch + stop_after)
+    callbacks = [_StepBar(task.steps)] if progress and state.chief and sys.stdout.isatty() else []
+    try:
+        while done.epoch < last:
+            start = time.perf_counter()
+            fitted = model.fit(
+                task.training(done.epoch), steps_per_epoch=task.steps, callbacks=callbacks, verbose=0
+            )
+            scored = model.evaluate(validation, verbose=0, return_dict=True)
+            row = {
+                "epoch": done.epoch + 1,
+                "loss": float(fitted.history["loss"][0]),
+                "f1_score": float(fitted.history["f1_score"][0]),
+                "time": round(time.perf_counter() - start, 3),
+                "learning_rate": float(schedule((done.epoch + 1) * task.steps - 1)),
+                "momentum": profile.momentum,
+                "weight_decay": profile.weight_decay,
+                "val_loss": float(scored["loss"]),
+                "val_f1_score": float(scored["f1_score"]),
+                "val_accuracy": float(scored["accuracy"]),
+            }
+            if not math.isfinite(row["loss"]):
+                raise InputError(
+                    f"The loss is {row['loss']} in epoch {row['epoch']}: the learning rate is too high. Set "
+                    "max_lr "
+                    f"below {profile.max_lr:g} and use another output folder, or delete {run_dir}."
+                )
+            done = done.plus(row)
+            state.save(checkpoint, model, done, facts)
+            say(_line(done, profile.epochs))
+            if on_epoch is not None:
+                on_epoch(done.table())
+    except KeyboardInterrupt:
+        say(
+            f"Interrupted in epoch {done.epoch + 1}. {done.epoch} of {profile.epochs} epochs are saved in "
+            f"{run_dir}; "
+            "the same call again continues there."
+        )
+        raise
+    return _result(profile, run_dir, state, done)
+
+
+def _compiled(task: _Task, optimizer: Any) -> tf.keras.Model:
+    model = backbone.build_model(task.profile, task.labels.n_classes)
+    model.compile(
+        optimizer=optimizer,
+        loss=task.loss(),
+        metrics=[
+            make_metric(task.labels.n_classes, name="f1_score"),
+            tf.keras.metrics.SparseCategoricalAccuracy(name="accuracy"),
+        ],
+    )
+    model.noise_clock.follow(model.optimizer)
+    return model
+
+
+def _result(profile: Profile, run_dir: Path, state: RunState, done: Progress) -> TrainResult:
+    return TrainResult(
+        run_name=profile.run_name,
+        run_dir=run_dir,
+        history=done.table(),
+        best_epoch=done.best_epoch,
+        best_f1=done.best_f1,
+        weights=state.weights,
+        finished=done.epoch >= profile.epochs,
+    )
+
+
+def _line(done: Progress, epochs: int) -> str:
+    row = done.history[-1]
+    best = " (best)" if done.best_epoch == done.epoch else ""
+    return (
+        f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  loss {row['loss']:.3f}  F1 "
+        f"{row['f1_score']:.3f}  "
+        f"validation: loss {row['val_loss']:.3f}  F1 {row['val_f1_score']:.3f}{best}  {row['time']:.1f} s"
+    )
+
+
+def _describe(task: _Task, model: tf.keras.Model, run_dir: Path, devices: str) -> None:
+    """Write how the run was made: configs, model summary, label map."""
+    profile = task.profile
+    stem = run_dir / profile.run_name
+    facts = task.facts()
+    packages = ("tensorflow", "tf-keras", "tensorflow-addons", "keras-efficientnet-v2", "numpy", "pillow")
+    write_json(
+        Path(f"{stem}_configs.json"),
+        {
+            **profile.to_dict(),
+            "run": {
+                **facts,
+                "steps_per_epoch": task.steps,
+                "devices": devices,
+                "rescale_mode": model.rescale_mode,
+                "parameters": list(backbone.parameter_counts(model)),
+                "versions": {
+                    "utils": __version__,
+                    "python": platform.python_version(),
+                    **{name: version for name in packages if (version := _version(name))},
+                },
+                "command": shlex.join(sys.argv),
+            },
+        },
+    )
+    lines: list[str] = []
+    model.summary(print_fn=lambda line, *_, **__: lines.append(line))
+    with replacing(Path(f"{stem}_model_summary.txt")) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    task.labels.save(run_dir / "labels.json")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+class _StepBar(tf.keras.callbacks.Callback):
+    """A bar over the steps of an epoch, for terminals."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self._steps = steps
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(total=self._steps, unit="step", leave=False)
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        self._bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)
+        self._bar.update()
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        self._bar.close()
+
+
+def learning_rate_range_test(
+    profile: Profile, data: "Data", *, steps: int = 60, lowest: float = 1e-5, highest: float = 1.0
+) -> pd.DataFrame:
+    """Train a throwaway network for a few steps with a growing learning rate, to see where the loss falls.
+
+    A good max_lr lies where the loss still falls, somewhat below where it turns up. Nothing is written.
+    Source: Smith 2017, arXiv:1506.01186.
+
+    Args:
+        profile, data: as for `train`.
+        steps: batches to train; the test ends early once the smoothed loss is four times its lowest.
+        lowest, highest: first and last learning rate, growing by a constant factor.
+
+    Returns:
+        One row a step: learning_rate, loss (of the batch), smoothed_loss (bias-corrected moving average,
+        0.9).
+    """
+    strategy, _ = choose_strategy(profile.precision)
+    task = _task(profile, data)
+    tf.keras.utils.set_random_seed(profile.seed)
+    with strategy.scope():
+        model = _compiled(task, sgdw(lowest, profile.weight_decay, profile.momentum))
+    rows, average = [], 0.0
+    batches = task.training(0).repeat().take(steps)
+    for step, (images, classes) in enumerate(batches):
+        rate = lowest * (highest / lowest) ** (step / max(steps - 1, 1))
+        tf.keras.backend.set_value(model.optimizer.learning_rate, rate)
+        loss = float(model.train_on_batch(images, classes, return_dict=True)["loss"])
+        average = 0.9 * average + 0.1 * loss
+        rows.append({"learning_rate": rate, "loss": loss, "smoothed_loss": average / (1 - 0.9 ** (step + 1))})
+        if not math.isfinite(loss) or rows[-1]["smoothed_loss"] > 4 * min(
+            row["smoothed_loss"] for row in rows
+        ):
+            break
+    return pd.DataFrame(rows)
+
+
+def load_trained(run_dir: Path, run_name: str | None = None) -> tuple[tf.keras.Model, Profile, LabelMap]:
+    """The best network of a run, its profile and its label map.
+
+    On a machine without a GPU a mixed_float16 run is loaded as float32.
+
+    Args:
+        run_dir: the output folder of `train`.
+        run_name: which run, where the folder holds several.
+
+    Raises:
+        InputError: there is no trained run, or several and none is named.
+    """
+    run_dir = Path(run_dir)
+    suffix = "_configs.json"
+    names = sorted(path.name.removesuffix(suffix) for path in run_dir.glob(f"*{suffix}"))
+    if run_name is None:
+        if len(names) != 1:
+            found = f"several runs ({', '.join(names)}): name one" if names else "no trained run: train first"
+            raise InputError(f"{run_dir}: {found}.")
+        run_name = names[0]
+    config = read_json(run_dir / f"{run_name}{suffix}")
+    config.pop("run", None)
+    profile = profile_from_dict(config, str(run_dir / f"{run_name}{suffix}"))
+    labels = LabelMap.load(run_dir / "labels.json")
+    precision = profile.precision if tf.config.list_physical_devices("GPU") else "float32"
+    weights = run_dir / f"{run_name}_weights.h5"
+    if not weights.exists():
+        raise InputError(
+            f"{weights}: not there. The run has not finished its first epoch; run the training again."
+        )
+    built = replace(profile, weights=str(weights), precision=precision)
+    return backbone.build_model(built, labels.n_classes, head=True), profile, labels
