@@ -42,7 +42,7 @@ class LabelMap:
         repeated = np.flatnonzero(names[order][1:] == names[order][:-1])
         if len(repeated):
             raise InputError(
-                f"table 'categories': scientificName {names[order][repeated[0]]!r} occurs twice."
+                f"table 'categories': scientificName {str(names[order][repeated[0]])!r} occurs twice."
             )
         return cls(
             names=names[order],

@@ -208,7 +208,7 @@ def _read_published(path: Path) -> Metadata:
     tables = {}
     for name in COLUMNS:
         if name not in content and name not in _OPTIONAL_TABLES:
-            found = ", ".join(map(str, content)) or "nothing"
+            found = ", ".join([*tables, *map(str, content)]) or "nothing"
             raise InputError(f"{path}: no table {name!r}; found {found}. Is it the published training file?")
         rows = content.pop(name, [])  # popped so that one table at a time is held twice
         if not isinstance(rows, list):
@@ -261,7 +261,7 @@ def _typed_column(path: Path, table: str, name: str, kind: type, values: pd.Seri
         if values.dtype == float or values.map(lambda value: isinstance(value, float)).any():
             row = int(np.flatnonzero(values.map(lambda value: isinstance(value, float)))[0])
             raise InputError(
-                f"{path}: table {table!r}, row {row}: image_id is {values.iloc[row]!r}, "
+                f"{path}: table {table!r}, row {row}: image_id is {_shown(values, row)}, "
                 "must be text or an integer."
             )
         return values.astype(str).astype(object)
@@ -271,9 +271,15 @@ def _typed_column(path: Path, table: str, name: str, kind: type, values: pd.Seri
         row = int(np.flatnonzero(wrong)[0])
         wanted = "an integer" if kind is int else "a number"
         raise InputError(
-            f"{path}: table {table!r}, row {row}: {name} is {values.iloc[row]!r}, must be {wanted}."
+            f"{path}: table {table!r}, row {row}: {name} is {_shown(values, row)}, must be {wanted}."
         )
     return numbers.astype("int64" if kind is int else "float64")
+
+
+def _shown(values: pd.Series, row: int) -> str:
+    """One value as Python writes it; NumPy 2 would write np.int64(5)."""
+    value = values.iloc[row]
+    return repr(value.item() if isinstance(value, np.generic) else value)
 
 
 def _refuse_duplicates(path: Path, table: str, field: str, values: pd.Series) -> None:
@@ -281,7 +287,7 @@ def _refuse_duplicates(path: Path, table: str, field: str, values: pd.Series) ->
     if repeated.any():
         row = int(np.flatnonzero(repeated)[0])
         raise InputError(
-            f"{path}: table {table!r}, row {row}: {field} {values.iloc[row]!r} occurs twice "
+            f"{path}: table {table!r}, row {row}: {field} {_shown(values, row)} occurs twice "
             f"({int(repeated.sum())} repeated in all). Keep one row of each."
         )
 
@@ -301,7 +307,7 @@ def _check_references(path: Path, metadata: Metadata) -> None:
         if unknown.any():
             row = int(np.flatnonzero(unknown)[0])
             raise InputError(
-                f"{path}: table 'annotations', row {row}: {field} {used.iloc[row]!r} is not in "
+                f"{path}: table 'annotations', row {row}: {field} {_shown(used, row)} is not in "
                 f"table {table!r} ({int(unknown.sum())} such rows). Add it there or remove the annotation."
             )
 

@@ -1,0 +1,101 @@
+import json
+
+import numpy as np
+import pytest
+
+from utils.data.labels import LabelMap, genus_distance_matrix
+from utils.data.metadata import read_metadata
+from utils.errors import InputError
+
+
+@pytest.fixture
+def metadata(tables, write_tables):
+    return read_metadata(write_tables(tables))
+
+
+def test_class_index_is_the_position_in_the_sorted_names(metadata):
+    labels = LabelMap.from_metadata(metadata)
+    assert labels.names.tolist() == ["Abies alba", "Zea diploperennis", "Zea mays"]
+    assert labels.category_ids.tolist() == [2, 3, 0]
+    assert labels.genera.tolist() == ["Abies", "Zea", "Zea"]
+    assert labels.genus_index.tolist() == [0, 1, 1]
+    assert labels.family_names.tolist() == ["Pinaceae", "Poaceae"]
+    assert labels.family_index.tolist() == [0, 1, 1]
+    assert labels.n_classes == 3
+
+
+def test_names_sort_by_code_point_as_python_sorts_them(tables, write_tables):
+    names = ["zea", "Zea mays", "Éclair", "Zea × mays", "Zea"]
+    tables["categories"] = [
+        {**tables["categories"][0], "category_id": number, "scientificName": name}
+        for number, name in enumerate(names)
+    ]
+    tables["annotations"], tables["images"] = [], []
+    labels = LabelMap.from_metadata(read_metadata(write_tables(tables)))
+    assert labels.names.tolist() == sorted(names)
+
+
+def test_category_ids_go_to_class_indices_and_back_across_the_gap(metadata):
+    labels = LabelMap.from_metadata(metadata)
+    assert labels.to_class([0, 3, 2, 0]).tolist() == [2, 1, 0, 2]
+    assert labels.to_category([2, 1, 0]).tolist() == [0, 3, 2]
+    assert labels.to_class(np.array([], dtype=int)).tolist() == []
+
+
+def test_a_category_id_in_the_gap_or_beyond_is_named(metadata):
+    labels = LabelMap.from_metadata(metadata)
+    for unknown in (1, 99, -1):
+        with pytest.raises(InputError, match=f"category_id {unknown} "):
+            labels.to_class([0, unknown])
+    for unknown in (3, -1):
+        with pytest.raises(InputError, match=f"class index {unknown} "):
+            labels.to_category([0, unknown])
+
+
+def test_labels_survive_saving(metadata, tmp_path):
+    labels = LabelMap.from_metadata(metadata)
+    labels.save(tmp_path / "labels.json")
+    loaded = LabelMap.load(tmp_path / "labels.json")
+    for name in ("names", "category_ids", "genera", "families"):
+        assert getattr(loaded, name).tolist() == getattr(labels, name).tolist()
+        assert getattr(loaded, name).dtype == getattr(labels, name).dtype
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda content: content.pop("genus"), "'genus'"),
+        (lambda content: content["genus"].pop(), "differ in length"),
+        (lambda content: content["scientificName"].reverse(), "not sorted"),
+        (lambda content: content["category_id"].__setitem__(0, "x"), "'category_id'"),
+    ],
+)
+def test_a_damaged_labels_file_is_refused_by_name(metadata, tmp_path, change, message):
+    path = tmp_path / "labels.json"
+    LabelMap.from_metadata(metadata).save(path)
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=message) as caught:
+        LabelMap.load(path)
+    assert str(path) in str(caught.value)
+
+
+def test_two_categories_of_one_name_are_refused(metadata):
+    metadata.categories.loc[0, "scientificName"] = "Abies alba"
+    with pytest.raises(InputError, match="'Abies alba' occurs twice"):
+        LabelMap.from_metadata(metadata)
+
+
+def test_genus_distances_are_symmetric_and_unknown_where_not_given(tables, write_tables):
+    tables["genera"].append({"genus_id": 63, "genus": "Quercus"})
+    tables["categories"].append(
+        {**tables["categories"][0], "category_id": 9, "scientificName": "Quercus alba", "genus": "Quercus"}
+    )
+    tables["genera"].append({"genus_id": 64, "genus": "Acer"})  # a genus of no category
+    tables["distances"].append({"genus_id_x": 60, "genus_id_y": 64, "distance": 1.0})
+    metadata = read_metadata(write_tables(tables))
+    matrix = genus_distance_matrix(metadata, LabelMap.from_metadata(metadata))
+    nan = np.nan
+    np.testing.assert_array_equal(matrix, [[0, nan, 250.5], [nan, 0, nan], [250.5, nan, 0]])
+    assert matrix.dtype == np.float32
