@@ -136,11 +136,11 @@ def sample_folder(profile: Profile) -> Path:
 def full_size_metadata() -> Path:
     """Folder of generated metadata tables of the real data's size (no images), made at the first call.
 
-    Takes some 20 seconds once; read it with utils.data.metadata.read_metadata().
+    Takes some seconds once; read it with utils.data.metadata.read_metadata().
     """
     from utils.flora.dataset import GENERATOR_VERSION, make_metadata
 
-    return make_metadata(scratch_dir() / f"flora-v{GENERATOR_VERSION}-full-size")
+    return make_metadata(scratch_dir() / f"flora-v{GENERATOR_VERSION}-full-size") / "train_metadata.columns"
 
 
 def _sample(profile: Profile, progress: bool) -> Data:
