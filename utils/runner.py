@@ -1,6 +1,7 @@
 """Runs notebooks headless with papermill, judges every run, and shows the executed course as HTML."""
 
 import ast
+import contextlib
 import csv
 import difflib
 import html
@@ -12,7 +13,6 @@ import time
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -328,7 +328,7 @@ def _epoch_seconds(run: Run, begin: float) -> list[float]:
         return [float(row["time"]) for row in csv.DictReader(file) if row.get("time")]
 
 
-@contextmanager
+@contextlib.contextmanager
 def _under_way(run: Run, name: str) -> Iterator[None]:
     """On a terminal, keep one line with the notebook's name, time and epoch up to date."""
     if not sys.stdout.isatty():
@@ -449,7 +449,7 @@ def _point_latest(folder: Path) -> None:
     link = folder.parent / "latest"
     if link.exists() and not link.is_symlink():
         return  # somebody's own folder
-    with replacing(link) as temporary:
+    with contextlib.suppress(OSError), replacing(link) as temporary:  # some file systems have no links
         temporary.symlink_to(folder.name)
 
 
@@ -518,11 +518,16 @@ _TEMPLATE = """{%- extends 'lab/index.html.j2' -%}
 {%- block body_header -%}{{ super() }}<p style="margin: 1em"><a href="../index.html">All notebooks</a></p>
 {%- endblock -%}
 """
-_STYLE = """body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
-table { border-collapse: collapse; margin: 1rem 0 } th, td { padding: .3rem 1rem .3rem 0; text-align: left;
-border-bottom: 1px solid #ddd } td.n, th.n { text-align: right } .figures { display: grid; gap: 1rem;
-grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)) } .figures img { width: 100%; border: 1px solid #ddd }
-.failed { color: #b00020; font-weight: 600 } .score { font-size: 1.6rem }"""
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
+table { border-collapse: collapse; margin: 1rem 0 }
+th, td { padding: .3rem 1rem .3rem 0; text-align: left; border-bottom: 1px solid #ddd }
+td.n, th.n { text-align: right }
+.figures { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)) }
+.figures img { width: 100%; border: 1px solid #ddd }
+.failed { color: #b00020; font-weight: 600 }
+.score { font-size: 1.6rem }
+"""
 
 
 def write_page(run: Run, name: str) -> Path:

@@ -101,7 +101,7 @@ def start_notebook() -> None:
 
 
 def _commit() -> str:
-    """", commit 1a2b3c4" in a git checkout, "+" behind it when files differ from it; else nothing."""
+    """ ", commit 1a2b3c4" in a git checkout, "+" behind it when files differ from it; else nothing."""
     if not (REPOSITORY / ".git").exists():
         return ""
     command = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty=+", "--exclude=*"]

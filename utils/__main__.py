@@ -1,0 +1,469 @@
+"""The command line: `python -m utils COMMAND`, or `./course COMMAND`. Parses, calls, prints.
+
+Nothing is imported before its command needs it, so that --help is quick and only what uses TensorFlow
+pays for its start.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from utils import __version__
+from utils.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from utils.config import Profile
+
+FILE = click.Path(path_type=Path)
+EXISTING = click.Path(exists=True, path_type=Path)
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff"}
+
+
+class Commands(click.Group):
+    """Shows a user's mistake as one message: exit code 2 for bad use, 1 for a job that failed."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except UsageError as error:
+            raise click.UsageError(str(error)) from error
+        except InputError as error:
+            raise click.ClickException(str(error)) from error
+        except BrokenPipeError:
+            raise  # the reader of our output has gone, as in `| head`; click ends quietly
+        except OSError as error:
+            if error.strerror is None:
+                raise
+            where = f": {error.filename}" if error.filename else ""
+            raise click.ClickException(f"{error.strerror}{where}") from error
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(self.commands)  # in the order of use, not of the alphabet
+
+
+def example(*lines: str) -> str:
+    """An epilog that click does not wrap."""
+    return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+PROFILE = click.option(
+    "--profile",
+    default="auto",
+    show_default=True,
+    help="Settings to use: smoke, laptop, kaggle, reference; auto is laptop, on Kaggle kaggle.",
+)
+SETTINGS = click.option(
+    "-s",
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Replace one setting of the profile; can be given several times.",
+)
+
+
+@click.group(cls=Commands, context_settings=HELP)
+@click.version_option(package_name=None, version=__version__, prog_name="utils")
+def main() -> None:
+    """The herbarium course: long-tailed plant recognition, from a clone to a scored submission."""
+
+
+def _pairs(values: tuple[str, ...], option: str) -> dict[str, str]:
+    pairs = {}
+    for value in values:
+        name, equals, text = value.partition("=")
+        if not equals or not name:
+            raise UsageError(f"{option} {value}: must be NAME=VALUE, as in {option} epochs=3.")
+        pairs[name.strip()] = text.strip()
+    return pairs
+
+
+def _profile(name: str, settings: tuple[str, ...] = ()) -> "Profile":
+    from utils.config import load_profile
+
+    booleans = {"true": True, "false": False}
+    overrides = {key: booleans.get(text.lower(), text) for key, text in _pairs(settings, "-s").items()}
+    return load_profile(name, **overrides)
+
+
+# ---------------------------------------------------------------- the course
+
+
+@main.command(epilog=example("./course run --profile smoke", "./course run 03 -p SEED=1 --out runs/mine"))
+@click.argument("notebooks", nargs=-1)
+@PROFILE
+@click.option(
+    "-p",
+    "--parameter",
+    "parameters",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A value for a notebook's parameters cell; can be given several times.",
+)
+@click.option("--data", type=FILE, help="Folder with shards and metadata, in place of the profile's own.")
+@click.option(
+    "--out",
+    type=FILE,
+    help="Folder of the run; an earlier run's folder goes on with its files. [default: runs/<date-time>]",
+)
+def run(
+    notebooks: tuple[str, ...], profile: str, parameters: tuple[str, ...], data: Path | None, out: Path | None
+) -> None:
+    """Run the course, or some NOTEBOOKS, headless; show it as HTML; print the score.
+
+    NOTEBOOKS are numbers (03), names, or paths of .ipynb files.
+    """
+    from utils.runner import run_course
+
+    given = _pairs(parameters, "-p")
+    run_course(notebooks, profile=profile, parameters=given, data_dir=data, out=out)
+
+
+@main.command(
+    context_settings={"ignore_unknown_options": True},
+    epilog=example("./course test", "./course test tests/data/test_longtail.py"),
+)
+@click.option("--all", "everything", is_flag=True, help="The long suite too (at most 60 minutes).")
+@click.argument("paths", nargs=-1)
+@click.pass_context
+def test(context: click.Context, everything: bool, paths: tuple[str, ...]) -> None:
+    """Check the code and run the tests, or only those in PATHS (other options go to pytest)."""
+    from utils import check as checks
+    from utils.paths import REPOSITORY
+
+    clean = True
+    if not paths:
+        clean = checks.check()
+        print("check: " + ("clean" if clean else "FAILED, see above"), flush=True)
+    command = [sys.executable, "-m", "pytest", *(["--all"] if everything else []), *map(_absolute, paths)]
+    code = subprocess.run(command, cwd=REPOSITORY).returncode
+    context.exit(1 if code == 0 and not clean else code)
+
+
+def _absolute(test_path: str) -> str:
+    """A test's path seen from anywhere, since pytest runs in the repository; an option stays as it is."""
+    path, colons, name = test_path.partition("::")
+    return f"{Path(path).resolve()}{colons}{name}" if Path(path).exists() else test_path
+
+
+@main.command(epilog=example("./course check --fix"))
+@click.option("--fix", is_flag=True, help="Mend what can be mended: formatting, outputs, metadata.")
+@click.pass_context
+def check(context: click.Context, fix: bool) -> None:
+    """Check format, lint and notebook hygiene; each finding names the command that mends it."""
+    from utils import check as checks
+
+    clean = checks.check(fix=fix)
+    print("check: " + ("clean" if clean else "FAILED, see above"))
+    context.exit(0 if clean else 1)
+
+
+@main.command(context_settings={"ignore_unknown_options": True}, epilog=example("./course lab --no-browser"))
+@click.argument("options", nargs=-1)
+@click.pass_context
+def lab(context: click.Context, options: tuple[str, ...]) -> None:
+    """Open the notebooks in JupyterLab; OPTIONS go to it."""
+    from utils.paths import REPOSITORY
+
+    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={REPOSITORY / 'notebooks'}"]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "JUPYTER_PREFER_ENV_PATH": "1"}
+    context.exit(subprocess.run([*command, *options], env=environment).returncode)
+
+
+# ---------------------------------------------------------------- data
+
+
+@main.command(epilog=example("./course flora --species 40 --out data/flora40"))
+@click.option("--out", type=FILE, required=True, help="Folder for the flora; new, or of the same flora.")
+@click.option("--species", default=40, show_default=True, help="Number of species.")
+@click.option("--seed", default=0, show_default=True, help="The same seed gives the same bytes.")
+@click.option("--max-images", default=100, show_default=True, help="Images of the commonest species.")
+@click.option(
+    "--form",
+    type=click.Choice(["shards", "images"]),
+    default="shards",
+    show_default=True,
+    help="TFRecords as published, or JPEG files.",
+)
+@click.option("--metadata-only", is_flag=True, help="Only metadata, at the size of the published set.")
+def flora(out: Path, species: int, seed: int, max_images: int, form: str, metadata_only: bool) -> None:
+    """Make a sample flora: procedural herbarium sheets in the published format."""
+    from utils.flora.dataset import make_flora, make_metadata
+
+    if metadata_only:
+        folder = make_metadata(out, seed=seed)
+    else:
+        folder = make_flora(out, species=species, seed=seed, max_images=max_images, form=form)
+    click.echo(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+
+
+@main.command(epilog=example("./course metadata data/train_metadata.json"))
+@click.argument("file", type=EXISTING)
+@click.option("--json", "as_json", is_flag=True, help="The same for programs, as JSON.")
+def metadata(file: Path, as_json: bool) -> None:
+    """Summarise a metadata FILE: images, species, genera, families, the long tail.
+
+    FILE is train_metadata.json, a folder of columns (.columns), or a CSV of own sheets.
+    """
+    import json
+
+    from utils.data.metadata import read_metadata, summarize
+
+    summary = summarize(read_metadata(file))
+    if as_json:
+        click.echo(json.dumps(summary, indent=2))
+        return
+    for name, value in summary.items():
+        shown = f"{value:,}" if isinstance(value, int) else f"{value:,.3f}"
+        click.echo(f"{name.replace('_', ' '):<24} {shown:>12}")
+
+
+@main.group(epilog=example("./course tfrecords verify data/mine/*.tfrec"))
+def tfrecords() -> None:
+    """Write TFRecord shards from own sheets, or look into shards."""
+
+
+@tfrecords.command(
+    epilog=example("./course tfrecords write --labels sheets/labels.csv --images sheets --out data/mine")
+)
+@click.option(
+    "--labels", type=EXISTING, required=True, help="CSV with image_id, file_name, scientificName ..."
+)
+@click.option("--images", type=FOLDER, required=True, help="Folder that file_name is relative to.")
+@click.option("--out", type=FILE, required=True, help="Folder for shards, metadata and label map.")
+@click.option("--size", default=480, show_default=True, help="Pixels a side; the sheet is squeezed.")
+@click.option("--quality", default=95, show_default=True, help="JPEG quality.")
+@click.option("--test-fraction", default=0.0, show_default=True, help="Share of each species to withhold.")
+@click.option("--seed", default=0, show_default=True, help="Of the order and of what is withheld.")
+def write(
+    labels: Path, images: Path, out: Path, size: int, quality: int, test_fraction: float, seed: int
+) -> None:
+    """Turn a folder of sheets and a CSV into shards that train and predict can read."""
+    from utils.data.tfrecords import write_from_labels
+    from utils.startup import import_tensorflow
+
+    import_tensorflow()
+    shards = write_from_labels(
+        labels, images, out, size=size, quality=quality, test_fraction=test_fraction, seed=seed
+    )
+    for shard in shards:
+        click.echo(shard)
+
+
+@tfrecords.command(epilog=example("./course tfrecords inspect data/mine/*.tfrec"))
+@click.argument("files", nargs=-1, required=True, type=EXISTING)
+def inspect(files: tuple[Path, ...]) -> None:
+    """Show schema, counts, image sizes and bytes of shard FILES."""
+    from utils.data.tfrecords import inspect as inspect_shards
+    from utils.startup import import_tensorflow
+
+    import_tensorflow()
+    for shard in inspect_shards(files):
+        click.echo(shard.pop("file"))
+        for name, value in shard.items():
+            if isinstance(value, dict):
+                value = ", ".join(f"{key} {kind}" for key, kind in value.items())
+            click.echo(f"  {name.replace('_', ' '):<14} {value}")
+
+
+@tfrecords.command(epilog=example("./course tfrecords verify data/mine/*.tfrec"))
+@click.argument("files", nargs=-1, required=True, type=EXISTING)
+def verify(files: tuple[Path, ...]) -> None:
+    """Read every byte of shard FILES and list what is damaged."""
+    from utils.data.tfrecords import verify as verify_shards
+    from utils.startup import import_tensorflow
+
+    import_tensorflow()
+    problems = verify_shards(files)
+    if problems:
+        raise InputError("\n".join([f"{len(problems)} problems. Write or download these again:", *problems]))
+    click.echo(f"{len(files)} shards are whole.")
+
+
+# ---------------------------------------------------------------- model
+
+
+@main.command(epilog=example("./course model --profile reference --classes 15501"))
+@PROFILE
+@SETTINGS
+@click.option("--classes", type=click.IntRange(2), required=True, help="Number of species.")
+def model(profile: str, settings: tuple[str, ...], classes: int) -> None:
+    """Print the numbers of parameters of a profile's network (with random weights, nothing is loaded)."""
+    from utils.startup import import_tensorflow
+
+    chosen = _profile(profile, (*settings, "weights=random"))
+    import_tensorflow()
+    from utils.training.backbone import build_model, parameter_counts
+
+    total, trainable, fixed = parameter_counts(build_model(chosen, classes))
+    click.echo(
+        f"EfficientNetV2{chosen.backbone}, {chosen.image_size} x {chosen.image_size} px, {classes:,} classes"
+    )
+    for name, value in (("total", total), ("trainable", trainable), ("non-trainable", fixed)):
+        click.echo(f"{name:<14} {value:>12,}")
+
+
+@main.command(epilog=example("./course train --data data/mine --out runs/mine -s epochs=30"))
+@PROFILE
+@SETTINGS
+@click.option("--data", type=FOLDER, help="Folder with shards and metadata. [default: the profile's own]")
+@click.option("--out", type=FILE, help="Folder of the run. [default: runs/<profile>]")
+def train(profile: str, settings: tuple[str, ...], data: Path | None, out: Path | None) -> None:
+    """Train a profile's network; the same command again goes on where the last one stopped."""
+    from utils.paths import find_data, output_dir
+    from utils.startup import import_tensorflow
+
+    chosen = _profile(profile, settings)
+    found = find_data(chosen, data or "auto")
+    import_tensorflow()
+    from utils.training.loop import train as train_network
+
+    folder = output_dir(out or "auto", chosen)
+    result = train_network(chosen, found, folder)
+    click.echo(f"Best epoch {result.best_epoch}, weights {result.weights}")
+    click.echo(f"Predict with: ./course predict --model {folder} --images FOLDER --out predictions.csv")
+
+
+@main.command(
+    epilog=example("./course predict --model runs/mine --images new_sheets --out predictions.csv --tta")
+)
+@click.option("--model", "run_dir", type=FOLDER, required=True, help="Folder of a training run.")
+@click.option("--shards", type=EXISTING, multiple=True, help="A shard; can be given several times.")
+@click.option("--data", type=FOLDER, help="Data folder, whose test shards are predicted.")
+@click.option("--images", type=FOLDER, help="Folder of image files (JPEG, PNG, TIFF), subfolders too.")
+@click.option("--out", type=FILE, required=True, help="CSV to write: image_id and the five best species.")
+@click.option("--tta", is_flag=True, help="Average over the sheet and its mirror images; four times slower.")
+@click.argument("more_shards", nargs=-1, type=EXISTING)
+def predict(
+    run_dir: Path,
+    shards: tuple[Path, ...],
+    data: Path | None,
+    images: Path | None,
+    out: Path,
+    tta: bool,
+    more_shards: tuple[Path, ...],
+) -> None:
+    """Name the five most probable species of every sheet, with family and probability.
+
+    Give one of --shards (more shards may follow it, as from *.tfrec), --data or --images.
+    """
+    shards = (*shards, *more_shards)
+    if sum(map(bool, (shards, data, images))) != 1:
+        raise UsageError("Give one of --shards, --data and --images: what is to be predicted.")
+    files = _image_files(images) if images else []
+    from utils.startup import import_tensorflow
+
+    import_tensorflow()
+    from utils.data.pipeline import evaluation_dataset
+    from utils.data.tfrecords import count_records
+    from utils.evaluation.predict import predict as predict_sheets
+    from utils.evaluation.predict import write_predictions_csv
+    from utils.paths import find_data
+    from utils.training.loop import load_trained
+
+    network, chosen, labels = load_trained(run_dir)
+    if data:
+        shards = find_data(chosen, data).test_shards
+        if not shards:
+            raise InputError(f"{data}: no test shards (*_test*.tfrec). Name the shards by --shards.")
+    if images:
+        dataset: Any = _image_batches(files, images, chosen)
+    else:
+        dataset = evaluation_dataset(
+            shards, image_size=chosen.image_size, batch_size=chosen.batch_size, crop=chosen.crop
+        )
+    predictions = predict_sheets(network, dataset, tta=tta, total=len(files) or count_records(shards))
+    click.echo(f"{len(predictions):,} sheets -> {write_predictions_csv(predictions, labels, out)}")
+
+
+def _image_files(folder: Path) -> list[Path]:
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    if not files:
+        raise InputError(
+            f"{folder}: no image files. Looked for {', '.join(sorted(IMAGE_SUFFIXES))}, subfolders too."
+        )
+    return files
+
+
+def _image_batches(files: list[Path], folder: Path, profile: "Profile") -> "Iterator":
+    """Batches as evaluation_dataset() gives them, from image files, through the same JPEG as in own shards."""
+    import itertools
+
+    import tensorflow as tf
+
+    from utils.data.pipeline import decode_crop_resize, to_uint8
+    from utils.data.tfrecords import encode_images
+
+    encoded = zip(files, encode_images(files, progress=False), strict=True)
+    while batch := list(itertools.islice(encoded, profile.batch_size)):
+        pixels = [
+            to_uint8(decode_crop_resize(tf.constant(jpeg), profile.image_size, profile.crop, None))
+            for _, jpeg in batch
+        ]
+        ids = [str(path.relative_to(folder)) for path, _ in batch]
+        yield tf.stack(pixels), tf.fill([len(batch)], -1), tf.constant(ids)
+
+
+# ---------------------------------------------------------------- submission
+
+
+@main.group(epilog=example("./course submission validate submission.csv --data data/mine"))
+def submission() -> None:
+    """Check or score a submission file (header Id,Predicted)."""
+
+
+@submission.command(epilog=example("./course submission validate submission.csv --data data/flora40"))
+@click.argument("file", type=EXISTING)
+@PROFILE
+@click.option("--data", type=FOLDER, help="Folder with test_metadata.json and the labels' metadata.")
+def validate(file: Path, profile: str, data: Path | None) -> None:
+    """Say whether Kaggle would take a submission FILE: every test id once, only known category_ids."""
+    from utils.data.metadata import read_test_metadata
+    from utils.evaluation.submission import validate_submission
+    from utils.paths import find_data
+
+    found = find_data(_profile(profile), data or "auto")
+    if found.test_metadata is None:
+        raise InputError(
+            "The data have no test_metadata.json, so the test ids are not known. Name them by --data."
+        )
+    problems = validate_submission(file, read_test_metadata(found.test_metadata), found.labels().category_ids)
+    if problems:
+        raise InputError("\n".join(problems))
+    click.echo(f"{file} is valid.")
+
+
+@submission.command(epilog=example("./course submission score submission.csv --data data/flora40"))
+@click.argument("file", type=EXISTING)
+@PROFILE
+@click.option("--data", type=FOLDER, help="Folder with solution.csv and the labels' metadata.")
+@click.option("--solution", type=EXISTING, help="The withheld answers, in place of the data's own.")
+def score(file: Path, profile: str, data: Path | None, solution: Path | None) -> None:
+    """Score a submission FILE locally as Kaggle would: macro-F1 over all species."""
+    from utils.evaluation.submission import score_submission
+    from utils.paths import find_data
+
+    found = find_data(_profile(profile), data or "auto")
+    answers = solution or found.solution
+    if answers is None:
+        raise InputError(
+            "The data have no solution.csv: only Kaggle can score this. Or name one by --solution."
+        )
+    result = score_submission(file, answers, found.labels().category_ids)
+    for warning in result.pop("warnings"):
+        click.echo(warning, err=True)
+    for name, value in result.items():
+        shown = f"{value:.5f}" if isinstance(value, float) else f"{value:,}"
+        click.echo(f"{name.replace('_', ' '):<24} {shown:>12}")
+
+
+if __name__ == "__main__":
+    main(prog_name=os.environ.get("COURSE_PROGRAM", "python -m utils"))
