@@ -138,20 +138,20 @@ _MIDDLES = _words("and ar ath el emb en er ib il in ir ist ol or orth un ur yr")
 _ENDINGS = _words("ia ella ina ium anthus opsis ora idium astrum odes")
 _GENDER = {"us": 1, "um": 2}
 _PREFIXES = _words(
-    "albi angusti atri brevi crassi curvi flavi gracili grandi lati longi macri micri multi nudi ovali parvi "
-    "pauci planti rari recti rigidi rotundi rubri serri tenui tristi unci uni viridi"
+    "albi angusti atri brevi crassi curvi flavi gracili grandi lati longi macri micri multi nudi ovali "
+    "parvi pauci planti rari recti rigidi rotundi rubri serri tenui tristi unci uni viridi"
 )
 _STEMS = _words(
-    "caul cephal cocc cruc dens flor foli frond fruct glum lobat nervi petal pilos ram sepal sperm spic squamat "
-    "stip strigos styl thyrs ungul"
+    "caul cephal cocc cruc dens flor foli frond fruct glum lobat nervi petal pilos ram sepal sperm spic "
+    "squamat stip strigos styl thyrs ungul"
 )
 _PLAIN = _words(
-    "alpin american arid aureol collin diffus elegantul erect glabr hirsut incan lucid lute maritim montan nive "
-    "pumil sabulos saxos silvatic sordid spinos umbros villos virgat"
+    "alpin american arid aureol collin diffus elegantul erect glabr hirsut incan lucid lute maritim montan "
+    "nive pumil sabulos saxos silvatic sordid spinos umbros villos virgat"
 )
 _AUTHORS = _words(
-    "Arden Bellow Brandt Corley Dahm Eskew Fenn Garrow Hale Ibsen Jarvi Kell. Lund Marsh. Nairn Oake Perrin Quill "
-    "Rowan Salt. Tarn Ullo Vane Wexler Yarrow Zell"
+    "Arden Bellow Brandt Corley Dahm Eskew Fenn Garrow Hale Ibsen Jarvi Kell. Lund Marsh. Nairn Oake "
+    "Perrin Quill Rowan Salt. Tarn Ullo Vane Wexler Yarrow Zell"
 )
 
 

@@ -15,642 +15,13 @@ import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from utils.flora.morphology import Traits, individual
+from utils.flora.plant import Plant, palette
 
 SIZE = 480  # pixels a side, as the published sheets
 QUALITY = 95
 _CANVAS = 2 * SIZE
 _GRAIN_SIDE = 800
-_GRAIN_STRENGTHS = (9, 12, 15)
-_SHADES = 29  # an organ is up to 14 grey levels lighter or darker than its part's tone
-
-# Leaf outlines: half width along the midrib is t^a (1 - t)^b; then width/length for narrow and wide species,
-# and how far basal lobes reach back.
-_SHAPES = {
-    "linear": (0.45, 0.7, 0.05, 0.12, 0.0),
-    "lanceolate": (0.7, 1.2, 0.17, 0.32, 0.0),
-    "elliptic": (0.75, 0.75, 0.36, 0.56, 0.0),
-    "ovate": (0.45, 1.0, 0.46, 0.74, 0.0),
-    "obovate": (1.5, 0.5, 0.36, 0.66, 0.0),
-    "cordate": (0.35, 0.9, 0.74, 1.05, 0.16),
-    "round": (0.5, 0.5, 0.82, 1.1, 0.04),
-    "deltoid": (0.2, 1.05, 0.6, 1.0, 0.08),
-}
-
-
-def _between(low: float, high: float, value: float) -> float:
-    return low + (high - low) * value
-
-
-# ---------------------------------------------------------------- outlines, in units of an organ's length
-
-
-def _mirrored(along: list[float], half: list[float]) -> np.ndarray:
-    """A closed outline, symmetric about the midrib: float64 [points, 2] of (along, across)."""
-    right = list(zip(along, half, strict=True))
-    left = [(a, -h) for a, h in reversed(right)]
-    return np.round(np.array(right + left), 4)
-
-
-def _blade(shape: str, traits: Traits, lobed: bool) -> np.ndarray:
-    a, b, narrow, wide, back = _SHAPES[shape]
-    width = _between(narrow, wide, traits.leaf_width)
-    peak = a / (a + b)
-    top = peak**a * (1 - peak) ** b
-    teeth = round(_between(4, 10, traits.tooth_number))
-    depth = _between(0.08, 0.3, traits.tooth_size)
-    lobes = round(_between(2, 5, traits.tooth_number))
-    steps = 28 if lobed else (2 * teeth if traits.margin != "entire" and shape != "linear" else 9)
-    along, half = [], []
-    if back:
-        along, half = [0.02, -back], [0.015, width * 0.22]
-    else:
-        along, half = [0.0], [0.008]
-    for step in range(1, steps):
-        t = step / steps
-        value = 0.5 * width * t**a * (1 - t) ** b / top
-        if lobed:
-            wave = 0.5 - 0.5 * math.cos(2 * math.pi * t * lobes)
-            value *= 0.28 + 0.95 * wave
-            t += 0.5 / steps
-        elif margin_of(traits, shape) == "serrate":
-            value *= 1 + depth if step % 2 else 1 - depth
-            t += 0.5 / steps if step % 2 else 0.0
-        elif margin_of(traits, shape) == "crenate":
-            value *= 1.04 if step % 4 else 1 - depth
-        along.append(t)
-        half.append(value)
-    return _mirrored([*along, 1.0], [*half, 0.0])
-
-
-def margin_of(traits: Traits, shape: str) -> str:
-    """Margin that shows: linear blades are too narrow for teeth."""
-    return "entire" if shape == "linear" else traits.margin
-
-
-def _hand(traits: Traits) -> np.ndarray:
-    """A palmately lobed blade with 3, 5 or 7 fingers."""
-    fingers = 3 + 2 * round(_between(0, 2, traits.tooth_number))
-    sinus = _between(0.62, 0.3, traits.tooth_size)
-    spread = _between(0.55, 0.68, traits.leaf_width) * math.pi
-    points = [(0.0, 0.0)]
-    for finger in range(fingers):
-        angle = -spread + 2 * spread * finger / (fingers - 1)
-        reach = 1 - 0.42 * abs(angle) / math.pi
-        gap = spread / (fingers - 1)
-        wide = _between(0.3, 0.7, traits.leaf_width) * gap
-        if finger:
-            points.append((sinus * reach * math.cos(angle - gap), sinus * reach * math.sin(angle - gap)))
-        for turn, length in ((-wide, 0.8), (0.0, 1.0), (wide, 0.8)):
-            points.append((length * reach * math.cos(angle + turn), length * reach * math.sin(angle + turn)))
-    outline = np.array(points) * 0.62
-    return np.round(outline, 4)
-
-
-def _star(points: int, inner: float) -> np.ndarray:
-    """A flower head seen from above, centred, of diameter 1."""
-    found = []
-    for step in range(2 * points):
-        radius = 0.5 if step % 2 == 0 else 0.5 * inner
-        angle = math.pi * step / points
-        found.append((radius * math.cos(angle), radius * math.sin(angle)))
-    return np.round(np.array(found), 4)
-
-
-def _lens(width: float, points: int = 5) -> np.ndarray:
-    along = [step / points for step in range(points + 1)]
-    return _mirrored(along, [2 * width * t * (1 - t) for t in along])
-
-
-_STRIP = np.array(
-    [(0, 0.5), (0.33, 0.45), (0.66, 0.35), (1, 0.2), (1, -0.2), (0.66, -0.35), (0.33, -0.45), (0, -0.5)]
-)
-_DISC = _star(6, 1.0)
-_GRAIN_LENS = _lens(0.3)
-
-
-# ---------------------------------------------------------------- collecting organs
-
-
-class _Plant:
-    """Polygons of one pressed shoot in its own frame (pixels of the canvas, y upwards)."""
-
-    def __init__(self, rng: np.random.Generator, traits: Traits, palette: dict[str, np.ndarray]) -> None:
-        self.rng = rng
-        self.traits = traits
-        self.palette = palette
-        self.groups: list[tuple[np.ndarray, np.ndarray]] = []
-        self.shades = rng.integers(_SHADES, size=8192)
-        self.used = 0
-
-    def colours(self, part: str, count: int) -> np.ndarray:
-        """Packed colours of `count` organs: one dried tone, each a little lighter or darker."""
-        start = self.used % (len(self.shades) - count)
-        self.used += count
-        return self.palette[part][self.shades[start : start + count]]
-
-    def stamp(self, outline, x, y, angle, length, part, *, width=1.0, bend=0.0, fold=None) -> None:
-        """Place copies of an outline at points x, y.
-
-        Scalars or arrays of one length: `angle` is clockwise from upwards, `length` in pixels, `width`
-        and `bend` shares of the length; `fold` (0 to 1) is how much one side of a folded leaf shows.
-        """
-        x, y, angle, length, width, bend = (
-            value[:, None] if isinstance(value, np.ndarray) else value
-            for value in (x, y, angle, length, width, bend)
-        )
-        along, across = outline[:, 0], outline[:, 1]
-        if fold is not None:
-            across = np.where(across < 0, across * fold[:, None], across)
-        side = (across * width + bend * (along * along)) * length
-        ahead = along * length
-        sine, cosine = np.sin(angle), np.cos(angle)
-        px = x + ahead * sine + side * cosine
-        py = y + ahead * cosine - side * sine
-        count = px.shape[0] if px.ndim == 2 else 1
-        points = np.empty((count, len(outline), 2))
-        points[..., 0] = px
-        points[..., 1] = py
-        self.groups.append((points, self.colours(part, count)))
-
-    def line(self, x, y, angle, length, thickness, part, bend=0.0) -> None:
-        """Tapering straight or bent stalks; `thickness` in pixels at the base."""
-        length = np.maximum(length, 1.0)
-        self.stamp(_STRIP, x, y, angle, length, part, width=thickness / length, bend=bend)
-
-    def axis(
-        self, x, y, angle, length, turn, thick, thin, part, wiggle=0.0, steps=16
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Draw a curved, tapering stem. Returns its points [steps + 1, 2] and headings [steps + 1]."""
-        t = np.arange(steps + 1) / steps
-        heading = angle + turn * t
-        if wiggle:
-            heading += wiggle * np.cumsum(self.rng.standard_normal(steps + 1))
-        sine, cosine = np.sin(heading), np.cos(heading)
-        points = np.empty((steps + 1, 2))
-        points[0] = x, y
-        points[1:, 0] = x + np.cumsum(sine[:-1]) * (length / steps)
-        points[1:, 1] = y + np.cumsum(cosine[:-1]) * (length / steps)
-        half = 0.5 * (thick + (thin - thick) * t)
-        outline = np.empty((1, 2 * steps + 2, 2))
-        outline[0, : steps + 1, 0] = points[:, 0] + cosine * half
-        outline[0, : steps + 1, 1] = points[:, 1] - sine * half
-        outline[0, :steps:-1, 0] = points[:, 0] - cosine * half
-        outline[0, :steps:-1, 1] = points[:, 1] + sine * half
-        self.groups.append((outline, self.colours(part, 1)))
-        return points, heading
-
-    # ------------------------------------------------------------ leaves
-
-    def leaves(self, x, y, angle, length) -> None:
-        """Leaves with petioles at the given points, of the species' form."""
-        traits, rng = self.traits, self.rng
-        count = len(x)
-        angle = angle + 0.16 * rng.standard_normal(count)
-        length = length * (1 + 0.1 * rng.standard_normal(count)).clip(0.6, 1.4)
-        bend = 0.16 * rng.standard_normal(count)
-        if traits.growth in ("rosette", "climber"):
-            stalk = _between(0.15, 0.8, traits.petiole)
-        else:
-            stalk = _between(0.0, 0.3, traits.petiole)
-        if stalk > 0.04:
-            self.line(x, y, angle, length * stalk, 4 + length * 0.015, "stem")
-            x = x + np.sin(angle) * length * stalk * 0.97
-            y = y + np.cos(angle) * length * stalk * 0.97
-        fold = np.where(rng.random(count) < 0.25, rng.random(count), 1.0)
-        division, shape = traits.leaf_division, traits.leaf_shape
-        if division == "palmate":
-            self.stamp(
-                _hand(traits), x, y, angle, length * 1.25, "leaf", bend=0.3 * bend, fold=0.4 + 0.6 * fold
-            )
-            for turn in (-0.75, 0.0, 0.75):
-                self.line(x, y, angle + turn, length * (0.62 - 0.12 * abs(turn)), 3, "vein")
-            return
-        if division == "trifoliate":
-            outline = _blade(shape, traits, False)
-            for turn, size in ((-1.15, 0.6), (1.15, 0.6), (0.0, 0.68)):
-                self.blade(outline, x, y, angle + turn, length * size, bend, fold)
-            return
-        if division == "pinnate":
-            pairs = round(_between(3, 8, traits.leaf_number))
-            reach = 1.35 * length
-            self.line(x, y, angle, reach, 4, "stem", bend=bend)
-            outline = _blade(shape, traits, False)
-            t = (np.arange(pairs) + 0.6) / pairs
-            mid_x = x[:, None] + reach[:, None] * (
-                t * np.sin(angle)[:, None] + (bend[:, None] * t * t) * np.cos(angle)[:, None]
-            )
-            mid_y = y[:, None] + reach[:, None] * (
-                t * np.cos(angle)[:, None] - (bend[:, None] * t * t) * np.sin(angle)[:, None]
-            )
-            size = reach[:, None] * min(0.42, 1.5 / pairs + 0.08) * (1 - 0.35 * t)
-            for side in (-1, 1):
-                lean = (angle[:, None] + side * (1.15 - 0.35 * t)).ravel()
-                self.blade(outline, mid_x.ravel(), mid_y.ravel(), lean, size.ravel(), 0.0, None)
-            tip = reach * 0.99
-            self.blade(
-                outline, x + tip * np.sin(angle), y + tip * np.cos(angle), angle, reach * 0.24, 0.0, None
-            )
-            return
-        self.blade(_blade(shape, traits, division == "pinnatifid"), x, y, angle, length, bend, fold)
-
-    def blade(self, outline, x, y, angle, length, bend, fold) -> None:
-        """Simple blades or leaflets, with their midrib."""
-        self.stamp(outline, x, y, angle, length, "leaf", bend=bend, fold=fold)
-        if self.traits.venation != "parallel":
-            self.line(x, y, angle, length * 0.92, 2.4 + 0.008 * length, "vein", bend=bend)
-        else:
-            for offset in (-0.07, 0.07):
-                self.line(x, y, angle + offset, length * 0.85, 2.2, "vein", bend=bend)
-
-    def along(
-        self, points, headings, count, first, last, length, angle, shrink=0.5, arrangement=None
-    ) -> None:
-        """Leaves along a stem from share `first` to share `last` of it, smaller towards the tip."""
-        arrangement = arrangement or self.traits.arrangement
-        if self.traits.growth == "climber" and arrangement == "whorled":
-            arrangement = "opposite"
-        each = {"alternate": 1, "opposite": 2, "whorled": 4}[arrangement]
-        nodes = max(2, count if each == 1 else round(count / (1.6 if each == 2 else 2.6)))
-        node = np.repeat(np.arange(nodes), each)
-        place = first + (last - first) * (node + 0.3) / nodes
-        if each == 1:
-            side = np.where(np.arange(nodes) % 2 == 0, 1.0, -1.0)
-        elif each == 2:
-            side = np.tile([1.0, -1.0], nodes)
-        else:
-            side = np.tile([1.0, -1.0, 0.42, -0.42], nodes)
-        place = place * (len(points) - 1)
-        low = np.minimum(place.astype(int), len(points) - 2)
-        share = (place - low)[:, None]
-        at = points[low] * (1 - share) + points[low + 1] * share
-        size = length * (1 - shrink * (node / nodes))
-        self.leaves(at[:, 0], at[:, 1], headings[low] + side * angle * (1 - 0.25 * node / nodes), size)
-
-    # ------------------------------------------------------------ flowers and fruits
-
-    def blossom(self, x, y, angle, scale=1.0) -> None:
-        """Flowers, or fruits in a fruiting specimen, at the given points."""
-        traits, rng = self.traits, self.rng
-        x = np.atleast_1d(np.asarray(x, float))
-        size = (
-            _between(17, 36, traits.flower_size)
-            * scale
-            * (1 + 0.12 * rng.standard_normal(len(x))).clip(0.6, 1.4)
-        )
-        turn = angle + 0.3 * rng.standard_normal(len(x))
-        if self.fruiting and traits.fruit == "berry":
-            self.stamp(_DISC, x, y, turn, size * 0.95, "fruit")
-        elif self.fruiting and traits.fruit == "pod":
-            self.stamp(_lens(0.16), x, y, turn, size * 2.3, "fruit", bend=0.25)
-        elif self.fruiting and traits.fruit == "achene":
-            self.stamp(_star(9, 0.25), x, y, turn, size * 1.5, "pale")
-            self.stamp(_DISC, x, y, turn, size * 0.45, "fruit")
-        elif self.fruiting:
-            self.stamp(_GRAIN_LENS, x, y, turn, size * 1.15, "fruit")
-        else:
-            petals = round(_between(4, 7, traits.flower_number))
-            self.stamp(_star(petals, 0.5), x, y, turn, size * 1.15, "flower")
-            self.stamp(_DISC, x, y, turn, size * 0.35, "fruit")
-
-    def inflorescence(self, x, y, angle, scale=1.0) -> None:
-        """The species' inflorescence at the end of a stem."""
-        traits, rng = self.traits, self.rng
-        kind = traits.inflorescence
-        many = traits.flower_number
-        thin = 4.5
-        if kind in ("spike", "raceme"):
-            reach = scale * _between(110, 230, many)
-            points, headings = self.axis(
-                x, y, angle, reach, 0.3 * rng.standard_normal(), thin, 3, "stem", steps=8
-            )
-            count = round(_between(16, 26, many)) if kind == "spike" else round(_between(8, 14, many))
-            place = (np.arange(count) + 0.5) / count * 8
-            low = place.astype(int).clip(0, 7)
-            share = (place - low)[:, None]
-            at = points[low] * (1 - share) + points[low + 1] * share
-            side = np.where(np.arange(count) % 2 == 0, 1.0, -1.0)
-            lean = headings[low] + side * (0.5 if kind == "spike" else 1.0)
-            if kind == "spike":
-                size = scale * _between(20, 36, traits.flower_size)
-                self.stamp(
-                    _GRAIN_LENS, at[:, 0], at[:, 1], lean, size, "flower" if not self.fruiting else "fruit"
-                )
-            else:
-                stalk = scale * _between(18, 40, traits.petiole)
-                self.line(at[:, 0], at[:, 1], lean, stalk, 3, "stem")
-                self.blossom(
-                    at[:, 0] + stalk * np.sin(lean), at[:, 1] + stalk * np.cos(lean), lean, 0.85 * scale
-                )
-        elif kind == "umbel":
-            rays = round(_between(6, 13, many))
-            reach = scale * _between(50, 110, traits.petiole)
-            lean = angle + np.linspace(-1.15, 1.15, rays)
-            self.line(np.full(rays, x), np.full(rays, y), lean, reach, 3.2, "stem")
-            self.blossom(x + reach * np.sin(lean), y + reach * np.cos(lean), lean, 0.9 * scale)
-        elif kind == "panicle":
-            reach = scale * _between(130, 250, many)
-            points, headings = self.axis(
-                x, y, angle, reach, 0.2 * rng.standard_normal(), thin, 2.5, "stem", steps=7
-            )
-            for node in range(1, 7):
-                for side in (-1.0, 1.0):
-                    lean = headings[node] + side * 0.75 + 0.1 * rng.standard_normal()
-                    length = reach * 0.42 * (1 - 0.11 * node)
-                    self.line(points[node, 0], points[node, 1], lean, length, 2.8, "stem")
-                    t = np.array([0.5, 0.78, 1.0]) * length
-                    self.blossom(
-                        points[node, 0] + t * np.sin(lean),
-                        points[node, 1] + t * np.cos(lean),
-                        lean,
-                        0.6 * scale,
-                    )
-        elif kind == "head":
-            size = scale * _between(56, 105, traits.flower_size)
-            rays = round(_between(9, 18, many))
-            cx, cy = x + 0.3 * size * math.sin(angle), y + 0.3 * size * math.cos(angle)
-            if self.fruiting:
-                self.stamp(_star(rays, 0.55), cx, cy, angle, size * 0.8, "pale")
-            else:
-                self.stamp(_star(rays, 0.55), cx, cy, angle, size, "flower")
-            self.stamp(_DISC, cx, cy, angle, size * 0.46, "fruit")
-            self.stamp(
-                _lens(0.34),
-                x - 0.1 * size * math.sin(angle),
-                y - 0.1 * size * math.cos(angle),
-                angle,
-                size * 0.4,
-                "stem",
-            )
-        else:
-            size = _between(2.0, 3.4, traits.flower_size) * scale
-            self.blossom(x, y, angle, size)
-
-    # ------------------------------------------------------------ growth forms
-
-    def draw(self, fertile: bool, fruiting: bool) -> None:
-        """Draw one shoot of the species' growth form."""
-        self.fertile, self.fruiting = fertile, fruiting
-        getattr(self, f"_{self.traits.growth}")()
-
-    def _leaf_length(self) -> float:
-        return _between(70, 190, self.traits.leaf_length)
-
-    def _roots(self, x: float, y: float, count: int) -> None:
-        rng = self.rng
-        for _ in range(count):
-            angle = math.pi + 0.6 * float(rng.standard_normal())
-            self.axis(
-                x, y, angle, float(rng.uniform(40, 120)), float(rng.normal(0, 0.8)), 4, 1.5, "root", 0.12, 8
-            )
-
-    def _herb(self) -> None:
-        traits, rng = self.traits, self.rng
-        height = _between(430, 760, traits.stature)
-        self._roots(0, 0, int(rng.integers(2, 6)))
-        turn = float(rng.normal(0, _between(0.1, 0.5, traits.curvature)))
-        thick = _between(8, 18, traits.stem_width)
-        points, headings = self.axis(0, 0, 0, height, turn, thick, 5, "stem", 0.03)
-        angle = _between(0.5, 1.3, traits.leaf_angle)
-        count = round(_between(6, 18, traits.leaf_number))
-        shoots = (
-            round(_between(0, 4, traits.branching))
-            if self.fertile
-            else round(_between(0, 2, traits.branching))
-        )
-        for shoot in range(shoots):
-            node = 10 - 2 * (shoot // 2) + shoot % 2
-            side = 1 if shoot % 2 else -1
-            ends, leans = self.axis(
-                *points[node], headings[node] + side * 0.65, height * 0.3, -side * 0.35, 6, 4, "stem"
-            )
-            self.along(ends, leans, max(3, count // 4), 0.2, 0.85, 0.45 * self._leaf_length(), angle)
-            if self.fertile:
-                self.inflorescence(*ends[-1], float(leans[-1]), 0.75)
-        if self.fertile:
-            self.inflorescence(*points[-1], float(headings[-1]))
-        self.along(points, headings, count, 0.08, 0.9, self._leaf_length(), angle, 0.55)
-
-    def _twig(self) -> None:
-        traits, rng = self.traits, self.rng
-        length = _between(430, 680, traits.stature)
-        thick = _between(14, 30, traits.stem_width)
-        points, headings = self.axis(0, 0, 0, length, float(rng.normal(0, 0.4)), thick, 7, "wood", 0.07)
-        angle = _between(0.45, 1.25, traits.leaf_angle)
-        count = round(_between(6, 15, traits.leaf_number))
-        size = self._leaf_length() * 0.85
-        shoots = round(_between(1, 5, traits.branching))
-        stems = [(points, headings, 0.35)]
-        for shoot in range(shoots):
-            node = 4 + 2 * shoot
-            side = 1 if shoot % 2 else -1
-            reach = length * (0.55 - 0.06 * shoot)
-            lean = headings[node] + side * float(rng.uniform(0.45, 0.85))
-            stems.append(
-                (*self.axis(*points[node], lean, reach, -side * 0.3, thick * 0.55, 5, "wood", 0.06), 0.25)
-            )
-        for ends, leans, first in stems:
-            if self.fertile:
-                if traits.inflorescence in ("solitary", "head") or (
-                    self.fruiting and traits.fruit == "berry"
-                ):
-                    node = np.array([7, 9, 11, 13, 15])
-                    side = np.where(np.arange(5) % 2 == 0, 0.9, -0.9)
-                    lean = leans[node] + side
-                    self.line(ends[node, 0], ends[node, 1], lean, 26, 4, "wood")
-                    self.blossom(
-                        ends[node, 0] + 30 * np.sin(lean), ends[node, 1] + 30 * np.cos(lean), lean, 1.2
-                    )
-                else:
-                    self.inflorescence(*ends[-1], float(leans[-1]), 0.7)
-            self.along(
-                ends, leans, count if first > 0.3 else round(count * 0.7), first, 1.0, size, angle, 0.3
-            )
-
-    def _grass(self) -> None:
-        traits, rng = self.traits, self.rng
-        height = _between(520, 800, traits.stature)
-        self._roots(0, 0, 6)
-        blades = round(_between(8, 24, traits.leaf_number))
-        width = _between(8, 24, traits.leaf_width)
-        fan = _between(0.15, 0.5, traits.leaf_angle)
-        for _ in range(blades):
-            lean = float(rng.normal(0, fan))
-            reach = height * _between(0.3, 0.75, traits.leaf_length) * float(rng.uniform(0.7, 1.2))
-            turn = lean * _between(0.2, 2.2, traits.curvature)
-            self.axis(float(rng.normal(0, 9)), 0, lean, reach, turn, width, 1.5, "leaf", 0.02, 10)
-        for _ in range(1 + round(_between(0, 4, traits.branching))):
-            lean = float(rng.normal(0, 0.6 * fan))
-            reach = height * float(rng.uniform(0.65, 0.95))
-            points, headings = self.axis(0, 0, lean, reach, 0.5 * lean, 7, 4, "stem", 0.02)
-            node = int(rng.integers(5, 9))
-            side = 1 if rng.random() < 0.5 else -1
-            self.axis(
-                *points[node],
-                headings[node] + side * 0.4,
-                height * 0.25,
-                side * 0.5,
-                width * 0.8,
-                1.5,
-                "leaf",
-                0,
-                8,
-            )
-            if self.fertile:
-                self.inflorescence(*points[-1], float(headings[-1]), 0.85)
-
-    def _rosette(self) -> None:
-        traits, rng = self.traits, self.rng
-        self._roots(0, 0, 4)
-        self.axis(
-            0,
-            8,
-            math.pi,
-            70,
-            float(rng.normal(0, 0.4)),
-            _between(12, 34, traits.stem_width),
-            4,
-            "root",
-            0.05,
-            8,
-        )
-        height = _between(300, 640, traits.stature)
-        if self.fertile:
-            for _ in range(1 + round(_between(0, 3, traits.branching))):
-                lean = float(rng.normal(0, 0.25))
-                turn = float(rng.normal(0, _between(0.1, 0.6, traits.curvature)))
-                points, headings = self.axis(
-                    0, 0, lean, height * float(rng.uniform(0.8, 1.1)), turn, 8, 5, "stem", 0.02
-                )
-                self.inflorescence(*points[-1], float(headings[-1]), 1.1)
-        count = round(_between(6, 16, traits.leaf_number))
-        reach = _between(1.0, 1.7, traits.leaf_angle)
-        angle = np.linspace(-reach, reach, count) + 0.1 * rng.standard_normal(count)
-        self.leaves(
-            6 * rng.standard_normal(count),
-            4 * rng.standard_normal(count),
-            angle,
-            np.full(count, 1.25 * self._leaf_length()),
-        )
-
-    def _fern(self) -> None:
-        traits, rng = self.traits, self.rng
-        fronds = 1 + round(_between(0, 2.4, traits.branching))
-        self._roots(0, 0, 5)
-        pairs = round(_between(9, 20, traits.leaf_number))
-        wide = _between(90, 260, traits.leaf_length)
-        lobed = traits.leaf_division in ("pinnate", "pinnatifid", "palmate")
-        shape = "lanceolate" if traits.leaf_shape in ("linear", "lanceolate", "elliptic") else "deltoid"
-        ratio = _between(0.45, 1.1, traits.leaf_width) * (1.0 if shape == "lanceolate" else 0.6)
-        outline = _blade(shape, traits, lobed) * (1.0, ratio)
-        for frond in range(fronds):
-            lean = float(rng.normal(0, 0.12)) + (frond - (fronds - 1) / 2) * 0.5
-            height = _between(480, 780, traits.stature) * float(rng.uniform(0.85, 1.1))
-            turn = float(rng.normal(0, _between(0.1, 0.5, traits.curvature)))
-            points, headings = self.axis(
-                0, 0, lean, height, turn, _between(7, 14, traits.stem_width), 3, "stem", 0.01, 24
-            )
-            bare = _between(0.12, 0.42, traits.petiole)
-            t = np.arange(pairs) / pairs
-            place = (bare + (0.99 - bare) * t) * 24
-            low = np.minimum(place.astype(int), 23)
-            share = (place - low)[:, None]
-            at = points[low] * (1 - share) + points[low + 1] * share
-            # A triangular frond is widest at its base, a lance-shaped one in the middle.
-            middle = _between(0.0, 0.55, traits.tooth_size)
-            profile = np.where(
-                t < middle, 0.35 + 0.65 * t / (middle + 0.01), 1 - 0.92 * (t - middle) / (1 - middle)
-            )
-            length = wide * profile
-            lean_out = _between(0.9, 1.5, traits.leaf_angle)
-            for side in (-1, 1):
-                angle = headings[low] + side * lean_out + 0.05 * rng.standard_normal(pairs)
-                bend = np.full(pairs, -side * 0.12)
-                if traits.leaf_division == "trifoliate":  # twice divided: leaflets along each pinna
-                    self.line(at[:, 0], at[:, 1], angle, length, 3, "stem", bend=bend)
-                    for step in range(1, 6):
-                        sx = at[:, 0] + length * step / 5.5 * np.sin(angle)
-                        sy = at[:, 1] + length * step / 5.5 * np.cos(angle)
-                        for way in (-1, 1):
-                            self.stamp(
-                                _lens(0.45),
-                                sx,
-                                sy,
-                                angle + way * 1.0,
-                                length * 0.24 * (1.15 - step / 8),
-                                "leaf",
-                            )
-                else:
-                    self.stamp(outline, at[:, 0], at[:, 1], angle, length, "leaf", bend=bend)
-                    self.line(at[:, 0], at[:, 1], angle, length * 0.9, 2.5, "vein", bend=bend)
-                    if self.fertile and self.fruiting:
-                        for step in (0.3, 0.5, 0.7):
-                            self.stamp(
-                                _DISC,
-                                at[:, 0] + length * step * np.sin(angle),
-                                at[:, 1] + length * step * np.cos(angle),
-                                angle,
-                                7,
-                                "fruit",
-                            )
-
-    def _climber(self) -> None:
-        traits, rng = self.traits, self.rng
-        length = _between(800, 1250, traits.stature)
-        bow = float(rng.choice([-1.0, 1.0])) * _between(1.8, 3.6, traits.curvature)
-        points, headings = self.axis(
-            0, 0, -bow * 0.35, length, bow, _between(6, 13, traits.stem_width), 3, "stem", 0.16, 24
-        )
-        count = round(_between(7, 17, traits.leaf_number))
-        if self.fertile:
-            for node in range(5, 22, 22 // (2 + round(_between(1, 4, traits.branching)))):
-                side = 1 if node % 2 else -1
-                ends, leans = self.axis(
-                    *points[node], headings[node] + side * 1.0, 60, 0, 4, 3, "stem", 0.02, 4
-                )
-                self.inflorescence(*ends[-1], float(leans[-1]), 0.5)
-        for node in range(3, 24, 5):
-            side = -1 if node % 2 else 1
-            self.axis(*points[node], headings[node] + side * 0.7, 90, side * 5.0, 2.6, 2, "stem", 0.02, 12)
-        self.along(
-            points,
-            headings,
-            count,
-            0.03,
-            0.98,
-            0.85 * self._leaf_length(),
-            _between(0.6, 1.4, traits.leaf_angle),
-            0.45,
-        )
-
-
-# ---------------------------------------------------------------- colours
-
-
-def _palette(traits: Traits, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Dried colours of one specimen: olive to brown, dark to straw; flowers and wood apart."""
-    olive, brown = np.array([96, 98, 58]), np.array([112, 80, 50])
-    mix = round(64 * traits.hue)
-    leaf = (olive * (64 - mix) + brown * mix) // 64 + round(70 * (traits.lightness - 0.5))
-    tone = round(64 * traits.flower_tone)
-    flower = (np.array([104, 62, 66]) * (64 - tone) + np.array([206, 176, 112]) * tone) // 64
-    shift = rng.integers(-10, 11, 3)
-    tones = {
-        "leaf": leaf + shift,
-        "vein": leaf + shift + 26,
-        "stem": leaf + shift + np.array([14, 4, -6]),
-        "wood": np.array([92, 74, 58]) + rng.integers(-14, 15),
-        "root": np.array([126, 100, 70]) + rng.integers(-14, 15),
-        "flower": flower + shift,
-        "fruit": np.array([84, 56, 40]) + rng.integers(-16, 17),
-        "pale": np.array([196, 180, 146]) + shift,
-    }
-    light = np.arange(_SHADES)[:, None] - _SHADES // 2
-    packed = {}
-    for part, tone in tones.items():
-        rgb = (tone + light).clip(0, 255)
-        packed[part] = rgb[:, 0] | rgb[:, 1] << 8 | rgb[:, 2] << 16  # as Pillow takes an RGB colour
-    return packed
-
+_GRAIN_STRENGTHS = (7, 10, 13)
 
 # ---------------------------------------------------------------- institutions
 
@@ -711,13 +82,11 @@ def _institution(seed: int, institution: int) -> tuple[Image.Image, dict[str, in
     for number, colour in enumerate(colours):
         along(start + number * patch, start + (number + 1) * patch - 3, 10, strip // 2 + 4, colour)
     for tick in range(30):
-        reach = strip - 10 if tick % 5 == 0 else strip - 18
+        reach = strip - 8 if tick % 5 == 0 else strip - 13
         along(start + tick * patch // 3, start + tick * patch // 3 + 2, strip // 2 + 6, reach, (20, 20, 20))
-    facts = {
-        "left": box[0], "top": box[1], "right": box[2], "bottom": box[3],
-        "stamp": int(rng.integers(3)), "stamp_corner": int(rng.integers(4)), "barcode_corner": int(rng.integers(4)),
-        "label_tone": int(rng.integers(-6, 12)), "heading": int(rng.integers(3)),
-    }  # fmt: skip
+    facts = dict(zip(("left", "top", "right", "bottom"), box, strict=True))
+    ranges = {"stamp": 3, "stamp_ink": 3, "barcode_corner": 3, "stamp_corner": 2, "label_tone": 18}
+    facts |= {key: int(rng.integers(count)) for key, count in ranges.items()}
     return canvas, facts
 
 
@@ -772,23 +141,23 @@ def _furniture(canvas: Image.Image, rng: np.random.Generator, facts: dict[str, i
         y = bottom - height - dy if which < 2 else top + dy
         return [x, y, x + width, y + height]
 
-    tone = int(rng.integers(222, 246)) + facts["label_tone"] // 2
+    tone = int(rng.integers(222, 246)) + facts["label_tone"] // 2 - 3
     width, height = int(rng.integers(260, 380)), int(rng.integers(120, 190))
-    where = 1 if rng.random() < 0.8 else 0
-    _label(canvas, rng, corner(where, width, height), (tone, tone - 4, tone - 14), int(rng.integers(8, 12)))
-    if rng.random() < 0.45:  # a later determination
-        _label(canvas, rng, corner(int(rng.integers(4)), 210, 60, 160), (tone + 4, tone + 3, tone - 2), 4)
+    main = 1 if rng.random() < 0.8 else 0  # bottom right as a rule
+    free = [which for which in range(4) if which != main]
+    barcode = free.pop(facts["barcode_corner"])
+    stamp = free.pop(facts["stamp_corner"])
+    _label(canvas, rng, corner(main, width, height), (tone, tone - 4, tone - 14), int(rng.integers(8, 12)))
+    if rng.random() < 0.4:  # a later determination
+        _label(canvas, rng, corner(barcode, 210, 60, 160), (tone + 4, tone + 3, tone - 2), 4)
     if rng.random() < 0.3:  # an envelope for loose fragments
-        box = corner(int(rng.integers(4)), int(rng.integers(170, 240)), int(rng.integers(90, 150)), 60)
+        box = corner(free[0], int(rng.integers(170, 240)), int(rng.integers(90, 150)), 60)
         fill = (tone - 8, tone - 14, tone - 32)
         draw.rectangle(box, fill=fill, outline=tuple(c - 40 for c in fill), width=2)
-        draw.line(
-            [box[0], box[1], (box[0] + box[2]) // 2, box[1] + 40, box[2], box[1]],
-            fill=tuple(c - 30 for c in fill),
-            width=2,
-        )
+        flap = [box[0], box[1], (box[0] + box[2]) // 2, box[1] + 40, box[2], box[1]]
+        draw.line(flap, fill=tuple(c - 30 for c in fill), width=2)
 
-    box = corner(facts["barcode_corner"], 150, 44, 20)
+    box = corner(barcode, 150, 44, 20)
     draw.rectangle(box, fill=(245, 245, 245))
     x = box[0] + 8
     for bar, gap in rng.integers([2, 2], [6, 6], size=(18, 2)).tolist():
@@ -796,8 +165,8 @@ def _furniture(canvas: Image.Image, rng: np.random.Generator, facts: dict[str, i
         x += bar + gap
 
     if rng.random() < 0.8:
-        box = corner(facts["stamp_corner"], 112, 112 if facts["stamp"] == 0 else 60, 120)
-        ink = [(70, 74, 110), (60, 60, 62), (130, 66, 70)][facts["heading"]]
+        box = corner(stamp, 112, 112 if facts["stamp"] == 0 else 60, 80)
+        ink = [(70, 74, 110), (60, 60, 62), (130, 66, 70)][facts["stamp_ink"]]
         if facts["stamp"] == 0:
             draw.ellipse(box, outline=ink, width=4)
             draw.ellipse([box[0] + 14, box[1] + 14, box[2] - 14, box[3] - 14], outline=ink, width=2)
@@ -815,10 +184,16 @@ def _furniture(canvas: Image.Image, rng: np.random.Generator, facts: dict[str, i
 
 
 def _place(
-    groups: list[tuple[np.ndarray, np.ndarray]], rng: np.random.Generator, box: tuple[float, ...]
-) -> list:
-    """Turn, mirror, scale and move a shoot into a box of the canvas, squeezed as published sheets are."""
-    points = np.concatenate([outline.reshape(-1, 2) for outline, _ in groups])
+    organs: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]],
+    rng: np.random.Generator,
+    box: tuple[float, ...],
+) -> list[tuple[list[int], int, int | None]]:
+    """Turn, mirror, scale and move a shoot into a box of the canvas, squeezed as published sheets are.
+
+    Returns:
+        Polygons (x, y, x, y, ... in pixels; fill; edge or None), in the order in which they are drawn.
+    """
+    points = np.concatenate([outlines.reshape(-1, 2) for outlines, _, _ in organs])
     angle = float(rng.uniform(-0.75, 0.75)) + (math.pi if rng.random() < 0.06 else 0.0)
     mirror = 1.0 if rng.random() < 0.5 else -1.0
     sine, cosine = math.sin(angle), math.cos(angle)
@@ -830,66 +205,67 @@ def _place(
     scale = min(fit, 1.7) * float(rng.uniform(0.66, 1.0))
     spare_x = (right - left) - scale * (high_x - low_x)
     spare_y = (bottom - top) - scale * (high_y - low_y)
-    x = (x - low_x) * scale + left + float(rng.random()) * spare_x
-    y = (y - low_y) * scale + top + float(rng.random()) * spare_y
-    flat = np.rint(np.stack([x, y], axis=-1)).astype(np.int64)
+    pixels = np.empty(points.shape)
+    pixels[:, 0] = (x - low_x) * scale + left + float(rng.random()) * spare_x
+    pixels[:, 1] = (y - low_y) * scale + top + float(rng.random()) * spare_y
+    pixels = np.rint(pixels).astype(np.int64)
     placed, start = [], 0
-    for outline, colours in groups:
-        count, size = outline.shape[:2]
-        part = flat[start : start + count * size].reshape(count, 2 * size)
-        placed.append((part.tolist(), colours.tolist()))
+    for outlines, fills, edges in organs:
+        count, size = outlines.shape[:2]
+        part = pixels[start : start + count * size].reshape(count, 2 * size).tolist()
         start += count * size
+        placed += zip(part, fills.tolist(), [None] * count if edges is None else edges.tolist(), strict=True)
     return placed
 
 
-def draw_sheet(
-    traits: Traits, institution: int, rng: np.random.Generator, furniture_seed: int = 0
-) -> Image.Image:
+def draw_sheet(traits: Traits, institution: int, key: tuple[int, ...]) -> Image.Image:
     """Draw one specimen sheet.
 
     Args:
         traits: of the species.
         institution: whose paper, stamp and colour bar the sheet has.
-        rng: all chance of this specimen; its own, so that sheets can be drawn in any order.
-        furniture_seed: decides what the institutions look like.
+        key: whole numbers that seed all chance of this specimen, so that sheets can be drawn in any order;
+            the first is the flora's seed, which also decides what the institutions look like.
 
     Returns:
         An RGB image of SIZE x SIZE pixels.
     """
-    base, facts = _institution(furniture_seed, institution)
+    # Two streams: what is around the plant does not depend on how many draws the plant took.
+    paper_rng, rng = np.random.default_rng([*key, 0]), np.random.default_rng([*key, 1])
+    base, facts = _institution(key[0], institution)
     canvas = _scratch()
     canvas.paste(base)
-    _furniture(canvas, rng, facts)
+    _furniture(canvas, paper_rng, facts)
+    _mount(canvas, traits, rng, facts)
+    return _photograph(canvas, paper_rng, key[0])
 
+
+def _mount(canvas: Image.Image, traits: Traits, rng: np.random.Generator, facts: dict[str, int]) -> None:
+    """Lay one to three shoots of one specimen on the paper and tape them down."""
     specimen = individual(traits, rng)
-    palette = _palette(specimen, rng)
-    fertile = bool(rng.random() < 0.88)
-    fruiting = bool(rng.random() < 0.35)
+    colours = palette(specimen, rng)
+    fertile, fruiting = bool(rng.random() < 0.88), bool(rng.random() < 0.35)
     shoots = int(rng.choice([1, 1, 2, 2, 3]))
-    left, top, right, bottom = (facts[key] for key in ("left", "top", "right", "bottom"))
+    left, top, right, bottom = (facts[side] for side in ("left", "top", "right", "bottom"))
     wide = (right - left) / shoots
+    reach = 0.35 * wide if shoots > 1 else 0.0  # neighbours overlap a little
     draw = ImageDraw.Draw(canvas)
-    tips = []
+    stems = []
     for shoot in range(shoots):
-        plant = _Plant(rng, specimen, palette)
+        plant = Plant(rng, specimen, colours)
         plant.draw(fertile, fruiting)
-        reach = 0.35 * wide if shoots > 1 else 0.0  # neighbours overlap a little
-        box = (
-            max(left + 12, left + shoot * wide - reach), top + 16,
-            min(right - 12, left + (shoot + 1) * wide + reach), bottom - 16,
-        )  # fmt: skip
-        placed = _place(plant.groups, rng, box)
-        for outlines, colours in placed:
-            for outline, colour in zip(outlines, colours, strict=True):
-                draw.polygon(outline, fill=colour)
-        tips.append(placed[0][0][0])
-    for outline in tips:  # strips of gummed tape hold the stems
+        first, last = left + shoot * wide - reach, left + (shoot + 1) * wide + reach
+        box = (max(left + 12, first), top + 16, min(right - 12, last), bottom - 16)
+        organs = _place(plant.organs, rng, box)
+        for outline, fill, edge in organs:
+            draw.polygon(outline, fill, edge)
+        stems.append(organs[0][0])
+    for outline in stems:  # strips of gummed tape
         if rng.random() < 0.6:
             place = 2 * int(rng.integers(len(outline) // 2))
             x, y = outline[place], outline[place + 1]
             dx, dy = int(rng.integers(22, 34)), int(rng.integers(-10, 11))
             draw.line([x - dx, y - dy, x + dx, y + dy], fill=(232, 226, 208), width=9)
-    return _photograph(canvas, rng, furniture_seed)
 
 
 def _photograph(canvas: Image.Image, rng: np.random.Generator, furniture_seed: int) -> Image.Image:
@@ -930,9 +306,4 @@ class Task:
 
 def draw_chunk(tasks: list[Task]) -> list[bytes]:
     """JPEG bytes of some sheets; what a worker process runs."""
-    return [
-        encode(
-            draw_sheet(task.traits, task.institution, np.random.default_rng(task.key), task.key[0]), task.size
-        )
-        for task in tasks
-    ]
+    return [encode(draw_sheet(task.traits, task.institution, task.key), task.size) for task in tasks]
