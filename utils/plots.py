@@ -6,6 +6,7 @@ colour-blind readers tell apart; species are in italics, ranks such as var. are 
 """
 
 import functools
+import itertools
 import textwrap
 from collections.abc import Callable, Sequence
 
@@ -13,8 +14,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
 from utils.data.longtail import BINS, HEAD_MIN, TAIL_MAX, bins, gini, imbalance_ratio, lorenz, top_share
 
@@ -30,6 +32,8 @@ WIDTH = 8.0  # inches; at 110 dots an inch as wide as GitHub shows a figure
 _STYLE = {
     "figure.dpi": 110,
     "figure.facecolor": "white",
+    "figure.constrained_layout.h_pad": 0.07,
+    "figure.constrained_layout.w_pad": 0.07,
     "font.size": 10,
     "axes.titlesize": 10,
     "axes.spines.top": False,
@@ -66,7 +70,7 @@ def _figure(
 
 
 def _title(figure: Figure, title: str) -> None:
-    figure.suptitle(textwrap.fill(title, 84), x=0.01, ha="left", fontsize=12, fontweight="semibold")
+    figure.suptitle(textwrap.fill(title, 80), x=0.01, ha="left", fontsize=12, fontweight="semibold")
 
 
 def italic(name: str) -> str:
@@ -88,7 +92,7 @@ def _thousands(axis) -> None:
 
 
 def _percent(axis) -> None:
-    axis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axis.set_major_formatter(PercentFormatter(1, decimals=None))
 
 
 def _no_ticks(axes: Axes) -> None:
@@ -102,10 +106,10 @@ def _bars(axes: Axes, names: Sequence[str], values: Sequence[float], texts: Sequ
     places = np.arange(len(names))
     drawn = axes.barh(places, values, **options)
     axes.set_yticks(places, names)
-    axes.invert_yaxis()
+    axes.set_ylim(len(names) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)
     axes.bar_label(drawn, texts, padding=3, fontsize=9)
-    axes.margins(x=0.14)
+    axes.margins(x=0.16)
 
 
 # ---------------------------------------------------------------------------------------------- the long tail
@@ -147,7 +151,7 @@ def images_per_family(families: pd.DataFrame, top: int = 10, published: pd.DataF
     Args:
         families: from family_table(): family, species, train_images; those with most species first.
         top: how many to show.
-        published: the published table with the same columns, drawn as marks beside the bars.
+        published: the published table with the same columns, whose numbers are put in brackets.
     """
     shown = families.head(top)
     total = families["train_images"].sum()
@@ -166,23 +170,18 @@ def images_per_family(families: pd.DataFrame, top: int = 10, published: pd.DataF
         (row[1], "train_images", BLUE, "train images"),
     ):
         values = shown[column].to_numpy()
-        _bars(
-            axes,
-            shown["family"],
-            values,
-            [f"{value:,}" for value in values],
-            color=colour,
-            label="this data set",
-        )
+        texts = [f"{value:,}" for value in values]
         if published is not None:
             known = published.set_index("family")[column].reindex(shown["family"]).to_numpy()
-            axes.plot(known, np.arange(len(shown)), "|", color="black", ms=14, mew=2, label="published")
-        axes.set_xlabel(label)
+            texts = [
+                text if np.isnan(other) else f"{text} ({other:,.0f})"
+                for text, other in zip(texts, known, strict=True)
+            ]
+        _bars(axes, shown["family"], values, texts, color=colour)
+        axes.set_xlabel(label + ("" if published is None else " (in brackets: published)"))
+        axes.margins(x=0.16 if published is None else 0.42)
         _thousands(axes.xaxis)
-        axes.xaxis.set_major_locator(plt.MaxNLocator(4))
-    row[1].invert_yaxis()  # the axis is shared, and each panel has turned it
-    if published is not None:
-        figure.legend(*row[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
     return figure
 
 
@@ -201,12 +200,11 @@ def lorenz_curve(counts: np.ndarray) -> Figure:
     axes.fill_between(species, images, species, color=SKY, alpha=0.3, lw=0)
     axes.plot([0.8], [1 - top], "o", color=VERMILION)
     axes.annotate(
-        f"the rarest 80% hold {_share(1 - top)}",
+        f"the rarest 80%\nhold {_share(1 - top)}",
         (0.8, 1 - top),
-        xytext=(-12, 4),
+        xytext=(8, -10),
         textcoords="offset points",
-        ha="right",
-        va="center",
+        va="top",
     )
     axes.set(
         xlabel="share of species, rarest first",
@@ -264,15 +262,15 @@ def genus_sizes(genera: Sequence[str]) -> Figure:
     else:
         title = f"{_share(single)} of {len(sizes):,} genera have one species"
         title += f", the largest ({italic(largest)}) has {sizes.max():,}"
-    edges = [1, 2, 3, 4, 5, 6, 11, 21, 51, 101, 201, 501]
-    used = [i for i, edge in enumerate(edges[:-1]) if edge <= sizes.max()]
+    edges = [1, 2, 3, 4, 5, 6, 11, 21, 51, 101, np.inf]
     names, genera_in, species_in = [], [], []
-    for i in used:
-        low, high = edges[i], edges[i + 1] - 1
-        inside = sizes[(sizes >= low) & ((sizes <= high) | (i == len(edges) - 2))]
-        names.append(str(low) if low == high else f"{low}–{high}")
-        genera_in.append(len(inside) / len(sizes))
-        species_in.append(inside.sum() / sizes.sum())
+    for low, above in itertools.pairwise(edges):
+        if low <= sizes.max():
+            inside = sizes[(sizes >= low) & (sizes < above)]
+            last = f"{low} or more" if above == np.inf else f"{low}–{above - 1}"
+            names.append(str(low) if above == low + 1 else last)
+            genera_in.append(len(inside) / len(sizes))
+            species_in.append(inside.sum() / sizes.sum())
     figure, ((axes,),) = _figure(title, 3.4)
     places = np.arange(len(names))
     for shift, values, colour, label in (
@@ -334,10 +332,8 @@ def distance_histogram(distances: np.ndarray, families: Sequence[str], unit: str
             title = "No distance between genera is known"
     else:
         near, far = np.median(within), np.median(across)
-        relation = "nearer than" if near < far else "no nearer than"
-        title = (
-            f"Genera of one family are {relation} genera of two: median {near:,.0f} against {far:,.0f} {unit}"
-        )
+        relation = "closer" if near < far else "no closer"
+        title = f"Genera of a family are {relation} (median {near:,.0f}) than others ({far:,.0f} {unit})"
     figure, ((axes,),) = _figure(title, 3.4)
     edges = np.linspace(0, max(values[known].max(), 1e-9) if known.any() else 1, 61)
     for part, colour, label in ((across, SKY, "across families"), (within, VERMILION, "within a family")):
@@ -353,9 +349,10 @@ def distance_histogram(distances: np.ndarray, families: Sequence[str], unit: str
             )
     axes.set(xlabel=f"patristic distance between two genera ({unit})", ylabel="share of the pairs")
     axes.set_xlim(0, edges[-1])
+    axes.set_ylim(top=axes.get_ylim()[1] * 1.15)
     _percent(axes.yaxis)
     if known.any():
-        axes.legend(loc="upper left")
+        axes.legend(loc="upper left", ncols=2)
     return figure
 
 
@@ -393,7 +390,9 @@ def distance_heatmap(
     order = chosen[np.argsort(_family_order(distances, family, chosen)[family[chosen]], kind="stable")]
     drawn = family[order]
     figure, ((axes,),) = _figure(title, 6.2)
-    image = axes.imshow(distances[np.ix_(order, order)], cmap="viridis_r", interpolation="nearest")
+    shown = distances[np.ix_(order, order)]
+    axes.set_facecolor("#BDBDBD")
+    image = axes.imshow(shown, cmap="viridis_r", interpolation="nearest")
     starts = np.flatnonzero(np.r_[True, drawn[1:] != drawn[:-1]])
     ends = np.r_[starts[1:], len(drawn)]
     # a label needs about a 45th of the height
@@ -414,7 +413,8 @@ def distance_heatmap(
         if len(order) < len(distances)
         else f"{len(order)} genera"
     )
-    axes.set_xlabel(f"{part}, in the same order; a white square is a family")
+    unknown = "; grey: not known" if np.isnan(shown).any() else ""
+    axes.set_xlabel(f"{part}, in the same order; a white frame is a family{unknown}")
     figure.colorbar(image, ax=axes, label=f"patristic distance ({unit})", shrink=0.8)
     return figure
 
@@ -477,11 +477,12 @@ def sheets(
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     figure, grid = _figure(title, 0.45 + rows * (WIDTH / columns + 0.45), rows, columns)
+    captions = _captions(names, notes, WIDTH / columns)
     for position, axes in enumerate(grid.flat):
         _no_ticks(axes)
         if position < len(images):
-            note = None if notes is None else notes[position]
-            _sheet(axes, images[position], names[position], note, WIDTH / columns)
+            axes.imshow(images[position])
+            axes.set_title(captions[position], fontsize=8.5, pad=3)
     return figure
 
 
@@ -507,28 +508,34 @@ def head_and_tail(
             f"Common and rare species have about as many train images: {_range([*head_counts, *tail_counts])}"
         )
     rows = -(-max(len(head_images), len(tail_images)) // 2)
-    figure = plt.figure(figsize=(WIDTH, 0.8 + rows * (WIDTH / 4 + 0.4)), layout="constrained")
+    names, counts = [*head_names, *tail_names], [*head_counts, *tail_counts]
+    captions = _captions(names, [f"{count:,} train images" for count in counts], WIDTH / 4)
+    figure = plt.figure(figsize=(WIDTH, 0.8 + rows * (WIDTH / 4 + 0.45)), layout="constrained")
     plt.close(figure)
     _title(figure, title)
-    for side, label, colour, images, names, counts in (
-        (0, "head", BIN_COLOURS["head"], head_images, head_names, head_counts),
-        (1, "tail", BIN_COLOURS["tail"], tail_images, tail_names, tail_counts),
+    halves = figure.subfigures(1, 2, wspace=0.04)
+    for panel, name, images, texts in (
+        (halves[0], "head", head_images, captions[: len(head_images)]),
+        (halves[1], "tail", tail_images, captions[len(head_images) :]),
     ):
-        panel = figure.add_subfigure(figure.add_gridspec(1, 2, wspace=0.06)[side])
-        panel.suptitle(label, color=colour, fontweight="semibold")
+        panel.suptitle(name, color=BIN_COLOURS[name], fontweight="semibold")
         for position, axes in enumerate(panel.subplots(rows, 2, squeeze=False).flat):
             _no_ticks(axes)
             if position < len(images):
-                note = f"{counts[position]:,} train images"
-                _sheet(axes, images[position], names[position], note, WIDTH / 4)
+                axes.imshow(images[position])
+                axes.set_title(texts[position], fontsize=8.5, pad=3)
     return figure
 
 
-def _sheet(axes: Axes, image: np.ndarray, name: str, note: str | None, width: float) -> None:
-    axes.imshow(image)
-    letters = int(width * 11.5)  # that fit above an image so many inches wide
-    lines = [italic(line) for line in textwrap.wrap(name, letters)] + ([note] if note else [])
-    axes.set_title("\n".join(lines), fontsize=8.5, pad=3)
+def _captions(names: Sequence[str], notes: Sequence[str] | None, width: float) -> list[str]:
+    """Captions above images so many inches wide: names in italics, wrapped, all with as many lines."""
+    wrapped = [textwrap.wrap(name, int(width * 11.5)) for name in names]
+    most = max(len(lines) for lines in wrapped)
+    captions = []
+    for position, lines in enumerate(wrapped):
+        note = [] if notes is None else [notes[position]]
+        captions.append("\n".join([""] * (most - len(lines)) + [italic(line) for line in lines] + note))
+    return captions
 
 
 def _range(counts: Sequence[int]) -> str:
@@ -608,13 +615,13 @@ def learning_rate_range(table: pd.DataFrame, chosen: float | None = None) -> Fig
     falls = loss[lowest] < 0.98 * loss[0]
     rises = loss[-1] > 1.05 * loss[lowest]
     if not falls:
-        title = f"The loss does not fall at any learning rate up to {rates[-1]:.2g}: more steps are needed"
+        title = f"Loss falls at no learning rate up to {rates[-1]:.2g}"
     elif rises:
-        title = f"The loss falls up to a learning rate of {rates[lowest]:.2g} and rises above it"
+        title = f"Loss falls up to a learning rate of {rates[lowest]:.2g} and rises above"
     else:
-        title = f"The loss still falls at {rates[-1]:.2g}, the highest learning rate tried"
+        title = f"Loss still falls at {rates[-1]:.2g}, the highest learning rate tried"
     if chosen is not None:
-        title += f"; the profile goes to {chosen:.2g}"
+        title += f"; the profile's is {chosen:.2g}"
     figure, ((axes,),) = _figure(title, 3.4)
     axes.plot(rates, table["loss"], color=SKY, lw=1, label="loss of each batch")
     axes.plot(rates, loss, color=BLUE, label="smoothed")
@@ -623,7 +630,7 @@ def learning_rate_range(table: pd.DataFrame, chosen: float | None = None) -> Fig
         axes.axvline(chosen, color=VERMILION, ls="--", label="highest rate of the profile")
     axes.set(xscale="log", xlabel="learning rate (log scale)", ylabel="loss (nats)")
     finite = table["loss"][np.isfinite(table["loss"])]
-    axes.set_ylim(min(finite.min(), loss[lowest]) * 0.97, min(finite.max(), 2.5 * loss[0]) * 1.03)
+    axes.set_ylim(min(finite.min(), loss[lowest]) * 0.97, min(finite.max(), 1.6 * loss[0]) * 1.03)
     axes.legend(loc="upper left")
     return figure
 
@@ -639,6 +646,8 @@ def training_curves(history: pd.DataFrame, epochs: int | None = None) -> Figure:
     epoch, held_out = history["epoch"].to_numpy(), history["val_f1_score"].to_numpy()
     best = int(np.argmax(held_out))
     title = f"Held-out macro-F1 is best in epoch {epoch[best]}: {held_out[best]:.3f}"
+    if len(epoch) == 1:
+        title = f"Held-out macro-F1 after one epoch: {held_out[0]:.3f}"
     if epochs is not None and epoch[-1] < epochs:
         title += f" ({epoch[-1]} of {epochs} epochs so far)"
     elif len(epoch) > 2 and best == len(epoch) - 1:
@@ -661,7 +670,7 @@ def training_curves(history: pd.DataFrame, epochs: int | None = None) -> Figure:
     for axes in row:
         axes.set_xlabel("epoch")
         axes.set_xlim(0.5, max(epochs or 0, epoch[-1]) + 0.5)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     return figure
 
 
@@ -711,7 +720,7 @@ def scores_by_bin(table: pd.DataFrame) -> Figure:
     """Macro-F1 and accuracy of head, medium and tail; table from mistakes.scores_by_bin()."""
     table = table[table["species"] > 0]
     means = dict(zip(table["bin"], table["macro_f1"], strict=True))
-    figure, ((axes,),) = _figure(_head_tail_title(means, "Macro-F1"), 3.3)
+    figure, ((axes,),) = _figure(_head_tail_title(means, "Macro-F1"), 3.5)
     places = np.arange(len(table))
     for shift, column, colour, label in (
         (-0.2, "macro_f1", BLUE, "macro-F1"),
@@ -720,11 +729,11 @@ def scores_by_bin(table: pd.DataFrame) -> Figure:
         drawn = axes.bar(places + shift, table[column].fillna(0), 0.38, color=colour, label=label)
         texts = ["no sheet" if np.isnan(value) else f"{value:.2f}" for value in table[column]]
         axes.bar_label(drawn, texts, padding=2, fontsize=9)
-    rows = table.itertuples()
-    axes.set_xticks(
-        places,
-        [f"{BIN_RULES[row.bin]}\n{row.species:,} species, {row.test_images:,} test sheets" for row in rows],
-    )
+    texts = [
+        f"{BIN_RULES[row.bin]}\n{row.species:,} species\n{row.test_images:,} test sheets"
+        for row in table.itertuples()
+    ]
+    axes.set_xticks(places, texts)
     axes.set(ylabel="score", ylim=(0, 1.1))
     axes.grid(axis="x", visible=False)
     axes.legend(ncols=2, loc="upper right")
@@ -801,7 +810,8 @@ def genus_confusion(
     order = chosen[np.lexsort((genera[chosen], families[chosen]))]
     shares = matrix[np.ix_(order, order)] / np.maximum(matrix.sum(axis=1)[order][:, None], 1)
     figure, ((axes,),) = _figure(title, 6.4)
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    # the root scale keeps rare mistakes visible beside the diagonal
+    image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
     size = 8.5 if len(order) <= 25 else 7
     axes.set_xticks(
         np.arange(len(order)), [italic(name) for name in genera[order]], rotation=90, fontsize=size
@@ -845,7 +855,8 @@ def mistakes_by_kind(table: pd.DataFrame) -> Figure:
     ):
         drawn = axes.bar(places + shift, table[column].fillna(0), 0.38, color=colour, label=label)
         axes.bar_label(drawn, [_share(value) for value in table[column].fillna(0)], padding=2, fontsize=9)
-    axes.set_xticks(places, table["kind"])
+    texts = {"within family": "within family,\nother genus"}
+    axes.set_xticks(places, [texts.get(kind, kind) for kind in table["kind"]])
     axes.set(ylabel="share of the mistakes")
     axes.set_ylim(0, max(1.12 * np.nanmax(table[["share", "chance"]].fillna(0).to_numpy()), 0.1))
     axes.grid(axis="x", visible=False)
@@ -879,33 +890,18 @@ def reliability(table: pd.DataFrame, ece: float) -> Figure:
     filled = table[table["images"] > 0]
     width = (table["upper"] - table["lower"]).iloc[0]
     left.bar(
-        filled["lower"],
-        filled["accuracy"],
-        width,
-        align="edge",
-        color=BLUE,
-        ec="white",
-        label="right answers",
+        filled["lower"], filled["accuracy"], width, align="edge", color=SKY, ec="white", label="right answers"
     )
-    gap = filled["confidence"] - filled["accuracy"]
-    left.bar(
-        filled["lower"],
-        gap,
-        width,
-        bottom=filled["accuracy"],
-        align="edge",
-        color=VERMILION,
-        alpha=0.35,
-        ec=VERMILION,
-        hatch="//",
-        label="gap to confidence",
+    left.hlines(
+        filled["confidence"], filled["lower"], filled["upper"], color=VERMILION, lw=3, label="mean confidence"
     )
-    left.plot([0, 1], [0, 1], "--", color=GREY, label="perfect")
+    left.plot([0, 1], [0, 1], "--", color=GREY, lw=1)
     left.set(
-        xlabel="confidence (probability of the answer)", ylabel="right answers", xlim=(0, 1), ylim=(0, 1)
+        xlabel="confidence (probability of the answer)", ylabel="right answers", xlim=(0, 1), ylim=(0, 1.25)
     )
-    left.legend(loc="upper left", fontsize=9)
-    right.bar(table["lower"], images / images.sum(), width, align="edge", color=SKY, ec="white")
+    left.set_yticks(np.linspace(0, 1, 6))
+    left.legend(loc="upper left", ncols=2, fontsize=9)
+    right.bar(table["lower"], images / images.sum(), width, align="edge", color="#BDBDBD", ec="white")
     right.axvline(confidence, color=VERMILION, ls="--", label=f"mean confidence {confidence:.2f}")
     right.axvline(accuracy, color=BLUE, label=f"accuracy {accuracy:.2f}")
     right.set(xlabel="confidence", ylabel="share of the sheets", xlim=(0, 1))
@@ -933,7 +929,7 @@ def grad_cam(
         top_names: the k most probable species of each sheet.
         probabilities: float [N, k].
     """
-    title = f"Where the network looks on {len(images)} sheets"
+    title = f"What speaks for the first answer on {len(images)} sheets"
     if true_names is not None:
         right = sum(name == names[0] for name, names in zip(true_names, top_names, strict=True))
         title += f", of which it names {right if right < len(images) else 'all'} rightly"
@@ -943,9 +939,9 @@ def grad_cam(
             _no_ticks(axes)
             axes.imshow(images[i])
         overlay.imshow(heatmaps[i], cmap="inferno", alpha=0.55, vmin=0, vmax=1)
-        if true_names is not None:
-            sheet.set_title(italic(true_names[i]), fontsize=9, pad=3)
-        overlay.set_title("for " + italic(top_names[i][0]), fontsize=9, pad=3)
+        named = ["" if true_names is None else true_names[i], top_names[i][0]]
+        for axes, caption in zip((sheet, overlay), _captions(named, None, 2.4), strict=True):
+            axes.set_title(caption, fontsize=9, pad=3)
         places = np.arange(len(top_names[i]))
         colours = [
             SKY if true_names is None else GREEN if name == true_names[i] else GREY for name in top_names[i]
@@ -1055,6 +1051,7 @@ def predicted_classes(predicted: np.ndarray, train_counts: np.ndarray) -> Figure
     row[0].set(xlabel="species, most train images first (rank)", ylabel="answers (sheets)")
     row[0].set_ylim(0, row[0].get_ylim()[1] * 1.1)
     _thousands(row[0].xaxis)
+    row[0].xaxis.set_major_locator(MaxNLocator(5))
     row[0].legend(fontsize=9)
     places = np.arange(len(BINS))
     for shift, column, colour, label in (
