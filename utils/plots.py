@@ -16,7 +16,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from utils.data.longtail import BINS, HEAD_MIN, TAIL_MAX, bins, gini, imbalance_ratio, lorenz, top_share
 
@@ -92,7 +92,7 @@ def _thousands(axis) -> None:
 
 
 def _percent(axis) -> None:
-    axis.set_major_formatter(PercentFormatter(1, decimals=None))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g}%"))
 
 
 def _no_ticks(axes: Axes) -> None:
@@ -267,7 +267,7 @@ def genus_sizes(genera: Sequence[str]) -> Figure:
     for low, above in itertools.pairwise(edges):
         if low <= sizes.max():
             inside = sizes[(sizes >= low) & (sizes < above)]
-            last = f"{low} or more" if above == np.inf else f"{low}–{above - 1}"
+            last = f"{low}+" if above == np.inf else f"{low}–{above - 1}"
             names.append(str(low) if above == low + 1 else last)
             genera_in.append(len(inside) / len(sizes))
             species_in.append(inside.sum() / sizes.sum())
@@ -670,7 +670,7 @@ def training_curves(history: pd.DataFrame, epochs: int | None = None) -> Figure:
     for axes in row:
         axes.set_xlabel("epoch")
         axes.set_xlim(0.5, max(epochs or 0, epoch[-1]) + 0.5)
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     return figure
 
 
@@ -906,7 +906,7 @@ def reliability(table: pd.DataFrame, ece: float) -> Figure:
     right.axvline(accuracy, color=BLUE, label=f"accuracy {accuracy:.2f}")
     right.set(xlabel="confidence", ylabel="share of the sheets", xlim=(0, 1))
     right.set_ylim(top=1.35 * (images / images.sum()).max())
-    right.legend(loc="upper left", fontsize=9)
+    right.legend(loc="upper left", fontsize=9, frameon=True, framealpha=1, edgecolor="none")
     for axis in (left.xaxis, left.yaxis, right.xaxis, right.yaxis):
         _percent(axis)
     return figure
@@ -932,15 +932,16 @@ def grad_cam(
     title = f"What speaks for the first answer on {len(images)} sheets"
     if true_names is not None:
         right = sum(name == names[0] for name, names in zip(true_names, top_names, strict=True))
-        title += f", of which it names {right if right < len(images) else 'all'} rightly"
+        title += f"; {right} of {len(images)} are right"
     figure, grid = _figure(title, 0.5 + 2.25 * len(images), len(images), 3, width_ratios=(1, 1, 1.55))
     for i, (sheet, overlay, bars) in enumerate(grid):
         for axes in (sheet, overlay):
             _no_ticks(axes)
             axes.imshow(images[i])
         overlay.imshow(heatmaps[i], cmap="inferno", alpha=0.55, vmin=0, vmax=1)
-        named = ["" if true_names is None else true_names[i], top_names[i][0]]
-        for axes, caption in zip((sheet, overlay), _captions(named, None, 2.4), strict=True):
+        known = "" if true_names is None else f"true: {true_names[i]}"
+        captions = _captions([known, f"answer: {top_names[i][0]}"], None, 2.4)
+        for axes, caption in zip((sheet, overlay), captions, strict=True):
             axes.set_title(caption, fontsize=9, pad=3)
         places = np.arange(len(top_names[i]))
         colours = [
