@@ -21,6 +21,7 @@ SIZE = 480  # pixels a side, as the published sheets
 QUALITY = 95
 _CANVAS = 2 * SIZE
 _GRAIN_SIDE = 800
+_SHADOW = [max(0, 200 - value) // 6 for value in range(256)]  # by the lightness of what casts it
 _GRAIN_STRENGTHS = (7, 10, 13)
 
 # ---------------------------------------------------------------- institutions
@@ -39,7 +40,7 @@ def _grain(seed: int) -> list[Image.Image]:
     coarse = coarse.filter(ImageFilter.BoxBlur(1)).resize((side, side), Image.Resampling.BICUBIC)
     mixed = (np.asarray(fine).astype(np.int64) - 128) * 2 + (np.asarray(coarse).astype(np.int64) - 128) // 2
     return [
-        Image.fromarray((128 + mixed * strength // 128).clip(0, 255).astype(np.uint8)).convert("RGB")
+        Image.fromarray((128 + mixed * strength // 128).clip(0, 255).astype(np.uint8))
         for strength in _GRAIN_STRENGTHS
     ]
 
@@ -271,17 +272,16 @@ def _mount(canvas: Image.Image, traits: Traits, rng: np.random.Generator, facts:
 def _photograph(canvas: Image.Image, rng: np.random.Generator, furniture_seed: int) -> Image.Image:
     """Reduce the drawing to the sheet's size and give it soft shadows, exposure, ageing and grain."""
     image = canvas.reduce(2)
-    dark = image.convert("L").reduce(3).point([max(0, 200 - value) // 6 for value in range(256)])
+    dark = image.convert("L").reduce(3).point(_SHADOW)
     shadow = dark.filter(ImageFilter.BoxBlur(1)).resize((SIZE, SIZE), Image.Resampling.BILINEAR)
-    image = ImageChops.subtract(image, shadow.convert("RGB"))
-    exposure, age = int(rng.integers(244, 266)), int(rng.integers(0, 20))
-    table = []
-    for part in (1, 2, 5):  # old paper loses blue first
-        factor = exposure + int(rng.integers(-2, 3)) - age * part // 4
-        table += [min(255, value * factor // 256) for value in range(256)]
     tiles = _grain(furniture_seed)
     left, top = rng.integers(_GRAIN_SIDE - SIZE + 1, size=2).tolist()
     grain = tiles[int(rng.integers(len(tiles)))].crop((left, top, left + SIZE, top + SIZE))
+    grain = ImageChops.subtract(grain, shadow).convert("RGB")
+    exposure, age = int(rng.integers(244, 266)), int(rng.integers(0, 20))
+    # Old paper loses blue first.
+    factors = [exposure + int(rng.integers(-2, 3)) - age * part // 4 for part in (1, 2, 5)]
+    table = np.minimum(255, np.arange(256) * np.array(factors)[:, None] // 256).ravel().tolist()
     return ImageChops.add(image.point(table), grain, offset=-128)
 
 

@@ -1,0 +1,256 @@
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from utils.data.labels import LabelMap
+from utils.data.metadata import COLUMNS, PUBLISHED_FAMILIES, read_metadata, read_test_metadata
+from utils.data.tfrecords import read_records
+from utils.errors import InputError, UsageError
+from utils.flora import dataset, phylogeny, sheet
+
+SMALL = {"species": 3, "seed": 1, "min_images": 3, "max_images": 6, "form": "images", "progress": False}
+SMALL_CHECKSUM = ""  # of all images of SMALL; changes only together with GENERATOR_VERSION
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return dataset.make_flora(tmp_path_factory.mktemp("flora") / "small", workers=1, **SMALL)
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return dataset.make_metadata(tmp_path_factory.mktemp("full"))
+
+
+def _checksum(folder: Path) -> str:
+    return json.loads((folder / "flora.json").read_text())["sha256"]
+
+
+# ---------------------------------------------------------------- the sample flora
+
+
+def test_the_same_seed_gives_the_same_bytes_everywhere(small):
+    assert _checksum(small) == SMALL_CHECKSUM
+
+
+def test_workers_change_nothing_and_a_script_needs_no_guard(small, tmp_path):
+    script = tmp_path / "script.py"
+    arguments = ", ".join(f"{key}={value!r}" for key, value in SMALL.items())
+    script.write_text(
+        "from pathlib import Path\n"
+        "from utils.flora.dataset import make_flora\n"
+        f"make_flora(Path('made'), workers=2, {arguments})\n"
+        "print('once')\n"
+    )
+    root = Path(dataset.__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, env={"PYTHONPATH": str(root)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "once\n"
+    assert _checksum(tmp_path / "made") == _checksum(small)
+
+
+def test_published_schema(sample_flora):
+    raw = json.loads((sample_flora / "train_metadata.json").read_text())
+    assert {table: set(rows[0]) for table, rows in raw.items()} == {
+        table: set(columns) for table, columns in COLUMNS.items()
+    }
+    assert raw["images"][0]["image_id"] == "00000__000"
+    assert raw["images"][0]["file_name"] == "000/00/00000__000.jpg"
+    test = json.loads((sample_flora / "test_metadata.json").read_text())
+    assert all(set(row) == {"image_id", "file_name", "license"} for row in test)
+    assert all(isinstance(row["image_id"], int) for row in test)
+    assert (sample_flora / "solution.csv").read_text().splitlines()[0] == "Id,Predicted"
+
+
+def test_every_species_is_in_train_and_test(sample_flora):
+    train = read_metadata(sample_flora / "train_metadata.json").annotations["category_id"]
+    solution = pd.read_csv(sample_flora / "solution.csv")
+    assert set(train) == set(solution["Predicted"])
+    share = len(solution) / (len(solution) + len(train))
+    assert 0.2 <= share < 0.3
+
+
+def test_ids_have_gaps(sample_flora):
+    metadata = read_metadata(sample_flora / "train_metadata.json")
+    assert metadata.categories["category_id"].max() == len(metadata.categories) + 1
+    assert metadata.genera["genus_id"].max() == len(metadata.genera)
+    assert (np.diff(metadata.categories["scientificName"].argsort()) == 1).all()
+
+
+def test_distances_are_those_of_the_tree(sample_flora):
+    spec = json.loads((sample_flora / "flora.json").read_text())["spec"]
+    tree = phylogeny.grow(spec["species"], spec["seed"])
+    names = phylogeny.name(tree, spec["seed"])["genus"]
+    metadata = read_metadata(sample_flora / "train_metadata.json")
+    genus = dict(zip(metadata.genera["genus_id"], metadata.genera["genus"], strict=True))
+    species = tree.species_distances()
+    count = len(genus)
+    assert len(metadata.distances) == count * (count - 1) // 2
+    for row in metadata.distances.itertuples():
+        assert row.genus_id_x < row.genus_id_y
+        first, second = names.index(genus[row.genus_id_x]), names.index(genus[row.genus_id_y])
+        assert row.distance == species[first, second]
+
+
+def test_shards_hold_every_image_with_its_labels(sample_flora):
+    metadata = read_metadata(sample_flora / "train_metadata.json")
+    labels = LabelMap.from_metadata(metadata)
+    category = metadata.annotations.set_index("image_id")["category_id"]
+    records = list(read_records(sorted(sample_flora.glob("*_train*.tfrec"))))
+    assert sorted(record["image_id"] for record in records) == sorted(category.index)
+    classes = [record["scientificName"] for record in records]
+    expected = labels.to_class(category[[record["image_id"] for record in records]])
+    assert classes == expected.tolist()
+    assert [record["genus"] for record in records] == labels.genus_index[classes].tolist()
+    assert [record["family"] for record in records] == labels.family_index[classes].tolist()
+    assert np.abs(np.corrcoef(np.arange(len(classes)), classes)[0, 1]) < 0.4  # not sorted by species
+    test = list(read_records(sorted(sample_flora.glob("*_test*.tfrec"))))
+    ids = read_test_metadata(sample_flora / "test_metadata.json")["image_id"].tolist()
+    assert [record["image_id"] for record in test] == ids
+    assert "scientificName" not in test[0]
+
+
+def test_images_lie_where_the_metadata_says(small):
+    digest = hashlib.sha256()
+    for split, rows in (
+        ("train", read_metadata(small / "train_metadata.json").images),
+        ("test", read_test_metadata(small / "test_metadata.json")),
+    ):
+        paths = [small / f"{split}_images" / name for name in rows["file_name"]]
+        assert all(path.is_file() for path in paths)
+        digest.update(b"".join(path.read_bytes() for path in paths))
+        assert len(list((small / f"{split}_images").rglob("*.jpg"))) == len(paths)
+    assert digest.hexdigest()
+
+
+def test_counts_run_from_the_rarest_to_the_commonest():
+    train, test = dataset._long_tail(40, 7, 100, 0.2, seed=0)
+    total = train + test
+    assert (total.min(), total.max()) == (7, 100)
+    assert train.max() == 80 and (train <= 0.8 * total).all()
+    assert test.min() >= 1 and np.abs(test - 0.2 * total).max() < 1
+    assert 1_000 < total.sum() < 1_500
+
+
+def test_a_second_call_returns_at_once_and_another_flora_is_refused(small, monkeypatch):
+    monkeypatch.setattr(sheet, "draw_chunk", lambda tasks: pytest.fail("drawn again"))
+    assert dataset.make_flora(small, workers=1, **SMALL) == small
+    with pytest.raises(InputError, match="species 3 instead of 4") as caught:
+        dataset.make_flora(small, workers=1, **{**SMALL, "species": 4})
+    assert str(small) in str(caught.value)
+
+
+def test_other_files_are_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"files that are not of a sample flora"):
+        dataset.make_flora(tmp_path, workers=1, **SMALL)
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+def test_a_broken_run_leaves_nothing(tmp_path, monkeypatch):
+    def fail(tasks):
+        raise RuntimeError("power cut")
+
+    monkeypatch.setattr(sheet, "draw_chunk", fail)
+    with pytest.raises(RuntimeError, match="power cut"):
+        dataset.make_flora(tmp_path / "flora", workers=1, **SMALL)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("species", 1), ("test_fraction", 0.9), ("form", "zip"), ("max_images", 2), ("seed", -1)],
+)
+def test_values_out_of_range_are_named(tmp_path, key, value):
+    with pytest.raises(UsageError, match=f"{key} is {value!r}"):
+        dataset.make_flora(tmp_path / "flora", **{**SMALL, key: value})
+
+
+@pytest.mark.filterwarnings("ignore")  # 100 steps are enough here, and scikit-learn would rather go on
+def test_linear_classifiers_find_little(tmp_path):
+    from PIL import Image
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import f1_score
+
+    folder = dataset.make_flora(
+        tmp_path / "flora",
+        species=10,
+        seed=0,
+        min_images=12,
+        max_images=20,
+        size=96,
+        form="images",
+        progress=False,
+    )
+    metadata = read_metadata(folder / "train_metadata.json")
+    truth = pd.read_csv(folder / "solution.csv")["Predicted"]
+    test = read_test_metadata(folder / "test_metadata.json")
+
+    def images(split: str, names: pd.Series) -> list[Image.Image]:
+        return [Image.open(folder / f"{split}_images" / name) for name in names]
+
+    def thumbnail(image: Image.Image) -> np.ndarray:
+        return np.asarray(image.resize((32, 32), Image.Resampling.BOX)).ravel() / 255
+
+    def histogram(image: Image.Image) -> np.ndarray:
+        return np.array(image.histogram()).reshape(-1, 16).sum(axis=1) / image.width / image.height
+
+    train_images, test_images = (
+        images("train", metadata.images["file_name"]),
+        images("test", test["file_name"]),
+    )
+    for features in (thumbnail, histogram):
+        model = LogisticRegression(max_iter=100)
+        model.fit(
+            np.array([features(image) for image in train_images]),
+            metadata.annotations["category_id"].to_numpy(),
+        )
+        predicted = model.predict(np.array([features(image) for image in test_images]))
+        assert f1_score(truth, predicted, average="macro", zero_division=0) < 0.4, features.__name__
+
+
+# ---------------------------------------------------------------- metadata alone
+
+
+def test_full_metadata_has_the_published_size(full):
+    metadata = read_metadata(full / "train_metadata.columns")
+    assert len(metadata.images) == len(metadata.annotations) == 839_772
+    categories = metadata.categories["category_id"]
+    assert (len(categories), categories.min(), categories.max()) == (15_501, 0, 15_504)
+    assert 61 not in set(metadata.genera["genus_id"])
+    count = len(metadata.genera)
+    assert len(metadata.distances) == count * (count - 1) // 2
+    assert (metadata.distances["genus_id_x"] < metadata.distances["genus_id_y"]).all()
+    assert len(metadata.institutions) == metadata.annotations["institution_id"].nunique() == 60
+    assert metadata.images["image_id"].is_unique
+
+
+def test_full_metadata_has_the_published_families(full):
+    metadata = read_metadata(full / "train_metadata.columns")
+    train = metadata.annotations["category_id"].value_counts()
+    test = pd.read_csv(full / "solution.csv")["Predicted"].value_counts()
+    assert test.sum() == 210_407
+    table = metadata.categories.assign(
+        train=metadata.categories["category_id"].map(train), test=metadata.categories["category_id"].map(test)
+    )
+    total = table["train"] + table["test"]
+    assert (total.min(), total.max()) == (7, 100)
+    assert table["train"].max() == 80 and table["test"].min() >= 1
+    families = table.groupby("family").agg(
+        species=("train", "size"), train_images=("train", "sum"), test_images=("test", "sum")
+    )
+    ten = families.sort_values("species", ascending=False).head(10)
+    expected = PUBLISHED_FAMILIES.set_index("family")
+    pd.testing.assert_frame_equal(ten, expected[ten.columns], check_dtype=False)
+    # Institutions do not follow families.
+    held = metadata.annotations.merge(metadata.categories[["category_id", "family"]], on="category_id")
+    share = (held["institution_id"] == 0).groupby(held["family"]).mean()[ten.index]
+    assert share.max() - share.min() < 0.02
