@@ -5,7 +5,7 @@ from the shuffle buffer, and a JPEG is decoded only where the crop lies and only
 size needs.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -84,8 +84,8 @@ def training_dataset(
     # Numbered before anything is left out: what is done to an image does not depend on the split.
     records = records.enumerate()
     if exclude_ids is not None:
-        excluded = _id_table(exclude_ids)
-        records = records.filter(lambda _, record: ~_in_table(excluded, record, schema))
+        is_excluded = _membership(exclude_ids, schema)
+        records = records.filter(lambda _, record: ~is_excluded(record))
     records = records.shuffle(shuffle_buffer, seed=seed + epoch, reshuffle_each_iteration=False)
 
     def load(index: tf.Tensor, record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -132,8 +132,7 @@ def evaluation_dataset(
     paths, schema = _shards(shards)
     records = tf.data.TFRecordDataset(paths, buffer_size=_READ_BUFFER)
     if only_ids is not None:
-        wanted = _id_table(only_ids)
-        records = records.filter(lambda record: _in_table(wanted, record, schema))
+        records = records.filter(_membership(only_ids, schema))
 
     def load(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         names = (IMAGE, IMAGE_ID, CLASS) if CLASS in schema else (IMAGE, IMAGE_ID)
@@ -188,15 +187,17 @@ def _id_text(image_id: tf.Tensor) -> tf.Tensor:
     return image_id if image_id.dtype == tf.string else tf.strings.as_string(image_id)
 
 
-def _id_table(image_ids: Iterable[str]) -> tf.lookup.StaticHashTable:
-    keys = tf.constant([str(image_id) for image_id in image_ids], dtype=tf.string)
-    values = tf.ones_like(keys, dtype=tf.int64)
-    return tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(keys, values), 0)
+def _membership(image_ids: Iterable[str], schema: dict[str, str]) -> Callable[[tf.Tensor], tf.Tensor]:
+    """A function that tells whether a serialized record's id is among these."""
+    # A table must not be empty; no image has the empty id.
+    keys = tf.constant(["", *map(str, image_ids)], dtype=tf.string)
+    values = tf.concat([[0], tf.ones(tf.size(keys) - 1, tf.int64)], axis=0)
+    table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(keys, values), 0)
 
+    def is_member(record: tf.Tensor) -> tf.Tensor:
+        return table.lookup(_id_text(_parse(record, schema, (IMAGE_ID,))[IMAGE_ID])) > 0
 
-def _in_table(table: tf.lookup.StaticHashTable, record: tf.Tensor, schema: dict[str, str]) -> tf.Tensor:
-    image_id = _id_text(_parse(record, schema, (IMAGE_ID,))[IMAGE_ID])
-    return table.lookup(image_id) > 0
+    return is_member
 
 
 def _in_order(dataset: tf.data.Dataset) -> tf.data.Dataset:
@@ -215,9 +216,29 @@ def random_numbers(seed: int, epoch: int, index: tf.Tensor) -> tf.Tensor:
     return tf.random.stateless_uniform([7], seed=tf.stack([run, tf.cast(index, tf.int64)]))
 
 
-def dct_ratio(crop_height: tf.Tensor, crop_width: tf.Tensor, image_size: int) -> tf.Tensor:
-    """Position in (1, 2, 4, 8) of the coarsest decoding whose crop still has `image_size` pixels a side."""
-    shorter = tf.minimum(crop_height, crop_width)
+def crop_box(sides: tf.Tensor, crop: float, window: tf.Tensor | None) -> tf.Tensor:
+    """The part of an image to keep: int32 [4] as top, left, height, width in pixels.
+
+    Args:
+        sides: height and width of the image, int32 [2].
+        crop: part of each side that is kept; at least one pixel is.
+        window: where it lies, float32 [2] from 0 to 1 down and right; None for the centre.
+    """
+    kept = tf.maximum(tf.cast(tf.round(tf.cast(sides, tf.float32) * crop), tf.int32), 1)
+    room = sides - kept
+    if window is None:
+        offset = room // 2
+    else:
+        offset = tf.minimum(tf.cast(window * tf.cast(room + 1, tf.float32), tf.int32), room)
+    return tf.concat([offset, kept], axis=0)
+
+
+def dct_ratio(sides: tf.Tensor, crop: float, image_size: int) -> tf.Tensor:
+    """Which of the scales 1, 1/2, 1/4, 1/8 to decode at, as its position from 0 to 3, int32 [].
+
+    It is the coarsest at which the kept part still has `image_size` pixels on its shorter side.
+    """
+    shorter = tf.reduce_min(crop_box(sides, crop, None)[2:])
     return tf.reduce_sum([tf.cast(shorter >= ratio * image_size, tf.int32) for ratio in _DCT_RATIOS[1:]])
 
 
@@ -239,23 +260,14 @@ def decode_crop_resize(jpeg: tf.Tensor, image_size: int, crop: float, window: tf
         Pixels from 0 to 255, float32 [S, S, 3], not rounded.
     """
     shape = tf.io.extract_jpeg_shape(jpeg)[:2]
-    side = tf.cast(tf.round(tf.cast(shape, tf.float32) * crop), tf.int32)
 
     def decode(ratio: int) -> tf.Tensor:
-        # The crop window counts in the pixels of the reduced image, whose sides are rounded up.
-        whole = (shape + ratio - 1) // ratio
-        size = tf.maximum(tf.cast(tf.round(tf.cast(whole, tf.float32) * crop), tf.int32), 1)
-        room = whole - size
-        if window is None:
-            offset = room // 2
-        else:
-            offset = tf.minimum(tf.cast(window * tf.cast(room + 1, tf.float32), tf.int32), room)
-        return tf.io.decode_and_crop_jpeg(
-            jpeg, tf.concat([offset, size], 0), channels=3, ratio=ratio, dct_method="INTEGER_ACCURATE"
-        )
+        # The window counts in pixels of the reduced image, whose sides libjpeg rounds up.
+        box = crop_box((shape + ratio - 1) // ratio, crop, window)
+        return tf.io.decode_and_crop_jpeg(jpeg, box, channels=3, ratio=ratio, dct_method="INTEGER_ACCURATE")
 
     branches = [lambda ratio=ratio: decode(ratio) for ratio in _DCT_RATIOS]
-    pixels = tf.switch_case(dct_ratio(side[0], side[1], image_size), branches)
+    pixels = tf.switch_case(dct_ratio(shape, crop, image_size), branches)
     target = [image_size, image_size]
     longer = tf.reduce_max(tf.shape(pixels)[:2])
     # Antialiased bilinear would be nearer still, at 1.5 to 2 times the cost of averaging.
