@@ -246,6 +246,8 @@ def run_notebook(run: Run, path: Path, parameters: Mapping[str, Any]) -> Noteboo
             cwd=str(path.parent),
             progress_bar=False,
             start_timeout=180,
+            # its warning that it talks over TCP, at every start; the port is this machine's own
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],
         )
     except PapermillExecutionError as error:
         raised = f"cell {error.cell_index + 1}: {error.ename}: {error.evalue}"
@@ -269,8 +271,6 @@ def judge_cells(notebook: Any) -> str:
     papermill's own marks are not enough: after sys.exit(0), a timeout or a dead kernel the cells that never
     ran say `completed`. Only an execution count shows that a cell ran.
     """
-    if notebook.metadata.get("papermill", {}).get("exception"):
-        return "papermill marks an exception"
     for number, cell in enumerate(notebook.cells, start=1):
         if cell.cell_type != "code" or not cell.source.strip():
             continue
@@ -282,6 +282,8 @@ def judge_cells(notebook: Any) -> str:
             return f"cell {number} failed or did not finish"
         if cell.execution_count is None:
             return f"cell {number} never ran: the kernel died or a cell before it called exit()"
+    if notebook.metadata.get("papermill", {}).get("exception"):
+        return "papermill marks an exception"
     return ""
 
 
@@ -303,7 +305,10 @@ def _file_problem(path: Path) -> str:
     if path.stat().st_size == 0:
         return "is empty"
     if path.suffix == ".json":
-        read_json(path)
+        try:
+            read_json(path)
+        except InputError:
+            return "is not valid JSON"
     elif path.suffix == ".csv":
         with path.open(newline="", encoding="utf-8") as file:
             if len(list(itertools.islice(csv.reader(file), 2))) < 2:
