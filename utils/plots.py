@@ -603,6 +603,29 @@ def throughput(table: pd.DataFrame, needed: float | None = None) -> Figure:
 
 
 @_styled
+def learning_rate_schedule(rates: np.ndarray, steps_per_epoch: int) -> Figure:
+    """The learning rate of every step; rates float [steps]."""
+    rates = np.asarray(rates)
+    epochs = np.arange(len(rates)) / steps_per_epoch
+    peak = int(rates.argmax())
+    if rates.max() > 1.01 * rates.min():
+        title = (
+            f"The learning rate climbs from {rates[0]:.2g} to {rates[peak]:.2g} in {epochs[peak]:.1f} epochs "
+            f"and ends at {rates[-1]:.2g}"
+        )
+        if peak == 0:
+            title = f"The learning rate falls from {rates[0]:.2g} to {rates[-1]:.2g}"
+    else:
+        title = f"The learning rate stays at {rates[0]:.2g}"
+    figure, ((axes,),) = _figure(title, 3.0)
+    axes.plot(epochs, rates, color=ORANGE)
+    axes.plot(epochs[peak], rates[peak], "o", color=VERMILION)
+    axes.set(xlabel="epoch", ylabel="learning rate", xlim=(0, epochs[-1]))
+    axes.set_ylim(bottom=0)
+    return figure
+
+
+@_styled
 def learning_rate_range(table: pd.DataFrame, chosen: float | None = None) -> Figure:
     """The loss while the learning rate grows.
 
@@ -966,7 +989,8 @@ def against_baselines(table: pd.DataFrame) -> Figure:
     """Macro-F1 of the network beside the baselines.
 
     Args:
-        table: columns method, macro_f1, accuracy; the first row is the network.
+        table: columns method, macro_f1, accuracy, and on (which species, in words) where baselines() took a part
+            of them; the first row is the network.
     """
     model, others = table.iloc[0], table.iloc[1:]
     better = others.loc[others["macro_f1"].idxmax()]
@@ -986,9 +1010,13 @@ def against_baselines(table: pd.DataFrame) -> Figure:
     axes.bar_label(drawn, [f"macro-F1 {value:.3f}" for value in table["macro_f1"]], padding=3, fontsize=9)
     drawn = axes.barh(places + 0.19, table["accuracy"], 0.36, color=colours, alpha=0.45)
     axes.bar_label(drawn, [f"accuracy {value:.3f}" for value in table["accuracy"]], padding=3, fontsize=9)
-    axes.set_yticks(places, [textwrap.fill(method, 22) for method in table["method"]])
+    names = table["method"]
+    if "on" in table:
+        partly = table["on"].notna() & ~table["on"].astype(str).str.startswith("all ")
+        names = names.where(~partly, names + " (on " + table["on"].astype(str) + ")")
+    axes.set_yticks(places, [textwrap.fill(name, 24) for name in names])
     axes.invert_yaxis()
-    axes.set(xlabel="score on the same test sheets", xlim=(0, 1.2))
+    axes.set(xlabel="score on the test sheets", xlim=(0, 1.2))
     axes.set_xticks(np.linspace(0, 1, 6))
     axes.grid(axis="y", visible=False)
     return figure
