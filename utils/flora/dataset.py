@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from utils.data.labels import LabelMap
 from utils.data.metadata import (
@@ -207,11 +207,12 @@ def _blank_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def _draw(tasks: list[sheet.Task], workers: int, progress: bool) -> Iterator[bytes]:
+def draw(tasks: list[sheet.Task], workers: int, progress: bool) -> Iterator[bytes]:
     """JPEG bytes of every task, in order; drawn in processes of their own where there are several."""
     chunks = [tasks[start : start + _CHUNK] for start in range(0, len(tasks), _CHUNK)]
-    # A bar that is redrawn often bloats the outputs of an executed notebook.
-    bar = tqdm(total=len(tasks), desc="sheets", unit=" images", disable=not progress, mininterval=2.0)
+    # In an executed notebook every redraw of the bar is kept.
+    pause = 0.5 if sys.stderr.isatty() else 5.0
+    bar = tqdm(total=len(tasks), desc="sheets", unit=" images", disable=not progress, mininterval=pause)
     with bar:
         if workers == 1:
             for chunk in chunks:
@@ -323,7 +324,7 @@ def make_flora(
     digest = hashlib.sha256()
     test_images = _test_images(len(test_position))
     with _building(folder) as temporary:
-        drawn = _draw(tasks, workers or os.cpu_count() or 1, progress)
+        drawn = draw(tasks, workers or os.cpu_count() or 1, progress)
 
         def records(rows: list[int], split: str) -> Iterator[tuple[int, bytes]]:
             for row in rows:
