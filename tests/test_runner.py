@@ -119,6 +119,18 @@ def test_files_must_be_of_this_run_and_whole(tmp_path):
         assert told in problem(runner.Leaves(name))
 
 
+def test_a_parameter_that_replaces_a_setting_names_the_files_to_leave():
+    profile = load_profile("smoke")
+    given = {"EPOCHS": 3, "MAX_LR": 0.0, "TTA": True}
+    assert runner._with_overrides(profile, given) == load_profile("smoke", epochs=3)
+
+
+def test_a_score_without_withheld_answers_is_not_made_up(tmp_path):
+    (tmp_path / "evaluation.json").write_text('{"macro_f1": 0.5, "baselines": {"thumbnails": 0.2}}')
+    (tmp_path / "scores.json").write_text('{"macro_f1": null, "accuracy": null}')
+    assert runner.read_scores(tmp_path) == {"baselines": {"thumbnails": 0.2}}
+
+
 def test_mistakes_are_found_before_anything_runs(tmp_path):
     path = notebook(tmp_path / "own.ipynb", "raise SystemExit")
     folder = tmp_path / "run"

@@ -13,7 +13,7 @@ import time
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +234,7 @@ def run_notebook(run: Run, path: Path, parameters: Mapping[str, Any]) -> Noteboo
         **run.parameters,
         **parameters,
     }
+    profile = _with_overrides(run.profile, parameters)
     begin = time.time()
     raised = ""
     try:
@@ -260,8 +261,8 @@ def run_notebook(run: Run, path: Path, parameters: Mapping[str, Any]) -> Noteboo
     if not problem:
         problem = judge_cells(nbformat.read(executed, as_version=4))
     if not problem:
-        problem = judge_files(run.output, COURSE.get(path.stem, ()), run.profile, begin)
-    training = sum(_epoch_seconds(run, begin)) if path.stem.startswith("03_train") else 0.0
+        problem = judge_files(run.output, COURSE.get(path.stem, ()), profile, begin)
+    training = sum(_epoch_seconds(run.output, profile, begin)) if path.stem.startswith("03_train") else 0.0
     return NotebookResult(path.stem, seconds, min(training, seconds), problem)
 
 
@@ -324,9 +325,18 @@ def _file_problem(path: Path) -> str:
     return ""
 
 
-def _epoch_seconds(run: Run, begin: float) -> list[float]:
-    """Seconds of each epoch of the run's history, none when the file is from before `begin`."""
-    history = run.output / f"{run.profile.run_name}.csv"
+def _with_overrides(profile: Profile, parameters: Mapping[str, Any]) -> Profile:
+    """The profile with the notebook parameters that replace a setting, as EPOCHS does; 0 replaces nothing."""
+    names = {setting.name for setting in fields(Profile)}
+    return replace(
+        profile,
+        **{name.lower(): value for name, value in parameters.items() if name.lower() in names and value},
+    )
+
+
+def _epoch_seconds(output: Path, profile: Profile, begin: float) -> list[float]:
+    """Seconds of each epoch of the profile's history, none when the file is from before `begin`."""
+    history = output / f"{profile.run_name}.csv"
     if not history.is_file() or history.stat().st_mtime < begin:
         return []
     with history.open(newline="", encoding="utf-8") as file:
@@ -334,7 +344,7 @@ def _epoch_seconds(run: Run, begin: float) -> list[float]:
 
 
 @contextlib.contextmanager
-def _under_way(run: Run, name: str) -> Iterator[None]:
+def _under_way(output: Path, profile: Profile, name: str) -> Iterator[None]:
     """On a terminal, keep one line with the notebook's name, time and epoch up to date."""
     if not sys.stdout.isatty():
         yield
@@ -343,8 +353,8 @@ def _under_way(run: Run, name: str) -> Iterator[None]:
 
     def show() -> None:
         while not done.wait(1):
-            epochs = len(_epoch_seconds(run, begin)) if name.startswith("03_train") else 0
-            suffix = f"  epoch {epochs} of {run.profile.epochs} done" if epochs else ""
+            epochs = len(_epoch_seconds(output, profile, begin)) if name.startswith("03_train") else 0
+            suffix = f"  epoch {epochs} of {profile.epochs} done" if epochs else ""
             print(f"\r\033[K{name:<26} {_clock(time.time() - begin):>6}{suffix}", end="", flush=True)
 
     thread = threading.Thread(target=show, daemon=True)
@@ -407,7 +417,7 @@ def run_course(
     with ThreadPoolExecutor(1) as pool:  # a page is made while the next notebook runs
         for path in notebooks:
             try:
-                with _under_way(run, path.stem):
+                with _under_way(run.output, _with_overrides(settings, given[path]), path.stem):
                     result = run_notebook(run, path, given[path])
             except KeyboardInterrupt:
                 print(
@@ -470,14 +480,13 @@ def _as_json(run: Run, scores: dict[str, Any]) -> dict[str, Any]:
 def read_scores(output: Path) -> dict[str, Any]:
     """macro_f1, accuracy and the baselines of the withheld test, as far as the notebooks have left them."""
     found: dict[str, Any] = {}
-    for name in ("evaluation.json", "scores.json"):  # the later one, of the submission, counts
-        path = output / name
-        if path.is_file():
-            values = read_json(path)
-            keys = ("macro_f1", "accuracy", "baselines")
+    for name, keys in (
+        ("evaluation.json", ("baselines",)),
+        ("scores.json", ("macro_f1", "accuracy", "baselines")),
+    ):
+        if (output / name).is_file():
+            values = read_json(output / name)
             found.update({key: values[key] for key in keys if values.get(key) is not None})
-    if not (output / "scores.json").is_file():
-        found.pop("macro_f1", None)
     return found
 
 

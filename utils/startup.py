@@ -14,9 +14,9 @@ from types import ModuleType
 import utils
 from utils.paths import REPOSITORY, on_kaggle
 
-# "2026-11-23 20:13:34.387589: I path/file.cc:31] " or "E0000 00:00:1763929.387 1234 path/file.cc:31] "
+# "2026-11-23 20:13:34.387589: I path/file.cc:31] " or "E0000 00:00:1763929614.387   1234 path/file.cc:31] "
 _PREFIX = (
-    r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: [IWE] |[IWE]\d{4} \d\d:\d\d:\d\d(:\d+)?\.\d+ +\d+ )\S+\.cc:\d+\] "
+    r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: [IWE] |[IWE]\d{4} \d\d:\d\d:\d+\.\d+ +\d+ )\S+\.cc:\d+\] "
 )
 _KNOWN = [
     _PREFIX + r"Could not find cuda drivers on your machine, GPU will not be used\.",

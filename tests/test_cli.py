@@ -1,0 +1,198 @@
+"""The command line: exit codes, one message for a mistake, no TensorFlow where it is not needed."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+from click.testing import CliRunner
+
+from utils.__main__ import main
+from utils.errors import InputError
+from utils.paths import REPOSITORY
+
+COMMANDS = [
+    *[["run"], ["test"], ["check"], ["lab"], ["flora"], ["metadata"], ["tfrecords"], ["model"], ["train"]],
+    *[["predict"], ["submission"], ["tfrecords", "write"], ["tfrecords", "inspect"], ["tfrecords", "verify"]],
+    *[["submission", "validate"], ["submission", "score"]],
+]
+LABELS = """image_id,file_name,scientificName,genus,family
+1,a.jpg,Aster novi,Aster,Asteraceae
+2,b.jpg,Rosa alba,Rosa,Rosaceae
+"""
+
+
+def call(*arguments: object):
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_explains_itself_with_an_example(command):
+    shown = call(*command, "--help")
+    assert shown.exit_code == 0
+    assert f"./course {command[0]}" in shown.output and len(shown.output.splitlines()) > 5
+
+
+def test_help_lists_every_command():
+    shown = call("--help").output
+    for command in COMMANDS:
+        assert f"  {command[0]} " in shown
+    course = (REPOSITORY / "course").read_text()
+    for command in COMMANDS:
+        assert command[0] in course, "./course --help names it too"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["trian"],
+        ["run", "--profile", "laptp"],
+        ["run", "07"],
+        ["run", "03", "-p", "EPOCHS"],
+        ["train", "-s", "epoch=1"],
+        ["train", "-s", "epochs=many"],
+        ["train", "--profile", "smoke", "--data", "/no/such/folder"],
+        ["model", "--classes", "1"],
+        ["metadata"],
+        ["metadata", "no_such_file.json"],
+        ["flora", "--species", "few", "--out", "x"],
+        ["predict", "--model", ".", "--out", "x.csv"],
+        ["predict", "--model", ".", "--images", ".", "--data", ".", "--out", "x.csv"],
+    ],
+    ids=" ".join,
+)
+def test_bad_use_has_exit_code_2_and_one_message(arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shown = call(*arguments)
+    assert shown.exit_code == 2
+    assert "Error: " in shown.stderr and "Traceback" not in shown.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_nearest_known_name_is_offered():
+    assert "Did you mean 'epochs'" in call("train", "-s", "epoch=1").stderr
+    assert "Did you mean 'laptop'" in call("train", "--profile", "laptp").stderr
+
+
+def test_a_failed_job_has_exit_code_1_and_names_the_file(tmp_path):
+    broken = tmp_path / "train_metadata.json"
+    broken.write_text("{")
+    shown = call("metadata", broken)
+    assert shown.exit_code == 1 and str(broken) in shown.stderr
+    shown = call("predict", "--model", tmp_path, "--images", tmp_path, "--out", tmp_path / "x.csv")
+    assert shown.exit_code == 1 and "no image files" in shown.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(28, "No space left on device", "runs/x"), "No space left on device: runs/x"),
+        (PermissionError(13, "Permission denied", "/root/x"), "Permission denied: /root/x"),
+        (InputError("a.csv: record 3 is damaged."), "record 3 is damaged"),
+    ],
+)
+def test_what_stops_a_job_is_one_line(monkeypatch, error, told):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("utils.runner.run_course", fail)
+    shown = call("run")
+    assert shown.exit_code == 1 and told in shown.stderr and len(shown.stderr.splitlines()) == 1
+
+
+def test_a_defect_of_ours_keeps_its_traceback(monkeypatch):
+    monkeypatch.setattr("utils.runner.run_course", lambda *_, **__: 1 / 0)
+    assert isinstance(CliRunner().invoke(main, ["run"]).exception, ZeroDivisionError)
+
+
+def test_metadata_is_summarised_for_people_and_programs(tmp_path):
+    table = tmp_path / "labels.csv"
+    table.write_text(LABELS)
+    assert json.loads(call("metadata", table, "--json").output)["species"] == 2
+    assert ["species", "2"] in [line.split() for line in call("metadata", table).output.splitlines()]
+
+
+def test_a_flora_is_made_and_summarised(tmp_path):
+    options = ["--species", 2, "--max-images", 8, "--form", "images"]
+    shown = call("flora", *options, "--out", tmp_path / "flora")
+    assert shown.exit_code == 0 and "train_metadata.json" in shown.output
+    summary = json.loads(call("metadata", tmp_path / "flora" / "train_metadata.json", "--json").output)
+    assert summary["species"] == 2 and summary["images"] > 4
+
+
+def test_run_passes_on_what_was_asked(monkeypatch, tmp_path):
+    asked = {}
+    monkeypatch.setattr(
+        "utils.runner.run_course", lambda names, **options: asked.update(names=names, **options)
+    )
+    assert (
+        call("run", "03", "-p", "A=b=c", "-p", "N=1", "--profile", "smoke", "--out", tmp_path).exit_code == 0
+    )
+    assert asked["names"] == ("03",) and asked["parameters"] == {"A": "b=c", "N": "1"}
+    assert asked["profile"] == "smoke" and asked["out"] == tmp_path and asked["data_dir"] is None
+
+
+def test_tests_are_named_from_the_folder_of_the_caller(monkeypatch, tmp_path):
+    calls = []
+
+    def run(command, **options):
+        calls.append((command, options))
+        return subprocess.CompletedProcess(command, 5)
+
+    monkeypatch.setattr("utils.__main__.subprocess.run", run)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "test_x.py").touch()
+    assert call("test", "--all", "test_x.py::test_y", "-k", "name").exit_code == 5
+    ((command, options),) = calls
+    assert command[-4:] == ["--all", f"{tmp_path}/test_x.py::test_y", "-k", "name"]
+    assert options["cwd"] == REPOSITORY
+
+
+PROBE = """
+import sys, time
+begin = time.perf_counter()
+from click.testing import CliRunner
+from utils.__main__ import main
+for arguments in {arguments}:
+    CliRunner().invoke(main, arguments)
+heavy = {{"tensorflow", "pandas", "matplotlib", "papermill", "numpy"}} & sys.modules.keys()
+print(sorted(heavy - {allowed}), time.process_time())
+"""
+
+
+def probe(arguments: list[list[str]], allowed: set[str]) -> tuple[str, float]:
+    script = PROBE.format(arguments=arguments, allowed=allowed or "set()")
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=REPOSITORY, check=True
+    )
+    heavy, seconds = done.stdout.rsplit(" ", 1)
+    return heavy, float(seconds)
+
+
+def test_help_is_quick_and_imports_nothing_heavy():
+    heavy, seconds = probe([["--help"], ["train", "--help"], ["run", "--help"]], set())
+    assert heavy == "[]"
+    assert seconds < 0.5, "processor time; 0.25 s where it was measured"
+
+
+def test_data_commands_do_not_import_tensorflow(tmp_path):
+    table = tmp_path / "labels.csv"
+    table.write_text(LABELS)
+    heavy, _ = probe([["metadata", str(table)], ["run", "--profile", "none"]], {"pandas", "numpy"})
+    assert heavy == "[]"
+
+
+def test_the_module_runs_from_any_folder(tmp_path):
+    begin = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "utils", "--version"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(REPOSITORY), "PATH": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and "version" in done.stdout
+    assert time.monotonic() - begin < 10

@@ -1,0 +1,59 @@
+"""The clean start: exactly the known messages are held back, everything else comes through."""
+
+# ruff: noqa: E501 (the messages are TensorFlow's)
+import os
+import subprocess
+import sys
+
+import pytest
+
+from utils.paths import REPOSITORY
+from utils.startup import is_noise, quiet_start
+
+KNOWN = """\
+2026-11-23 20:13:34.387589: I external/local_tsl/tsl/cuda/cudart_stub.cc:31] Could not find cuda drivers on your machine, GPU will not be used.
+2026-11-23 20:13:34.628788: E external/local_xla/xla/stream_executor/cuda/cuda_dnn.cc:9261] Unable to register cuDNN factory: Attempting to register factory for plugin cuDNN when one has already been registered
+E0000 00:00:1763929614.628837    1234 cuda_blas.cc:1515] Unable to register cuBLAS factory: Attempting to register factory for plugin cuBLAS when one has already been registered
+W0000 00:00:1763929614.628837    1234 computation_placer.cc:177] computation placer already registered. Please check linkage and avoid linking the same target more than once.
+2026-11-23 20:13:34.685133: I tensorflow/core/platform/cpu_feature_guard.cc:182] This TensorFlow binary is optimized to use available CPU instructions in performance-critical operations.
+To enable the following instructions: AVX2 FMA, in other operations, rebuild TensorFlow with the appropriate compiler flags.
+2026-11-23 20:13:40.337933: W tensorflow/compiler/tf2tensorrt/utils/py_utils.cc:38] TF-TRT Warning: Could not find TensorRT
+WARNING: All log messages before absl::InitializeLog() is called are written to STDERR
+2026-11-23 20:14:06.850463: E external/local_xla/xla/stream_executor/cuda/cuda_platform.cc:51] failed call to cuInit: INTERNAL: CUDA error: Failed call to cuInit: UNKNOWN ERROR (303)
+""".splitlines()
+
+
+@pytest.mark.parametrize("line", KNOWN, ids=range(len(KNOWN)))
+def test_known_messages_are_noise_and_no_others(line):
+    assert is_noise(line)
+    assert not is_noise(line + " Something new.")
+    assert not is_noise("Something new. " + line)
+
+
+@pytest.mark.parametrize(
+    "line", ["Traceback", "failed call to cuInit: CUDA_ERROR_SYSTEM_DRIVER_MISMATCH (803)", ""]
+)
+def test_unknown_lines_are_not_noise(line):
+    assert not is_noise(line)
+
+
+def test_unknown_lines_come_through_in_order_also_when_the_block_fails(capfd):
+    with pytest.raises(KeyError), quiet_start():
+        os.write(2, f"first\n{KNOWN[0]}\n".encode())
+        print("second", file=sys.__stderr__, flush=True)
+        raise KeyError
+    os.write(2, b"after\n")
+    error = capfd.readouterr().err
+    assert [line for line in error.splitlines() if line in ("first", "second", "after")] == error.splitlines()
+    assert "first" in error and "after" in error and KNOWN[0] not in error
+
+
+def test_the_first_cell_is_clean():
+    script = (
+        "from utils.startup import start_notebook; start_notebook()\n"
+        "from utils.training.optimizer import sgdw_class; sgdw_class()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.stderr == "" and done.returncode == 0
+    versions, python, devices = done.stdout.splitlines()
+    assert versions.startswith("herbarium course") and "TensorFlow 2." in python and "CPU cores" in devices
