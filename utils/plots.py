@@ -636,7 +636,7 @@ def learning_rate_range(table: pd.DataFrame, chosen: float | None = None) -> Fig
     rates, loss = table["learning_rate"].to_numpy(), table["smoothed_loss"].to_numpy()
     lowest = int(np.nanargmin(loss))
     falls = loss[lowest] < 0.98 * loss[0]
-    rises = loss[-1] > 1.05 * loss[lowest]
+    rises = not loss[-1] <= 1.05 * loss[lowest]  # also when the loss has become NaN
     if not falls:
         title = f"Loss falls at no learning rate up to {rates[-1]:.2g}"
     elif rises:

@@ -69,7 +69,7 @@ class Predictions:
             raise InputError(
                 f"{path}: no such file. Notebook 04 and `python -m utils predict` write it."
             ) from None
-        except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+        except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise InputError(f"{path}: not a file of predictions ({error}). Predict again.") from None
 
 

@@ -1,0 +1,498 @@
+"""Figures: what their titles say for each outcome, what they draw, and that nothing global changes."""
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from utils import plots
+
+LONG = np.array([80, 75, 60, 40, 30, 20, 19, 10, 7, 7])
+FLAT = np.full(10, 30)
+
+
+def title(figure: Figure) -> str:
+    return figure.get_suptitle().replace("\n", " ")
+
+
+def texts(figure: Figure) -> list[str]:
+    figure.draw_without_rendering()
+    return [text.get_text() for text in figure.findobj(matplotlib.text.Text) if text.get_text()]
+
+
+@pytest.mark.parametrize(
+    ("name", "drawn"),
+    [
+        ("Carex nigra", r"$\mathit{Carex}$ $\mathit{nigra}$"),
+        ("Rosa canina var. alba", r"$\mathit{Rosa}$ $\mathit{canina}$ var. $\mathit{alba}$"),
+        ("Mentha × piperita", r"$\mathit{Mentha}$ × $\mathit{piperita}$"),
+        ("Capsella bursa-pastoris", "$\\mathit{Capsella}$ $\\mathit{bursa‐pastoris}$"),
+        ("Isoëtes x_1 $", r"$\mathit{Isoëtes}$ x_1 \$"),
+    ],
+)
+def test_taxa_are_in_italics_and_ranks_are_not(name, drawn):
+    assert plots.italic(name) == drawn
+    figure = plots.sheets([np.zeros((4, 4, 3), np.uint8)], [name], title="one")
+    figure.draw_without_rendering()  # a name never breaks the drawing
+
+
+def test_nothing_is_shown_and_no_setting_is_changed():
+    before, style = plt.get_fignums(), dict(matplotlib.rcParams)
+    figure = plots.rank_frequency(LONG)
+    assert isinstance(figure, Figure)
+    assert plt.get_fignums() == before
+    assert dict(matplotlib.rcParams) == style
+    assert figure.get_size_inches()[0] * figure.dpi == pytest.approx(880)
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        (LONG, "A long tail: the commonest species has 11 times as many images as the rarest"),
+        (FLAT, "No long tail: all 10 species have from 30 to 30 images"),
+    ],
+)
+def test_rank_frequency(counts, expected):
+    figure = plots.rank_frequency(counts)
+    assert title(figure) == expected
+    (axes,) = figure.axes
+    assert axes.get_ylabel() == "train images"
+    drawn = np.concatenate([patch.get_data().values for patch in axes.patches])
+    assert drawn.tolist() == sorted(counts, reverse=True)
+
+
+def families(*images) -> pd.DataFrame:
+    names = [f"F{i}aceae" for i in range(len(images))]
+    return pd.DataFrame({"family": names, "species": range(len(images), 0, -1), "train_images": images})
+
+
+def test_images_per_family():
+    assert title(plots.images_per_family(families(60, 30, 10), top=2)) == (
+        "The 2 largest of 3 families hold 90% of the train images"
+    )
+    published = families(50, 40).head(1)
+    figure = plots.images_per_family(families(60, 140), published=published)
+    assert title(figure) == "F1aceae, one of 2 families, has 70% of the train images"
+    assert {"60 (50)", "140", "2 (2)", "1"} <= set(texts(figure))
+    order = [[label.get_text() for label in axes.get_yticklabels()] for axes in figure.axes]
+    assert order[0] == ["F0aceae", "F1aceae"]
+    assert [axes.yaxis_inverted() for axes in figure.axes] == [True, True]
+
+
+def test_lorenz_curve():
+    figure = plots.lorenz_curve(np.array([10, 10, 10, 10, 60]))
+    assert title(figure) == "The commonest 20% of the species hold 60% of the images (Gini 0.40)"
+    assert title(plots.lorenz_curve(FLAT)).startswith("Images are spread almost evenly")
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        (LONG, "The tail is 40% of the species and 12% of the train images"),
+        (FLAT, "No tail: every species has more than 19 train images"),
+        (FLAT - 15, "All tail: no species has more than 19 train images"),
+    ],
+)
+def test_class_bins(counts, expected):
+    assert title(plots.class_bins(counts)) == expected
+
+
+@pytest.mark.parametrize(
+    ("genera", "expected"),
+    [
+        (["A", "A", "A", "B", "C"], "67% of 3 genera have one species, the largest ($\\mathit{A}$) has 3"),
+        (["A", "A", "B", "B", "B"], "Every genus has genus-mates to confuse: from 2 to 3 species"),
+        (["A", "B"], "Each of the 2 genera has one species: there are no genus-mates to confuse"),
+    ],
+)
+def test_genus_sizes(genera, expected):
+    assert title(plots.genus_sizes(genera)) == expected
+
+
+def test_genus_sizes_count_every_genus_and_species_once():
+    generator = np.random.default_rng(0)
+    figure = plots.genus_sizes(
+        np.repeat(np.arange(300).astype(str), np.r_[generator.integers(1, 130, 299), 700])
+    )
+    heights = [bar.get_height() for bar in figure.axes[0].patches]
+    assert sum(heights) == pytest.approx(2)
+
+
+def test_institutions():
+    series = pd.Series([10, 50, 40], index=["A", "B", "C"])
+    figure = plots.institutions(series, top=2)
+    assert title(figure) == "B, one of 3, holds 50% of all sheets"
+    assert figure.axes[0].get_ylabel() == "institution (1 more not shown)"
+    assert title(plots.institutions(series - [0, 20, 10])) == "2 of 3 institutions hold half of the sheets"
+    assert title(plots.institutions(series[:1])) == "All sheets come from one institution, A"
+
+
+def distances(within: float, across: float) -> np.ndarray:
+    family = np.array([0, 0, 1, 1, 2])
+    matrix = np.where(family[:, None] == family[None, :], within, across).astype(np.float32)
+    np.fill_diagonal(matrix, 0)
+    return matrix
+
+
+FAMILY_OF_GENUS = ["X", "X", "Y", "Y", "Z"]
+
+
+def test_distance_histogram():
+    near = distances(20, 90)
+    assert title(plots.distance_histogram(near, FAMILY_OF_GENUS)) == (
+        "Genera of a family are closer (median 20) than others (90 million years)"
+    )
+    assert "no closer (median 90)" in title(plots.distance_histogram(distances(90, 20), FAMILY_OF_GENUS))
+    near[0, 4] = near[4, 0] = np.nan
+    assert {"across families (7 pairs)", "within a family (2 pairs)"} <= set(
+        texts(plots.distance_histogram(near, FAMILY_OF_GENUS))
+    )
+    assert title(plots.distance_histogram(near, list("ABCDE"))) == (
+        "All 9 known distances between genera are across families"
+    )
+    unknown = np.where(np.eye(5, dtype=bool), 0, np.nan)
+    assert title(plots.distance_histogram(unknown, FAMILY_OF_GENUS)) == "No distance between genera is known"
+
+
+def test_distance_heatmap():
+    near = distances(20, 90)
+    figure = plots.distance_heatmap(near, FAMILY_OF_GENUS)
+    assert title(figure) == "The nearest genus is of the same family for 100% of the genera"
+    drawn = np.asarray(figure.axes[0].images[0].get_array())
+    assert sorted(drawn.ravel()) == sorted(near.ravel())
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert sorted(labels) == ["X", "Y", "Z"]
+    assert title(plots.distance_heatmap(distances(90, 20), FAMILY_OF_GENUS)).startswith("Families mix")
+    assert title(plots.distance_heatmap(near, list("ABCDE"))).startswith("Each family has one genus")
+
+
+def test_distance_heatmap_of_many_genera_draws_the_largest_families():
+    generator = np.random.default_rng(0)
+    family = np.repeat(np.arange(40), np.arange(40, 0, -1))
+    matrix = generator.uniform(50, 100, (len(family), len(family))).astype(np.float32)
+    matrix[family[:, None] == family[None, :]] /= 4
+    matrix = (matrix + matrix.T) / 2
+    figure = plots.distance_heatmap(matrix, family.astype(str), max_genera=60)
+    assert np.asarray(figure.axes[0].images[0].get_array()).shape == (60, 60)
+    assert {label.get_text() for label in figure.axes[0].get_yticklabels()} == {"0", "1", "2"}
+    assert "60 of 820 genera" in figure.axes[0].get_xlabel()
+
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (6, 12, 12, 3), dtype=np.uint8)
+
+
+def test_sheets_show_every_image_under_its_name():
+    figure = plots.sheets(
+        IMAGES, [f"Carex n{'o' * i}" for i in range(6)], list("abcdef"), title="Six", columns=4
+    )
+    shown = [axes for axes in figure.axes if axes.images]
+    assert len(shown) == 6
+    assert np.array_equal(shown[5].images[0].get_array(), IMAGES[5])
+    assert shown[5].get_title().endswith("\nf")
+
+
+def test_head_and_tail():
+    names = ["Carex alba", "Poa annua"]
+    arguments = (IMAGES[:2], names, [80, 62], IMAGES[2:4], names, [7, 7])
+    assert title(plots.head_and_tail(*arguments)) == "Common species have 62 to 80 train images, rare ones 7"
+    same = (IMAGES[:2], names, [30, 30], IMAGES[2:4], names, [30, 30])
+    assert title(plots.head_and_tail(*same)) == "Common and rare species have about as many train images: 30"
+
+
+def test_augmentations():
+    assert title(plots.augmentations(IMAGES[0], IMAGES[[1, 2, 2]])) == (
+        "Training sees the same sheet anew each time: 2 different images of 3"
+    )
+    assert (
+        title(plots.augmentations(IMAGES[0], IMAGES[[0, 0]]))
+        == "Augmentation is off: all 2 images are the same"
+    )
+
+
+def test_throughput():
+    def table(*rates):
+        return pd.DataFrame({"way": [f"way {i}" for i in range(len(rates))], "images_per_second": rates})
+
+    assert title(plots.throughput(table(500.0, 1500.0))) == "way 1 is 3.0 times as fast as way 0"
+    assert title(plots.throughput(table(500.0, 510.0))) == "All ways read about 505 images a second"
+    figure = plots.throughput(table(500.0), needed=85)
+    assert title(figure) == "way 0: 500 images a second"
+    assert "what the network takes: 85" in texts(figure)
+
+
+def test_learning_rate_schedule():
+    rise_and_fall = np.r_[np.linspace(0.01, 0.1, 21), np.linspace(0.1, 0.001, 80)]
+    assert title(plots.learning_rate_schedule(rise_and_fall, 20)) == (
+        "The learning rate climbs from 0.01 to 0.1 in 1.0 epochs and ends at 0.001"
+    )
+    assert (
+        title(plots.learning_rate_schedule(rise_and_fall[20:], 20))
+        == "The learning rate falls from 0.1 to 0.001"
+    )
+    assert title(plots.learning_rate_schedule(np.full(9, 0.1), 3)) == "The learning rate stays at 0.1"
+
+
+@pytest.mark.parametrize(
+    ("loss", "expected"),
+    [
+        ([4, 3, 2, 3], "Loss falls up to a learning rate of 0.1 and rises above; the profile's is 0.05"),
+        ([4, 3, 2, 1], "Loss still falls at 1, the highest learning rate tried; the profile's is 0.05"),
+        ([4, 4, 4, 4], "Loss falls at no learning rate up to 1; the profile's is 0.05"),
+        ([4, 3, 2, np.nan], "Loss falls up to a learning rate of 0.1 and rises above; the profile's is 0.05"),
+    ],
+)
+def test_learning_rate_range(loss, expected):
+    table = pd.DataFrame({"learning_rate": [0.001, 0.01, 0.1, 1.0], "loss": loss, "smoothed_loss": loss})
+    assert title(plots.learning_rate_range(table, 0.05)) == expected
+
+
+def history(*f1) -> pd.DataFrame:
+    epochs = np.arange(1, len(f1) + 1)
+    falling = 3.0 / epochs
+    return pd.DataFrame(
+        {
+            "epoch": epochs,
+            "loss": falling,
+            "val_loss": falling + 1,
+            "f1_score": f1,
+            "val_f1_score": f1,
+            "learning_rate": falling,
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("f1", "epochs", "expected"),
+    [
+        ([0.2], 1, "Held-out macro-F1 after one epoch: 0.200"),
+        ([0.2], 3, "Held-out macro-F1 after one epoch: 0.200 (1 of 3 epochs so far)"),
+        ([0.2, 0.5, 0.49], 3, "Held-out macro-F1 is best in epoch 2: 0.500"),
+        (
+            [0.2, 0.4, 0.5],
+            None,
+            "Held-out macro-F1 is best in epoch 3: 0.500, the last; more epochs may help",
+        ),
+        ([0.2, 0.5, 0.3], 3, "Held-out macro-F1 is best in epoch 2: 0.500; it fell to 0.300 afterwards"),
+    ],
+)
+def test_training_curves(f1, epochs, expected):
+    figure = plots.training_curves(history(*f1), epochs)
+    assert title(figure) == expected
+    assert [axes.get_ylabel() for axes in figure.axes] == ["loss (nats)", "macro-F1", "learning rate"]
+    figure.draw_without_rendering()
+    assert all(float(tick).is_integer() for tick in figure.axes[0].get_xticks())
+
+
+@pytest.mark.parametrize(
+    ("f1", "expected"),
+    [
+        (np.linspace(0.9, 0.0, 10), "Mean F1 falls from 0.80 in the head to 0.15 in the tail"),
+        (np.linspace(0.0, 0.9, 10), "The tail does better than the head: Mean F1 0.75 against 0.10"),
+        (np.full(10, 0.5), "The tail does as well as the head: Mean F1 0.50 and 0.50"),
+    ],
+)
+def test_f1_against_images(f1, expected):
+    figure = plots.f1_against_images(f1, LONG)
+    assert title(figure) == expected
+    assert len(figure.axes[0].collections[0].get_offsets()) == 10
+    assert title(plots.f1_against_images(f1, FLAT)).endswith("(no species in the other bins)")
+
+
+def test_f1_of_many_species_is_drawn_as_density():
+    generator = np.random.default_rng(0)
+    figure = plots.f1_against_images(generator.random(5000), generator.integers(7, 81, 5000))
+    assert figure.axes[0].collections[0].get_array().sum() == 5000
+
+
+def bin_table(head, tail) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "bin": ["head", "medium", "tail"],
+            "species": [3, 0, 2],
+            "train_images": [200, 0, 20],
+            "test_images": [60, 0, 0],
+            "macro_f1": [head, np.nan, tail],
+            "accuracy": [head, np.nan, np.nan],
+        }
+    )
+
+
+def test_scores_by_bin():
+    figure = plots.scores_by_bin(bin_table(0.8, 0.5))
+    assert title(figure) == "Macro-F1 falls from 0.80 in the head to 0.50 in the tail"
+    assert "no sheet" in texts(figure)
+    assert len(figure.axes[0].get_xticklabels()) == 2
+    assert "does better" in title(plots.scores_by_bin(bin_table(0.5, 0.8)))
+
+
+def test_scores_by_family():
+    def table(*f1):
+        return pd.DataFrame(
+            {
+                "family": list("ABCDE")[: len(f1)],
+                "species": 2,
+                "test_images": 9,
+                "macro_f1": f1,
+                "accuracy": f1,
+            }
+        )
+
+    assert title(plots.scores_by_family(table(0.5, 0.9, 0.1), top=2)) == (
+        "B is easiest (macro-F1 0.90), A hardest (0.50), of the 2 families with most test sheets"
+    )
+    assert (
+        title(plots.scores_by_family(table(0.5, 0.52)))
+        == "All families score about alike: macro-F1 0.50 to 0.52"
+    )
+    assert title(plots.scores_by_family(table(0.5))) == "A: macro-F1 0.50"
+
+
+def test_genus_confusion():
+    genera, family = ["A", "B", "C", "D"], ["Y", "X", "Y", "X"]
+    in_family = np.diag([8, 8, 8, 8])
+    in_family[0, 2] = in_family[1, 3] = 2
+    figure = plots.genus_confusion(in_family, genera, family)
+    # of what is predicted besides the true genus: A draws C (10 of 28), B draws D (10 of 28)
+    assert title(figure) == (
+        "11% of the sheets get a wrong genus; 100% of these stay in the family, more than by chance (36%)"
+    )
+    order = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert order == [plots.italic(name) for name in "BDAC"]
+    assert np.asarray(figure.axes[0].images[0].get_array())[2, 3] == pytest.approx(0.2)
+    assert (
+        title(plots.genus_confusion(np.diag([1, 1]), ["A", "B"], ["X", "X"]))
+        == "Every sheet gets the right genus"
+    )
+    across = np.diag([8, 8, 8, 8])
+    across[0, 1] = 4
+    assert "0% of these stay in the family, not more than by chance" in title(
+        plots.genus_confusion(across, genera, family)
+    )
+
+
+def kinds(mistakes, chance) -> pd.DataFrame:
+    share = np.array(mistakes) / max(sum(mistakes), 1)
+    ratio = np.divide(share, chance, out=np.full(3, np.nan), where=np.array(chance) > 0)
+    return pd.DataFrame(
+        {
+            "kind": ["within genus", "within family", "across families"],
+            "mistakes": mistakes,
+            "share": share if sum(mistakes) else np.nan,
+            "chance": chance if sum(mistakes) else np.nan,
+            "ratio": ratio if sum(mistakes) else np.nan,
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("mistakes", "chance", "expected"),
+    [
+        (
+            [6, 2, 2],
+            [0.2, 0.2, 0.6],
+            "Genus-mates are confused 3.0 times as often as by chance (10 mistakes)",
+        ),
+        (
+            [1, 2, 7],
+            [0.2, 0.2, 0.6],
+            "Genus-mates are not confused more often than by chance (0.5 times, 10 mistakes)",
+        ),
+        ([0, 2, 8], [0.0, 0.2, 0.8], "None of the 10 mistakes could fall within a genus"),
+        ([0, 0, 0], [0.0, 0.0, 0.0], "There are no mistakes"),
+    ],
+)
+def test_mistakes_by_kind(mistakes, chance, expected):
+    figure = plots.mistakes_by_kind(kinds(mistakes, chance))
+    assert title(figure) == expected
+    figure.draw_without_rendering()
+
+
+@pytest.mark.parametrize(
+    ("confidence", "accuracy", "ece", "expected"),
+    [
+        ([0.4, 0.9], [0.2, 0.6], 0.25, "Over-confident: mean confidence 65%, right 40% (ECE 0.250)"),
+        ([0.4, 0.9], [0.5, 1.0], 0.10, "Under-confident: mean confidence 65%, right 75% (ECE 0.100)"),
+        ([0.4, 0.9], [0.41, 0.89], 0.01, "Well calibrated: mean confidence 65%, right 65% (ECE 0.010)"),
+        (
+            [0.4, 0.9],
+            [0.6, 0.7],
+            0.2,
+            "Over-confident in places and under-confident in others: mean confidence 65%, right 65% (ECE 0.200)",
+        ),
+    ],
+)
+def test_reliability(confidence, accuracy, ece, expected):
+    table = pd.DataFrame(
+        {
+            "lower": [0, 0.5],
+            "upper": [0.5, 1],
+            "images": [50, 50],
+            "confidence": confidence,
+            "accuracy": accuracy,
+        }
+    )
+    figure = plots.reliability(table, ece)
+    assert title(figure) == expected
+    assert [bar.get_height() for bar in figure.axes[0].patches] == accuracy
+
+
+def test_grad_cam():
+    names = [["Poa annua", "Carex alba"], ["Carex alba", "Poa annua"]]
+    probabilities = np.array([[0.6, 0.3], [0.5, 0.1]])
+    heatmaps = np.random.default_rng(0).random((2, 12, 12))
+    figure = plots.grad_cam(IMAGES[:2], heatmaps, ["Poa annua", "Poa annua"], names, probabilities)
+    assert title(figure) == "What speaks for the first answer on 2 sheets; 1 of 2 are right"
+    bars = figure.axes[2].patches
+    assert [bar.get_width() for bar in bars] == [0.6, 0.3]
+    assert bars[0].get_facecolor() != bars[1].get_facecolor()
+    assert np.array_equal(figure.axes[4].images[1].get_array(), heatmaps[1])
+    assert title(plots.grad_cam(IMAGES[:2], heatmaps, None, names, probabilities)) == (
+        "What speaks for the first answer on 2 sheets"
+    )
+
+
+def test_against_baselines():
+    def table(network):
+        return pd.DataFrame(
+            {"method": ["network", "a", "b"], "macro_f1": [network, 0.1, 0.2], "accuracy": 0.5}
+        )
+
+    assert (
+        title(plots.against_baselines(table(0.7))) == "Macro-F1 0.700: 3.5 times the better baseline (0.200)"
+    )
+    assert title(plots.against_baselines(table(0.15))) == (
+        "The network does not beat the better baseline: macro-F1 0.150 against 0.200"
+    )
+    partly = table(0.7).assign(on=[None, "200 of 900 species, drawn with seed 0", "all 900 species"])
+    drawn = [
+        label.get_text().replace("\n", " ")
+        for label in plots.against_baselines(partly).axes[0].get_yticklabels()
+    ]
+    assert drawn == ["network", "a (on 200 of 900 species, drawn with seed 0)", "b"]
+
+
+def test_predicted_classes():
+    train = np.array([80, 10, 10])
+    assert title(plots.predicted_classes(np.repeat([0, 1, 2], [8, 1, 1]), train)) == (
+        "The head gets its share of the answers: 80%; every species is answered"
+    )
+    assert title(plots.predicted_classes(np.repeat([0, 1], [9, 1]), train)) == (
+        "The head gets more than its share: 90% of the answers, 80% of the train images; "
+        "1 of 3 species are never answered"
+    )
+    figure = plots.predicted_classes(np.repeat([0, 1, 2], [2, 4, 4]), train)
+    assert title(figure).startswith("The head gets less than its share: 20% of the answers")
+    assert [bar.get_height() for bar in figure.axes[0].patches] == [2, 4, 4]
+
+
+def test_predicted_classes_of_a_full_label_map():
+    generator = np.random.default_rng(0)
+    train = generator.integers(7, 81, 15501)
+    predicted = generator.integers(0, 15501, 50000)
+    figure = plots.predicted_classes(predicted, train)
+    assert figure.axes[0].lines[0].get_ydata().mean() == pytest.approx(50000 / 15501, rel=0.01)
