@@ -173,6 +173,8 @@ class RunState:
             raise InputError(f"{self.weights}: the best weights of this run are gone. Delete {self.folder}.")
         with replacing(self.run_dir / f"{self.profile.run_name}.csv") as temporary:
             self._progress().table().to_csv(temporary, index=False)
+        for leftover in self.run_dir.glob(f".{self.profile.run_name}*.tmp*"):
+            leftover.unlink()
         for entry in self.folder.iterdir():
             if entry.name == "state.json" or entry.name.startswith(f"{checkpoint}."):
                 continue

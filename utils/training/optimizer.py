@@ -30,7 +30,7 @@ class SGDW(tf.keras.optimizers.legacy.SGD):
         with tf.control_dependencies([var.assign_sub(decay * var, use_locking=self._use_locking)]):
             return super()._resource_apply_dense(grad, var, apply_state=apply_state)
 
-    def _resource_apply_sparse(self, *args: Any, **options: Any) -> Any:
+    def _resource_apply_sparse_duplicate_indices(self, *args: Any, **options: Any) -> Any:
         raise NotImplementedError(
             "SGDW takes dense gradients only: an embedding layer would give sparse ones."
         )

@@ -1,0 +1,293 @@
+"""Training: what a run leaves, and that it goes on after a stop, an error or SIGKILL."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+
+from utils import paths
+from utils.config import Profile, load_profile
+from utils.data.pipeline import evaluation_dataset
+from utils.errors import InputError, UsageError
+from utils.metrics import macro_f1
+from utils.training import backbone, checkpoint, loop
+
+sys.path.insert(0, str(Path(__file__).parent))
+import tiny
+
+EPOCHS = 4
+PROFILE = tiny.tiny_profile(EPOCHS)
+FIGURES = ["epoch", "loss", "f1_score", "time", "learning_rate", "momentum", "weight_decay"]
+FIGURES += ["val_loss", "val_f1_score", "val_accuracy"]
+
+
+@pytest.fixture(autouse=True)
+def tiny_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backbone, "_network", tiny.tiny_network)
+
+
+@pytest.fixture(scope="module")
+def data(sample_flora: Path) -> paths.Data:
+    return paths.find_data(PROFILE, sample_flora)
+
+
+@pytest.fixture(scope="module")
+def whole(data: paths.Data, tmp_path_factory: pytest.TempPathFactory) -> loop.TrainResult:
+    """A run of EPOCHS epochs that nothing disturbed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backbone, "_network", tiny.tiny_network)
+        return loop.train(PROFILE, data, tmp_path_factory.mktemp("whole"), progress=False)
+
+
+def _same(history: pd.DataFrame, expected: pd.DataFrame) -> None:
+    """Every epoch once, with the same figures but for the time."""
+    assert history["epoch"].tolist() == list(range(1, len(expected) + 1))
+    pd.testing.assert_frame_equal(history.drop(columns="time"), expected.drop(columns="time"), rtol=1e-6)
+
+
+def test_a_run_leaves_the_published_files(whole: loop.TrainResult) -> None:
+    name = "EfficientNetV2B0_32_OCEP4_FC_NOW_None"
+    assert whole.run_name == name
+    left = {path.name for path in whole.run_dir.iterdir()}
+    parts = ("_configs.json", "_model_summary.txt", ".csv", "_weights.h5")
+    assert left == {f"{name}{part}" for part in parts} | {"labels.json", "state"}
+    assert "logits (Dense)" in (whole.run_dir / f"{name}_model_summary.txt").read_text()
+    config = json.loads((whole.run_dir / f"{name}_configs.json").read_text())
+    assert {key: config[key] for key in PROFILE.to_dict()} == PROFILE.to_dict()
+    assert config["run"]["classes"] == 8
+    assert config["run"]["versions"]["tensorflow"] == tf.__version__
+
+
+def test_the_history_has_a_row_an_epoch(whole: loop.TrainResult) -> None:
+    saved = pd.read_csv(whole.run_dir / f"{whole.run_name}.csv")
+    pd.testing.assert_frame_equal(saved, whole.history, check_dtype=False)
+    assert list(saved.columns) == FIGURES
+    assert saved["epoch"].tolist() == [1, 2, 3, 4]
+    assert np.isfinite(saved.to_numpy()).all()
+    assert saved["learning_rate"].iloc[-1] < saved["learning_rate"].iloc[0]
+
+
+def test_the_weights_are_those_of_the_best_epoch(whole: loop.TrainResult, data: paths.Data) -> None:
+    assert whole.finished
+    assert whole.best_f1 == whole.history["val_f1_score"].max()
+    assert whole.history["val_f1_score"].iloc[whole.best_epoch - 1] == whole.best_f1
+    model, profile, labels = loop.load_trained(whole.run_dir)
+    assert (profile, labels.n_classes) == (PROFILE, 8)
+    held_out = loop._task(PROFILE, data).validation_ids
+    dataset = evaluation_dataset(data.train_shards, image_size=32, batch_size=8, only_ids=held_out)
+    true, guess = zip(*[(y, model(x).numpy().argmax(1)) for x, y, _ in dataset], strict=True)
+    score = macro_f1(np.concatenate(true), np.concatenate(guess), 8)
+    assert score == pytest.approx(whole.best_f1, abs=1e-6)
+
+
+def test_training_and_validation_images_are_apart_and_all_used(data: paths.Data) -> None:
+    task = loop._task(PROFILE, data)
+    table = data.training_table()
+    assert task.counts.sum() + len(task.validation_ids) == len(table)
+    assert set(table["class_index"][table["image_id"].isin(task.validation_ids)]) == set(range(8))
+    assert sum(len(labels) for _, labels in task.validation()) == len(task.validation_ids)
+    assert sum(1 for _ in task.training(0)) == task.steps == task.counts.sum() // 8
+
+
+def test_an_epoch_of_a_given_length_repeats_the_images(data: paths.Data) -> None:
+    task = loop._task(replace(PROFILE, steps_per_epoch=40), data)
+    assert task.batches < 40 == sum(1 for _ in task.training(0))
+    task = loop._task(replace(PROFILE, steps_per_epoch=2), data)
+    assert sum(1 for _ in task.training(0)) == 2
+
+
+def test_a_finished_run_returns_at_once(
+    whole: loop.TrainResult, data: paths.Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "_task", lambda *_: pytest.fail("reads the data again"))
+    again = loop.train(PROFILE, data, whole.run_dir, progress=False)
+    pd.testing.assert_frame_equal(again.history, whole.history)
+    assert (again.best_epoch, again.weights) == (whole.best_epoch, whole.weights)
+
+
+def test_a_stopped_run_continues_as_if_it_had_not_stopped(
+    whole: loop.TrainResult, data: paths.Data, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    first = loop.train(PROFILE, data, tmp_path, stop_after=1)
+    assert not first.finished and len(first.history) == 1
+    shown: list[int] = []
+    second = loop.train(PROFILE, data, tmp_path, on_epoch=lambda history: shown.append(len(history)))
+    assert shown == [2, 3, 4]
+    _same(second.history, whole.history)
+    assert second.best_epoch == whole.best_epoch
+    printed = capsys.readouterr().out
+    assert "continues after epoch 1 of 4" in printed and printed.count("epoch 3/4") == 1
+
+
+def test_changed_settings_are_refused_by_name(whole: loop.TrainResult, data: paths.Data) -> None:
+    with pytest.raises(
+        UsageError, match=r"max_lr: 0\.05, and this call has max_lr: 0\.2.*another output folder"
+    ):
+        loop.train(replace(PROFILE, max_lr=0.2), data, whole.run_dir, progress=False)
+    renamed = replace(PROFILE, name="mine", about="another description")
+    assert loop.train(renamed, data, whole.run_dir, progress=False).finished
+
+
+@pytest.fixture
+def stopped(data: paths.Data, tmp_path: Path) -> Path:
+    loop.train(PROFILE, data, tmp_path, progress=False, stop_after=1)
+    return tmp_path
+
+
+def test_the_state_of_another_tensorflow_or_other_data_is_refused(stopped: Path, data: paths.Data) -> None:
+    file = stopped / "state" / "state.json"
+    state = json.loads(file.read_text())
+    file.write_text(json.dumps({**state, "tensorflow": "2.9"}))
+    with pytest.raises(InputError, match=r"TensorFlow 2\.9.*`weights: .*_weights\.h5`"):
+        loop.train(PROFILE, data, stopped, progress=False)
+    file.write_text(json.dumps({**state, "data": {**state["data"], "train_images": 7}}))
+    with pytest.raises(InputError, match=r"train_images = 7, the data now"):
+        loop.train(PROFILE, data, stopped, progress=False)
+
+
+class Killed(BaseException):
+    """Ends a save as a kill would: nothing after it is done."""
+
+
+@pytest.mark.parametrize("moment", ["checkpoint", "weights", "state", "rename", "history"])
+def test_a_save_that_ends_anywhere_leaves_a_state_that_continues(
+    moment: str, stopped: Path, whole: loop.TrainResult, data: paths.Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    targets = {
+        "checkpoint": (tf.train.Checkpoint, "write"),
+        "weights": (checkpoint, "save_weights"),
+        "state": (checkpoint, "write_json"),
+        "rename": (checkpoint.RunState, "_tidy"),
+        "history": (pd.DataFrame, "to_csv"),
+    }
+    owner, name = targets[moment]
+    file = stopped / "state" / "state.json"
+    file.write_text(
+        json.dumps({**json.loads(file.read_text()), "best_f1": -1.0})
+    )  # so the next save has all steps
+    calls = iter(range(100))
+    original = getattr(owner, name)
+
+    def ends(*args: object, **options: object) -> object:
+        if next(calls) < (
+            moment in ("rename", "history")
+        ):  # these two are also called when the state is read
+            return original(*args, **options)
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(owner, name, ends)
+        loop.train(PROFILE, data, stopped, progress=False)
+    result = loop.train(PROFILE, data, stopped, progress=False)
+    _same(result.history, whole.history)
+    assert not list(stopped.glob("state/best_*")) and len(list(stopped.glob("state/*.index"))) == 1
+
+
+def _start(sample_flora: Path, output: Path) -> subprocess.Popen:
+    command = [sys.executable, str(Path(tiny.__file__)), str(sample_flora), str(output), str(EPOCHS)]
+    environment = {**os.environ, "PYTHONPATH": str(paths.REPOSITORY)}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _wait_for(pattern: str, folder: Path, process: subprocess.Popen, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not list(folder.glob(pattern)):
+        assert time.monotonic() < end and process.poll() is None, f"no {pattern} was written"
+        time.sleep(0.002)
+
+
+def _kill(process: subprocess.Popen) -> None:
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def test_a_killed_process_continues_from_its_last_epoch(
+    sample_flora: Path, whole: loop.TrainResult, data: paths.Data, tmp_path: Path
+) -> None:
+    process = _start(sample_flora, tmp_path)
+    _wait_for("state/epoch_0002*", tmp_path, process)  # in the middle of the second save
+    _kill(process)
+    assert json.loads((tmp_path / "state" / "state.json").read_text())["epoch"] >= 1
+    result = loop.train(PROFILE, data, tmp_path, progress=False)
+    _same(result.history, whole.history)
+    assert result.best_f1 == pytest.approx(whole.best_f1)
+    assert not list(tmp_path.glob(".*")) and len(list(tmp_path.glob("state/*.index"))) == 1
+
+
+@pytest.mark.long
+def test_a_run_killed_at_random_moments_ends_like_one_that_was_not(
+    sample_flora: Path, whole: loop.TrainResult, data: paths.Data, tmp_path: Path
+) -> None:
+    moments = random.Random(0)
+    for _ in range(12):
+        process = _start(sample_flora, tmp_path)
+        seen = len(list(tmp_path.glob("*")))
+        time.sleep(moments.uniform(0, 2))
+        while process.poll() is None and len(list(tmp_path.glob("*"))) == seen == 0:
+            time.sleep(0.002)
+        time.sleep(moments.uniform(0, 12))
+        _kill(process)
+    result = loop.train(PROFILE, data, tmp_path, progress=False)
+    _same(result.history, whole.history)
+
+
+@pytest.mark.long
+def test_efficientnet_continues_exactly(
+    data: paths.Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    settings = {"image_size": 32, "batch_size": 8, "epochs": 2, "drop_connect": 0.2, "dropout": 0.2}
+    profile: Profile = load_profile("smoke", **settings)
+    expected = loop.train(profile, data, tmp_path / "whole", progress=False)
+    loop.train(profile, data, tmp_path / "parts", progress=False, stop_after=1)
+    result = loop.train(profile, data, tmp_path / "parts", progress=False)
+    _same(result.history, expected.history)
+
+
+def test_an_interrupt_says_where_the_run_is_and_how_it_goes_on(
+    data: paths.Data, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    def interrupt(_: pd.DataFrame) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(PROFILE, data, tmp_path, on_epoch=interrupt)
+    printed = capsys.readouterr().out
+    assert "1 of 4 epochs are saved" in printed and str(tmp_path) in printed and "continues" in printed
+
+
+def test_a_diverging_run_stops_and_names_the_setting(data: paths.Data, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="max_lr below 1e\\+30"):
+        loop.train(replace(PROFILE, max_lr=1e30, warmup_fraction=0.01), data, tmp_path, progress=False)
+
+
+def test_a_batch_larger_than_the_data_is_refused(data: paths.Data, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="batch_size is 4096"):
+        loop.train(replace(PROFILE, batch_size=4096), data, tmp_path, progress=False)
+
+
+def test_the_range_test_raises_the_rate_and_leaves_nothing(data: paths.Data, tmp_path: Path) -> None:
+    table = loop.learning_rate_range_test(PROFILE, data, steps=12, highest=0.5)
+    assert list(table.columns) == ["learning_rate", "loss", "smoothed_loss"]
+    assert table["learning_rate"].iloc[0] == pytest.approx(1e-5)
+    assert table["learning_rate"].is_monotonic_increasing and np.isfinite(table["loss"]).all()
+    assert len(table) == 12 and table["learning_rate"].iloc[-1] == pytest.approx(0.5)
+
+
+def test_loading_names_what_is_missing(whole: loop.TrainResult, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no trained run"):
+        loop.load_trained(tmp_path)
+    for name in ("one", "two"):
+        (tmp_path / f"{name}_configs.json").write_text(json.dumps(PROFILE.to_dict()))
+    with pytest.raises(InputError, match=r"several runs \(one, two\)"):
+        loop.load_trained(tmp_path)
