@@ -278,7 +278,7 @@ class Plant:
         traits, rng = self.traits, self.rng
         x = np.atleast_1d(np.asarray(x, float))
         size = (
-            _between(17, 36, traits.flower_size)
+            _between(20, 44, traits.flower_size)
             * scale
             * (1 + 0.12 * rng.standard_normal(len(x))).clip(0.6, 1.4)
         )
@@ -452,36 +452,35 @@ class Plant:
             )
 
     def _grass(self) -> None:
+        """A tuft with bare culms, or, in species whose leaves are not alternate, leafy reeds."""
         traits, rng = self.traits, self.rng
+        reed = traits.arrangement != "alternate"
         height = _between(520, 800, traits.stature)
         self._roots(0, 0, 6)
-        blades = round(_between(8, 24, traits.leaf_number))
-        width = _between(8, 24, traits.leaf_width)
+        broad = {"linear": 0.6, "lanceolate": 1.0, "elliptic": 1.2}.get(traits.leaf_shape, 1.5)
+        width = broad * _between(9, 28, traits.leaf_width)
         fan = _between(0.15, 0.5, traits.leaf_angle)
+        blades = round(_between(2, 5, traits.leaf_number) if reed else _between(8, 24, traits.leaf_number))
         for _ in range(blades):
             lean = float(rng.normal(0, fan))
             reach = height * _between(0.3, 0.75, traits.leaf_length) * float(rng.uniform(0.7, 1.2))
             turn = lean * _between(0.2, 2.2, traits.curvature)
             self.axis(float(rng.normal(0, 9)), 0, lean, reach, turn, width, 1.5, "leaf", 0.02, 10)
+        leaf = height * _between(0.2, 0.42, traits.leaf_length)
+        leaves = round(_between(3, 7, traits.leaf_number)) if reed else 1
+        out = _between(0.35, 1.1, traits.leaf_angle)
         for _ in range(1 + round(_between(0, 4, traits.branching))):
             lean = float(rng.normal(0, 0.6 * fan))
             reach = height * float(rng.uniform(0.65, 0.95))
-            points, headings = self.axis(0, 0, lean, reach, 0.5 * lean, 7, 4, "stem", 0.02)
-            node = int(rng.integers(5, 9))
+            points, headings = self.axis(0, 0, lean, reach, 0.5 * lean, 9, 5, "stem", 0.02)
             side = 1 if rng.random() < 0.5 else -1
-            self.axis(
-                *points[node],
-                headings[node] + side * 0.4,
-                height * 0.25,
-                side * 0.5,
-                width * 0.8,
-                1.5,
-                "leaf",
-                0,
-                8,
-            )
+            for number in range(leaves):
+                node = 3 + number * 11 // leaves if reed else int(rng.integers(5, 9))
+                angle = float(headings[node]) + side * out
+                self.axis(*points[node], angle, leaf, side * 0.5, 0.8 * width, 1.5, "leaf", 0, 8)
+                side = -side
             if self.fertile:
-                self.inflorescence(*points[-1], float(headings[-1]), 0.85)
+                self.inflorescence(*points[-1], float(headings[-1]), 1.1)
 
     def _rosette(self) -> None:
         traits, rng = self.traits, self.rng

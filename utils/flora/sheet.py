@@ -195,7 +195,7 @@ def _place(
         Polygons (x, y, x, y, ... in pixels; fill; edge or None), in the order in which they are drawn.
     """
     points = np.concatenate([outlines.reshape(-1, 2) for outlines, _, _ in organs])
-    angle = float(rng.uniform(-0.75, 0.75)) + (math.pi if rng.random() < 0.06 else 0.0)
+    angle = float(rng.uniform(-0.6, 0.6)) + (math.pi if rng.random() < 0.06 else 0.0)
     mirror = 1.0 if rng.random() < 0.5 else -1.0
     sine, cosine = math.sin(angle), math.cos(angle)
     x = mirror * (points[:, 0] * cosine + points[:, 1] * sine) * 1.16
@@ -203,7 +203,7 @@ def _place(
     low_x, high_x, low_y, high_y = float(x.min()), float(x.max()), float(y.min()), float(y.max())
     left, top, right, bottom = box
     fit = min((right - left) / (high_x - low_x + 1), (bottom - top) / (high_y - low_y + 1))
-    scale = min(fit, 1.7) * float(rng.uniform(0.66, 1.0))
+    scale = min(fit, 1.8) * float(rng.uniform(0.72, 1.0))
     spare_x = (right - left) - scale * (high_x - low_x)
     spare_y = (bottom - top) - scale * (high_y - low_y)
     pixels = np.empty(points.shape)
