@@ -178,7 +178,7 @@ def encode_images(
     Raises:
         InputError: an image cannot be read.
     """
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
 
     workers = workers or os.cpu_count() or 1
     waiting: deque = deque()
