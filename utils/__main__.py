@@ -140,7 +140,7 @@ def test(context: click.Context, everything: bool, paths: tuple[str, ...]) -> No
     from utils.paths import REPOSITORY
 
     clean = True
-    if not paths:
+    if not any(_test_file(path).exists() for path in paths):
         clean = checks.check()
         print("check: " + ("clean" if clean else "FAILED, see above"), flush=True)
     command = [sys.executable, "-m", "pytest", *(["--all"] if everything else []), *map(_absolute, paths)]
@@ -148,10 +148,15 @@ def test(context: click.Context, everything: bool, paths: tuple[str, ...]) -> No
     context.exit(1 if code == 0 and not clean else code)
 
 
-def _absolute(test_path: str) -> str:
+def _test_file(argument: str) -> Path:
+    return Path(argument.partition("::")[0])
+
+
+def _absolute(argument: str) -> str:
     """A test's path seen from anywhere, since pytest runs in the repository; an option stays as it is."""
-    path, colons, name = test_path.partition("::")
-    return f"{Path(path).resolve()}{colons}{name}" if Path(path).exists() else test_path
+    _, colons, name = argument.partition("::")
+    path = _test_file(argument)
+    return f"{path.resolve()}{colons}{name}" if path.exists() else argument
 
 
 @main.command(epilog=example("./course check --fix"))

@@ -238,22 +238,20 @@ def run_notebook(run: Run, path: Path, parameters: Mapping[str, Any]) -> Noteboo
     begin = time.time()
     raised = ""
     try:
-        # the cwd of Jupyter; it is papermill's caller's otherwise
-        papermill.execute_notebook(
-            str(path),
-            str(executed),
-            parameters={name: value for name, value in injected.items() if name in own},
-            kernel_name=KERNEL,
-            cwd=str(path.parent),
-            progress_bar=False,
-            start_timeout=180,
-            # its warning that it talks over TCP, at every start; the port is this machine's own
-            extra_arguments=["--IPKernelApp.log_level=ERROR"],
-        )
+        with _standard_error_in(executed.with_suffix(".log")):
+            papermill.execute_notebook(
+                str(path),
+                str(executed),
+                parameters={name: value for name, value in injected.items() if name in own},
+                kernel_name=KERNEL,
+                cwd=str(path.parent),  # Jupyter's; it is the caller's otherwise
+                progress_bar=False,
+                start_timeout=180,
+            )
     except PapermillExecutionError as error:
-        raised = f"cell {error.cell_index + 1}: {error.ename}: {error.evalue}"
+        raised = f"cell {error.cell_index + 1}: {_shortened(error.ename, error.evalue)}"
     except DeadKernelError:
-        raised = "the kernel died (out of memory, or a crash in a library)"
+        raised = f"the kernel died (out of memory, or a crash: see {executed.with_suffix('.log')})"
     seconds = time.time() - begin
     problem = raised
     if not problem and not executed.is_file():
@@ -264,6 +262,21 @@ def run_notebook(run: Run, path: Path, parameters: Mapping[str, Any]) -> Noteboo
         problem = judge_files(run.output, COURSE.get(path.stem, ()), profile, begin)
     training = sum(_epoch_seconds(run.output, profile, begin)) if path.stem.startswith("03_train") else 0.0
     return NotebookResult(path.stem, seconds, min(training, seconds), problem)
+
+
+@contextlib.contextmanager
+def _standard_error_in(path: Path) -> Iterator[None]:
+    """Let standard error go to a file: a kernel repeats there what the notebook has, and its last words."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with path.open("wb") as log:
+            os.dup2(log.fileno(), 2)
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def judge_cells(notebook: Any) -> str:
@@ -277,7 +290,7 @@ def judge_cells(notebook: Any) -> str:
             continue
         for output in cell.outputs:
             if output.output_type == "error":
-                return f"cell {number}: {output.ename}: {output.evalue}"
+                return f"cell {number}: {_shortened(output.ename, output.evalue)}"
         mark = cell.metadata.get("papermill", {})
         if mark.get("exception") or mark.get("status") not in (None, "completed"):
             return f"cell {number} failed or did not finish"
@@ -286,6 +299,12 @@ def judge_cells(notebook: Any) -> str:
     if notebook.metadata.get("papermill", {}).get("exception"):
         return "papermill marks an exception"
     return ""
+
+
+def _shortened(name: str, value: str) -> str:
+    """An error as one line of at most 400 characters; the notebook has all of it."""
+    line = f"{name}: {' '.join(value.split())}"
+    return line if len(line) <= 400 else f"{line[:400]} ..."
 
 
 def judge_files(folder: Path, leaves: Sequence[Leaves], profile: Profile, begin: float) -> str:
