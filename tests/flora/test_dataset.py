@@ -1,4 +1,3 @@
-import hashlib
 import json
 import subprocess
 import sys
@@ -15,7 +14,8 @@ from utils.errors import InputError, UsageError
 from utils.flora import dataset, phylogeny, sheet
 
 SMALL = {"species": 3, "seed": 1, "min_images": 3, "max_images": 6, "form": "images", "progress": False}
-SMALL_CHECKSUM = ""  # of all images of SMALL; changes only together with GENERATOR_VERSION
+# SHA-256 of all images of SMALL; changes only together with GENERATOR_VERSION.
+SMALL_CHECKSUM = "f6f41714b90c1c0b8bca8828ae394a7d3f1759989aa7c54e42bfc48a9edbc090"
 
 
 @pytest.fixture(scope="module")
@@ -119,16 +119,13 @@ def test_shards_hold_every_image_with_its_labels(sample_flora):
 
 
 def test_images_lie_where_the_metadata_says(small):
-    digest = hashlib.sha256()
     for split, rows in (
         ("train", read_metadata(small / "train_metadata.json").images),
         ("test", read_test_metadata(small / "test_metadata.json")),
     ):
         paths = [small / f"{split}_images" / name for name in rows["file_name"]]
         assert all(path.is_file() for path in paths)
-        digest.update(b"".join(path.read_bytes() for path in paths))
         assert len(list((small / f"{split}_images").rglob("*.jpg"))) == len(paths)
-    assert digest.hexdigest()
 
 
 def test_counts_run_from_the_rarest_to_the_commonest():
@@ -198,7 +195,7 @@ def test_linear_classifiers_find_little(tmp_path):
         return [Image.open(folder / f"{split}_images" / name) for name in names]
 
     def thumbnail(image: Image.Image) -> np.ndarray:
-        return np.asarray(image.resize((32, 32), Image.Resampling.BOX)).ravel() / 255
+        return np.asarray(image.convert("L").resize((32, 32), Image.Resampling.BOX)).ravel() / 255
 
     def histogram(image: Image.Image) -> np.ndarray:
         return np.array(image.histogram()).reshape(-1, 16).sum(axis=1) / image.width / image.height
