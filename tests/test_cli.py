@@ -196,3 +196,42 @@ def test_the_module_runs_from_any_folder(tmp_path):
     )
     assert done.returncode == 0 and "version" in done.stdout
     assert time.monotonic() - begin < 10
+
+
+@pytest.mark.long
+def test_own_sheets_go_from_images_to_predictions(tmp_path):
+    """The README's commands; shards and the images they were made of must give the same predictions."""
+    import numpy as np
+    import pandas as pd
+    from PIL import Image
+
+    sheets, shards, run = tmp_path / "sheets", tmp_path / "shards", tmp_path / "run"
+    sheets.mkdir()
+    rng = np.random.default_rng(0)
+    rows = ["image_id,file_name,scientificName,genus,family"]
+    for number in range(24):
+        name = f"{number:02d}.png"
+        pixels = rng.integers(0, 256, (12, 9, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((300, 400)).save(sheets / name)
+        rows.append(
+            f"{name},{name}," + ("Aster novi,Aster,Asteraceae", "Rosa alba,Rosa,Rosaceae")[number % 2]
+        )
+    (sheets / "labels.csv").write_text("\n".join(rows) + "\n")
+
+    def passes(*arguments: object) -> str:
+        done = call(*arguments)
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    passes("tfrecords", "write", "--labels", sheets / "labels.csv", "--images", sheets, "--out", shards)
+    files = sorted(shards.glob("*.tfrec"))
+    assert "whole" in passes("tfrecords", "verify", *files)
+    assert "480x480" in passes("tfrecords", "inspect", *files)
+    passes("train", "--profile", "smoke", "--data", shards, "--out", run, "-s", "batch_size=4")
+    passes("predict", "--model", run, "--shards", *files, "--out", tmp_path / "a.csv")
+    passes("predict", "--model", run, "--images", sheets, "--out", tmp_path / "b.csv")
+    a, b = (
+        pd.read_csv(tmp_path / name).sort_values("image_id", ignore_index=True) for name in ("a.csv", "b.csv")
+    )
+    assert len(a) == 24
+    pd.testing.assert_frame_equal(a, b, atol=2e-4)

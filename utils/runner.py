@@ -548,13 +548,14 @@ _TEMPLATE = """{%- extends 'lab/index.html.j2' -%}
 {%- block jupyter_widgets -%}{%- endblock -%}
 {%- block html_head_js_mathjax -%}{%- endblock -%}
 {%- block html_head_js_mermaidjs -%}{%- endblock -%}
-{%- block body_header -%}{{ super() }}<p style="margin: 1em"><a href="../index.html">All notebooks</a></p>
+{%- block body_header -%}{{ super() }}<p style="font: 14px sans-serif">
+<a style="color: #0645ad" href="../index.html">All notebooks</a></p>
 {%- endblock -%}
 """
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 table { border-collapse: collapse; margin: 1rem 0 }
-th, td { padding: .3rem 1rem .3rem 0; text-align: left; border-bottom: 1px solid #ddd }
+th, td { padding: .3rem 1rem .3rem 0; text-align: left; border-bottom: 1px solid #ddd; vertical-align: top }
 td.n, th.n { text-align: right }
 .figures { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)) }
 .figures img { width: 100%; border: 1px solid #ddd }
