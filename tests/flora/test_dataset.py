@@ -251,3 +251,15 @@ def test_full_metadata_has_the_published_families(full):
     held = metadata.annotations.merge(metadata.categories[["category_id", "family"]], on="category_id")
     share = (held["institution_id"] == 0).groupby(held["family"]).mean()[ten.index]
     assert share.max() - share.min() < 0.02
+
+
+@pytest.mark.long
+def test_full_json_says_the_same_as_the_columns(full, tmp_path):
+    folder = dataset.make_metadata(tmp_path / "full", json=True)
+    columns, parsed = (
+        read_metadata(full / "train_metadata.columns"),
+        read_metadata(folder / "train_metadata.json"),
+    )
+    for table in COLUMNS:
+        pd.testing.assert_frame_equal(getattr(columns, table), getattr(parsed, table), check_dtype=False)
+    assert len(read_test_metadata(folder / "test_metadata.json")) == 210_407
