@@ -23,8 +23,6 @@ MAX_LINES = 30  # of a code cell
 MEDIAN_LINES = 8  # of a notebook's code cells, at most
 # The author's metadata of a cell; `jupyter` folds solutions. What else is there was left by a run.
 _CELL_KEYS = {"tags", "jupyter"}
-    "tags"
-}  # of a cell's metadata; what Jupyter and papermill add to it is a run's, not the author's
 
 
 @dataclass(frozen=True)
