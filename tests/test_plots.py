@@ -32,6 +32,13 @@ def texts(figure: Figure) -> list[str]:
         ("Rosa canina var. alba", r"$\mathit{Rosa}$ $\mathit{canina}$ var. $\mathit{alba}$"),
         ("Mentha × piperita", r"$\mathit{Mentha}$ × $\mathit{piperita}$"),
         ("Capsella bursa-pastoris", "$\\mathit{Capsella}$ $\\mathit{bursa‐pastoris}$"),
+        ("Glararastrum alpinum (Brandt) Vane", r"$\mathit{Glararastrum}$ $\mathit{alpinum}$ (Brandt) Vane"),
+        (
+            "Poa annua L. var. alba Vane & Zell",
+            r"$\mathit{Poa}$ $\mathit{annua}$ L. var. $\mathit{alba}$ Vane & Zell",
+        ),
+        ("Aster albus Hook. f. ex Benth.", r"$\mathit{Aster}$ $\mathit{albus}$ Hook. f. ex Benth."),
+        ("Rubus idaeus f. albus", r"$\mathit{Rubus}$ $\mathit{idaeus}$ f. $\mathit{albus}$"),
         ("Isoëtes x_1 $", r"$\mathit{Isoëtes}$ x_1 \$"),
     ],
 )
@@ -194,6 +201,12 @@ def test_sheets_show_every_image_under_its_name():
     assert len(shown) == 6
     assert np.array_equal(shown[5].images[0].get_array(), IMAGES[5])
     assert shown[5].get_title().endswith("\nf")
+
+
+def test_captions_are_wrapped_to_as_many_lines_and_authors_stay_upright():
+    captions = plots._captions(["Poa annua", "true: Glararastrum alpinum (Brandt) Vane"], None, 2.0)
+    assert captions[0] == "\n$\\mathit{Poa}$ $\\mathit{annua}$"
+    assert captions[1] == "true: $\\mathit{Glararastrum}$\n$\\mathit{alpinum}$ (Brandt) Vane"
 
 
 def test_head_and_tail():

@@ -2,7 +2,7 @@
 
 Nothing is shown and no global setting is changed: a notebook displays the returned figure as the value of its
 cell. Titles state what the data show, computed from them. Colours are those of Okabe and Ito, which
-colour-blind readers tell apart; species are in italics, ranks such as var. are not.
+colour-blind readers tell apart; names are in italics, their ranks and authors are not.
 """
 
 import functools
@@ -46,7 +46,8 @@ _STYLE = {
     "lines.linewidth": 1.8,
     "image.cmap": "viridis",
 }
-_RANKS = {"var", "subsp", "ssp", "f", "x"}
+_RANKS = {"var.", "subsp.", "ssp.", "f.", "nothosubsp.", "nothovar.", "×", "x"}
+_PARTICLES = {"ex", "in", "et", "de", "von", "van"}  # within authors
 _MANY = 2000  # points; above, a scatter is drawn as density
 
 
@@ -74,13 +75,26 @@ def _title(figure: Figure, title: str) -> None:
 
 
 def italic(name: str) -> str:
-    """A taxon's name as matplotlib text: its words in italics, ranks (var., subsp.) and signs upright."""
-    words = []
-    for word in name.split():
-        is_name = word.replace("-", "").isalpha() and word not in _RANKS
-        # in mathtext a hyphen would become a minus sign
-        words.append(rf"$\mathit{{{word.replace('-', '‐')}}}$" if is_name else word.replace("$", r"\$"))
-    return " ".join(words)
+    """A scientific name as matplotlib text: genus and epithets in italics, ranks, signs and authors upright."""
+    return " ".join(_name_words(name))
+
+
+def _name_words(name: str) -> list[str]:
+    """The words of a scientific name as matplotlib text."""
+    words, drawn, epithets = name.split(), [], True
+    for position, word in enumerate(words):
+        following = words[position + 1] if position + 1 < len(words) else ""
+        if word in _RANKS:
+            # f. is a rank before an epithet and "the son" after an author
+            epithets = following[:1].islower() and following not in _PARTICLES
+        elif position:
+            epithets = epithets and word[0].islower()
+        if epithets and word not in _RANKS and word.replace("-", "").isalpha():
+            # in mathtext a hyphen would become a minus sign
+            drawn.append(rf"$\mathit{{{word.replace('-', '‐')}}}$")
+        else:
+            drawn.append(word.replace("$", r"\$"))
+    return drawn
 
 
 def _share(value: float) -> str:
@@ -528,13 +542,29 @@ def head_and_tail(
 
 
 def _captions(names: Sequence[str], notes: Sequence[str] | None, width: float) -> list[str]:
-    """Captions above images so many inches wide: names in italics, wrapped, all with as many lines."""
-    wrapped = [textwrap.wrap(name, int(width * 11.5)) for name in names]
+    """Captions above images so many inches wide: scientific names, wrapped, all with as many lines.
+
+    A name may follow words that end in a colon.
+    """
+    letters = int(width * 11.5)
+    wrapped = []
+    for name in names:
+        before, _, scientific = name.rpartition(": ")
+        words = [f"{before}:"] if before else []
+        lengths = [len(word) for word in [*words, *scientific.split()]]
+        lines, used = [[]], 0
+        for word, length in zip([*words, *_name_words(scientific)], lengths, strict=True):
+            if lines[-1] and used + 1 + length > letters:
+                lines.append([])
+                used = 0
+            lines[-1].append(word)
+            used += length + 1
+        wrapped.append([" ".join(line) for line in lines])
     most = max(len(lines) for lines in wrapped)
     captions = []
     for position, lines in enumerate(wrapped):
         note = [] if notes is None else [notes[position]]
-        captions.append("\n".join([""] * (most - len(lines)) + [italic(line) for line in lines] + note))
+        captions.append("\n".join([""] * (most - len(lines)) + lines + note))
     return captions
 
 
