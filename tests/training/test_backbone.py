@@ -64,22 +64,22 @@ def test_layers_of_one_shape_start_with_different_values(model: tf.keras.Model) 
             assert kernel.shape != other.shape or not np.array_equal(kernel, other)
 
 
-def test_library_weights_give_the_library_features(model: tf.keras.Model, tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore:The initializer VarianceScaling is unseeded")  # the library's own
+def test_weights_of_the_library_and_of_a_run_load_by_layer(
+    model: tf.keras.Model, weights: Path, tmp_path: Path
+) -> None:
+    images, before = _images(), model(_images()).numpy()
     library = keras_efficientnet_v2.EfficientNetV2B0((32, 32, 3), num_classes=4, pretrained=None)
-    path = tmp_path / "efficientnetv2-b0-imagenet.h5"
-    library.save_weights(path)
-    loaded = build_model(replace(TINY, weights=str(path)), 5)
-    assert loaded.rescale_mode == library.rescale_mode == "torch"
-    images = _images()
+    assert library.rescale_mode == model.rescale_mode == "torch"
+    released = tmp_path / "efficientnetv2-b0-imagenet.h5"
+    library.save_weights(released)
+    assert backbone.load_weights(model, released) == ["hidden", "logits"]
     pooled = tf.keras.Model(library.input, library.get_layer("avg_pool").output)
-    np.testing.assert_allclose(
-        _features(loaded, images), pooled(loaded.get_layer("rescale")(images)), atol=1e-5
-    )
+    scaled = model.get_layer("rescale")(images)
+    np.testing.assert_allclose(_features(model, images), pooled(scaled), atol=1e-5)
 
-    own = tmp_path / "run_weights.h5"  # and the weights that a run writes, into the same network
-    backbone.save_weights(model, own)
-    assert backbone.load_weights(loaded, own, head=True) == []
-    np.testing.assert_array_equal(loaded(images), model(images))
+    assert backbone.load_weights(model, weights, head=True) == []
+    np.testing.assert_array_equal(model(images), before)
 
 
 def test_images_are_scaled_as_the_weights_want(weights: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -47,6 +48,23 @@ def whole(data: paths.Data, tmp_path_factory: pytest.TempPathFactory) -> loop.Tr
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(backbone, "_network", tiny.tiny_network)
         return loop.train(PROFILE, data, tmp_path_factory.mktemp("whole"), progress=False)
+
+
+@pytest.fixture(scope="module")
+def first_epoch(data: paths.Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that was stopped after its first epoch."""
+    folder = tmp_path_factory.mktemp("stopped")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backbone, "_network", tiny.tiny_network)
+        result = loop.train(PROFILE, data, folder, progress=False, stop_after=1)
+    assert not result.finished and len(result.history) == 1
+    return folder
+
+
+@pytest.fixture
+def stopped(first_epoch: Path, tmp_path: Path) -> Path:
+    """A copy of that folder, to continue or to spoil."""
+    return shutil.copytree(first_epoch, tmp_path / "run")
 
 
 def _same(history: pd.DataFrame, expected: pd.DataFrame) -> None:
@@ -116,15 +134,13 @@ def test_a_finished_run_returns_at_once(
 
 
 def test_a_stopped_run_continues_as_if_it_had_not_stopped(
-    whole: loop.TrainResult, data: paths.Data, tmp_path: Path, capsys: pytest.CaptureFixture
+    stopped: Path, whole: loop.TrainResult, data: paths.Data, capsys: pytest.CaptureFixture
 ) -> None:
-    first = loop.train(PROFILE, data, tmp_path, stop_after=1)
-    assert not first.finished and len(first.history) == 1
     shown: list[int] = []
-    second = loop.train(PROFILE, data, tmp_path, on_epoch=lambda history: shown.append(len(history)))
+    result = loop.train(PROFILE, data, stopped, on_epoch=lambda history: shown.append(len(history)))
     assert shown == [2, 3, 4]
-    _same(second.history, whole.history)
-    assert second.best_epoch == whole.best_epoch
+    _same(result.history, whole.history)
+    assert result.finished and result.best_epoch == whole.best_epoch
     printed = capsys.readouterr().out
     assert "continues after epoch 1 of 4" in printed and printed.count("epoch 3/4") == 1
 
@@ -136,12 +152,6 @@ def test_changed_settings_are_refused_by_name(whole: loop.TrainResult, data: pat
         loop.train(replace(PROFILE, max_lr=0.2), data, whole.run_dir, progress=False)
     renamed = replace(PROFILE, name="mine", about="another description")
     assert loop.train(renamed, data, whole.run_dir, progress=False).finished
-
-
-@pytest.fixture
-def stopped(data: paths.Data, tmp_path: Path) -> Path:
-    loop.train(PROFILE, data, tmp_path, progress=False, stop_after=1)
-    return tmp_path
 
 
 def test_the_state_of_another_tensorflow_or_other_data_is_refused(stopped: Path, data: paths.Data) -> None:
@@ -159,35 +169,29 @@ class Killed(BaseException):
     """Ends a save as a kill would: nothing after it is done."""
 
 
-@pytest.mark.parametrize("moment", ["checkpoint", "weights", "state", "rename", "history"])
-def test_a_save_that_ends_anywhere_leaves_a_state_that_continues(
-    moment: str, stopped: Path, whole: loop.TrainResult, data: paths.Data, monkeypatch: pytest.MonkeyPatch
+def test_saves_that_end_anywhere_leave_a_state_that_continues(
+    stopped: Path, whole: loop.TrainResult, data: paths.Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    targets = {
-        "checkpoint": (tf.train.Checkpoint, "write"),
-        "weights": (checkpoint, "save_weights"),
-        "state": (checkpoint, "write_json"),
-        "rename": (checkpoint.RunState, "_tidy"),
-        "history": (pd.DataFrame, "to_csv"),
-    }
-    owner, name = targets[moment]
+    moments = [
+        (checkpoint, "save_weights", 0),
+        (checkpoint, "write_json", 0),
+        (checkpoint.RunState, "_tidy", 1),  # once when the state is read, once when it is saved
+        (pd.DataFrame, "to_csv", 1),
+    ]
     file = stopped / "state" / "state.json"
-    file.write_text(
-        json.dumps({**json.loads(file.read_text()), "best_f1": -1.0})
-    )  # so the next save has all steps
-    calls = iter(range(100))
-    original = getattr(owner, name)
+    for owner, name, earlier in moments:
+        # the next epoch is the best so far, so that its save has all steps
+        file.write_text(json.dumps({**json.loads(file.read_text()), "best_f1": -1.0}))
+        original, calls = getattr(owner, name), iter(range(100))
 
-    def ends(*args: object, **options: object) -> object:
-        if next(calls) < (
-            moment in ("rename", "history")
-        ):  # these two are also called when the state is read
-            return original(*args, **options)
-        raise Killed
+        def ends(*args: object, original=original, calls=calls, earlier=earlier, **options: object) -> object:
+            if next(calls) < earlier:
+                return original(*args, **options)
+            raise Killed
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(owner, name, ends)
-        loop.train(PROFILE, data, stopped, progress=False)
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(owner, name, ends)
+            loop.train(PROFILE, data, stopped, progress=False)
     result = loop.train(PROFILE, data, stopped, progress=False)
     _same(result.history, whole.history)
     assert not list(stopped.glob("state/best_*")) and len(list(stopped.glob("state/*.index"))) == 1
@@ -196,7 +200,8 @@ def test_a_save_that_ends_anywhere_leaves_a_state_that_continues(
 def _start(sample_flora: Path, output: Path) -> subprocess.Popen:
     command = [sys.executable, str(Path(tiny.__file__)), str(sample_flora), str(output), str(EPOCHS)]
     environment = {**os.environ, "PYTHONPATH": str(paths.REPOSITORY)}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with output.with_suffix(".log").open("w") as log:
+        return subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
 
 def _wait_for(pattern: str, folder: Path, process: subprocess.Popen, seconds: float = 120) -> None:
@@ -214,30 +219,29 @@ def _kill(process: subprocess.Popen) -> None:
 def test_a_killed_process_continues_from_its_last_epoch(
     sample_flora: Path, whole: loop.TrainResult, data: paths.Data, tmp_path: Path
 ) -> None:
-    process = _start(sample_flora, tmp_path)
-    _wait_for("state/epoch_0002*", tmp_path, process)  # in the middle of the second save
+    run = tmp_path / "run"
+    process = _start(sample_flora, run)
+    _wait_for("state/epoch_0002*", run, process)  # in the middle of the second save
     _kill(process)
-    assert json.loads((tmp_path / "state" / "state.json").read_text())["epoch"] >= 1
-    result = loop.train(PROFILE, data, tmp_path, progress=False)
+    assert json.loads((run / "state" / "state.json").read_text())["epoch"] >= 1
+    assert "TensorFlow Addons" not in run.with_suffix(".log").read_text()  # its end-of-life notice
+    result = loop.train(PROFILE, data, run, progress=False)
     _same(result.history, whole.history)
     assert result.best_f1 == pytest.approx(whole.best_f1)
-    assert not list(tmp_path.glob(".*")) and len(list(tmp_path.glob("state/*.index"))) == 1
+    assert not list(run.glob(".*")) and len(list(run.glob("state/*.index"))) == 1
 
 
 @pytest.mark.long
 def test_a_run_killed_at_random_moments_ends_like_one_that_was_not(
     sample_flora: Path, whole: loop.TrainResult, data: paths.Data, tmp_path: Path
 ) -> None:
-    moments = random.Random(0)
+    moments, run = random.Random(0), tmp_path / "run"
     for _ in range(12):
-        process = _start(sample_flora, tmp_path)
-        seen = len(list(tmp_path.glob("*")))
-        time.sleep(moments.uniform(0, 2))
-        while process.poll() is None and len(list(tmp_path.glob("*"))) == seen == 0:
-            time.sleep(0.002)
+        process = _start(sample_flora, run)
+        _wait_for("run", tmp_path, process)
         time.sleep(moments.uniform(0, 12))
         _kill(process)
-    result = loop.train(PROFILE, data, tmp_path, progress=False)
+    result = loop.train(PROFILE, data, run, progress=False)
     _same(result.history, whole.history)
 
 
@@ -255,15 +259,15 @@ def test_efficientnet_continues_exactly(
 
 
 def test_an_interrupt_says_where_the_run_is_and_how_it_goes_on(
-    data: paths.Data, tmp_path: Path, capsys: pytest.CaptureFixture
+    stopped: Path, data: paths.Data, capsys: pytest.CaptureFixture
 ) -> None:
     def interrupt(_: pd.DataFrame) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        loop.train(PROFILE, data, tmp_path, on_epoch=interrupt)
+        loop.train(PROFILE, data, stopped, on_epoch=interrupt)
     printed = capsys.readouterr().out
-    assert "1 of 4 epochs are saved" in printed and str(tmp_path) in printed and "continues" in printed
+    assert "2 of 4 epochs are saved" in printed and str(stopped) in printed and "continues" in printed
 
 
 def test_a_diverging_run_stops_and_names_the_setting(data: paths.Data, tmp_path: Path) -> None:

@@ -1,8 +1,5 @@
 """SGDW: one update rule, in tensorflow-addons, in our class and in numpy."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -87,14 +84,3 @@ def test_sparse_gradients_are_refused() -> None:
     gradient = tf.IndexedSlices(tf.ones((1, 2)), tf.constant([0]), tf.constant([3, 2]))
     with pytest.raises(NotImplementedError, match="dense"):
         SGDW(0.01).apply_gradients([(gradient, tf.Variable(tf.ones((3, 2))))])
-
-
-def test_the_optimizer_is_imported_without_the_end_of_life_notice() -> None:
-    code = "import utils; from utils.training.optimizer import sgdw_class; sgdw_class()"
-    run = subprocess.run(
-        [sys.executable, "-W", "error::UserWarning:tensorflow_addons", "-c", code],
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stderr
-    assert "TensorFlow Addons" not in run.stderr

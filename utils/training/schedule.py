@@ -53,6 +53,6 @@ class OneCycle(tf.keras.optimizers.schedules.LearningRateSchedule):
 
 
 def _cosine(start: float, end: float, part: tf.Tensor) -> tf.Tensor:
-    """Half a cosine from `start` (part 0) to `end` (part 1), flat outside."""
-    part = tf.clip_by_value(part, 0.0, 1.0)
-    return end + (start - end) * 0.5 * (1 + tf.cos(math.pi * part))
+    """Half a cosine from `start` (part 0) to `end` (part 1), flat outside; exact at both ends."""
+    weight = 0.5 * (1 - tf.cos(math.pi * tf.clip_by_value(part, 0.0, 1.0)))
+    return start * (1 - weight) + end * weight
