@@ -15,9 +15,7 @@ import utils
 from utils.paths import REPOSITORY, on_kaggle
 
 # "2026-11-23 20:13:34.387589: I path/file.cc:31] " or "E0000 00:00:1763929614.387   1234 path/file.cc:31] "
-_PREFIX = (
-    r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: [IWE] |[IWE]\d{4} \d\d:\d\d:\d+\.\d+ +\d+ )\S+\.cc:\d+\] "
-)
+_PREFIX = r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: [IWE] |[IWE]\d{4} \d\d:\d\d:\d+\.\d+ +\d+ )\S+\.cc:\d+\] "
 _KNOWN = [
     _PREFIX + r"Could not find cuda drivers on your machine, GPU will not be used\.",
     _PREFIX + r"Unable to register (cuDNN|cuFFT|cuBLAS) factory: Attempting to register factory for plugin "
@@ -77,6 +75,8 @@ def import_tensorflow() -> ModuleType:
     Returns:
         The module `tensorflow`.
     """
+    # Notes of TensorFlow's C++ part (level I) come in the midst of a notebook; warnings and errors stay.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     warnings.filterwarnings("ignore", message=_ADDONS_END_OF_LIFE, category=UserWarning)
     with quiet_start():
         import tensorflow as tf

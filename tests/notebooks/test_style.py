@@ -45,7 +45,9 @@ def test_skeleton(path):
     assert headings[:2] == ["Setup", "Parameters"] and headings[-2:] == ["Recap", "Exercises"]
     for heading in headings:
         words = heading.split()[1:]
-        assert not [word for word in words if word.istitle() and word not in NAMED], f"sentence case: {heading}"
+        assert not [word for word in words if word.istitle() and word not in NAMED], (
+            f"sentence case: {heading}"
+        )
 
 
 NAMED = {"Kaggle", "TFRecords", "EfficientNetV2", "Grad-CAM"}
@@ -61,7 +63,9 @@ def test_recap_mirrors_the_promise(path):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
 def test_size_of_cells(path):
-    lengths = sorted(len(cell.source.splitlines()) for cell in code_cells(path) if "solution" not in tags(cell))
+    lengths = sorted(
+        len(cell.source.splitlines()) for cell in code_cells(path) if "solution" not in tags(cell)
+    )
     assert len(lengths) <= 35
     assert lengths[len(lengths) // 2] <= 8 and lengths[-1] <= 30
 
@@ -97,4 +101,3 @@ def test_links_between_notebooks_and_files_lead_somewhere():
         for target in re.findall(r"\]\(([^)#\s]+)", text):
             if not target.startswith("http"):
                 assert (path.parent / target).exists(), f"{path.name} links to {target}"
-

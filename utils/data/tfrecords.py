@@ -368,7 +368,8 @@ class _NotAnExample(ValueError):
 
 
 def _first_line(error: Exception) -> str:
-    return str(getattr(error, "message", error)).split("\n")[0].split(" [Op:")[0]
+    text = str(getattr(error, "message", error)).split("\n")[0].split(" [Op:")[0]
+    return re.sub(r"\{\{.*?\}\} ", "", text)  # the graph node that read it
 
 
 def _features(serialized: bytes) -> dict[str, Any]:
