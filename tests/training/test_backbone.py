@@ -1,6 +1,5 @@
 """The network: exact parameter counts, image scaling, weights from files, reproducible dropout noise."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import h5py
