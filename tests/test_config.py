@@ -1,0 +1,71 @@
+"""Profiles: known keys, known values, the published figures."""
+
+import pytest
+
+from utils.config import load_profile, profile_from_dict, profile_names
+from utils.errors import UsageError
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_every_profile_that_comes_with_the_package_is_valid(name):
+    profile = load_profile(name)
+    assert profile.name == name
+    assert profile_from_dict(profile.to_dict(), "saved") == profile
+
+
+def test_auto_is_laptop_here_and_kaggle_on_kaggle(monkeypatch):
+    monkeypatch.delenv("KAGGLE_KERNEL_RUN_TYPE", raising=False)
+    assert load_profile("auto").name == "laptop"
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")
+    assert load_profile("auto").name == "kaggle"
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "message"),
+    [
+        ("lapto", {}, "Did you mean 'laptop'"),
+        ("laptop", {"epoch": 3}, "Did you mean 'epochs'"),
+        ("laptop", {"epochs": "three"}, "epochs is 'three', must be of type int"),
+        ("laptop", {"epochs": 2.5}, "epochs is 2.5, must be of type int"),
+        ("laptop", {"random_crop": "yes"}, "must be of type bool"),
+        ("laptop", {"epochs": 0}, "epochs is 0, must be 1 or more"),
+        ("laptop", {"backbone": "B9"}, "must be one of B0"),
+        ("laptop", {"class_weights": "inverted"}, "must be one of none, inverse, class_balanced"),
+        ("laptop", {"validation_fraction": 1.0}, "between 0 and 1"),
+    ],
+)
+def test_mistakes_are_named_with_the_way_out(name, overrides, message):
+    with pytest.raises(UsageError, match=message):
+        load_profile(name, **overrides)
+
+
+def test_numbers_may_come_as_text_or_whole_floats():
+    profile = load_profile("laptop", epochs="7", batch_size=8.0, max_lr="1e-2")
+    assert (profile.epochs, profile.batch_size, profile.max_lr) == (7, 8, 0.01)
+
+
+def test_reference_is_the_published_recipe():
+    reference = load_profile("reference")
+    assert reference.run_name == "EfficientNetV2S_380_OCEP30_FC_CLSBW10_None"
+    published = {
+        "backbone": "S",
+        "weights": "imagenet21k",
+        "drop_connect": 0.4,
+        "image_size": 380,
+        "crop": 0.9,
+        "dropout": 0.4,
+        "hidden_units": 1024,
+        "momentum": 0.9,
+        "weight_decay": 1e-5,
+        "max_lr": 0.7,
+        "warmup_fraction": 0.2,
+        "epochs": 30,
+        "steps_per_epoch": 1641,
+        "batch_size": 512,
+        "label_smoothing": 0.1,
+        "class_weights": "class_balanced",
+        "class_balanced_n": 10,
+    }
+    assert {key: reference.to_dict()[key] for key in published} == published
+    assert reference.max_lr * reference.initial_lr_scale == pytest.approx(0.007)
+    assert reference.epochs * reference.steps_per_epoch == 49_230
