@@ -67,7 +67,7 @@ class StepDropout(tf.keras.layers.Layer):
 
 
 def build_model(profile: Profile, n_classes: int, *, head: bool = False) -> tf.keras.Model:
-    """The profile's network with its starting weights.
+    """The profile's network with its starting weights; random ones depend on the profile's seed only.
 
     Input [B, S, S, 3], uint8 or float 0 to 255; output logits float32 [B, n_classes]. The first layer scales
     the image as the weights were trained, without weights of its own: x / 128 - 1 for S to XL and all
@@ -117,6 +117,8 @@ def _network(profile: Profile, n_classes: int, rescale_mode: str | None) -> tf.k
                 return StepDropout(layer.rate, next(seeds), clock, layer.noise_shape, name=layer.name)
             return layer.__class__.from_config(layer.get_config())
 
+        # Here and not before: the library draws one seed at its first network in a process, none at later ones.
+        tf.keras.utils.set_random_seed(profile.seed)
         features = tf.keras.models.clone_model(library, clone_function=replace)
         outputs = tf.keras.layers.GlobalAveragePooling2D(name="avg_pool")(features.output)
         if profile.dropout:
