@@ -1,1 +1,75 @@
 """The whole course, headless, as `./course run --profile smoke` runs it: real papermill, real kernels."""
+
+import csv
+import re
+from types import SimpleNamespace
+
+import nbformat
+import pytest
+
+from utils.config import load_profile
+from utils.files import read_json
+from utils.runner import COURSE, run_course
+
+
+@pytest.fixture(scope="module")
+def course(tmp_path_factory):
+    """One run of the course with profile smoke, and what it printed."""
+    folder = tmp_path_factory.mktemp("course")
+    with pytest.MonkeyPatch.context() as patch:
+        lines: list[str] = []
+        patch.setattr("builtins.print", lambda *words, **_: lines.append(" ".join(map(str, words))))
+        run = run_course(profile="smoke", out=folder)
+    return SimpleNamespace(run=run, folder=folder, text="\n".join(lines).strip())
+
+
+def test_every_notebook_passes_and_leaves_its_files(course):
+    assert [(result.name, result.problem) for result in course.run.results] == [(name, "") for name in COURSE]
+    run_name = load_profile("smoke").run_name
+    for leaves in COURSE.values():
+        for leave in leaves:
+            assert (course.folder / "output" / leave.name.format(run_name=run_name)).is_file()
+
+
+def test_the_last_line_is_the_score_on_the_withheld_test(course):
+    score = read_json(course.folder / "output" / "scores.json")["macro_f1"]
+    assert course.text.splitlines()[-1] == f"macro-F1 {score:.3f} (withheld test)"
+
+
+def test_the_submission_has_every_test_image_once(course):
+    start = read_json(course.folder / "output" / "start.json")
+    with (course.folder / "output" / "submission.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["Id", "Predicted"]
+    assert len(rows) == len({row[0] for row in rows}) == start["test_images"]
+
+
+def test_outputs_are_clean(course):
+    """The first cell prints three lines, and no notebook prints to standard error."""
+    for name in COURSE:
+        notebook = nbformat.read(course.run.executed(name), as_version=4)
+        code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+        assert re.fullmatch(r"herbarium course .+\nPython .+\nDevices: .+\n", code[0].outputs[0].text)
+        noise = [
+            output.text
+            for cell in code
+            for output in cell.outputs
+            if output.output_type == "stream" and output.name == "stderr"
+        ]
+        assert noise == [], name
+
+
+def test_the_page_shows_every_notebook_and_its_figures(course):
+    index = (course.folder / "index.html").read_text(encoding="utf-8")
+    for name in COURSE:
+        assert f'href="html/{name}.html"' in index
+        page = (course.folder / "html" / f"{name}.html").read_text(encoding="utf-8")
+        assert "<h1" in page and "https://cdn" not in page
+    assert index.count("data:image/png") >= 20
+
+
+def test_a_part_runs_again_on_an_earlier_output(course):
+    before = (course.folder / "output" / "submission.csv").read_text()
+    run = run_course(["05"], profile="smoke", out=course.folder)
+    assert run.results[-1].passed
+    assert (course.folder / "output" / "submission.csv").read_text() == before

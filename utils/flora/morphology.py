@@ -8,8 +8,8 @@ import numpy as np
 from utils.flora.phylogeny import CROWN_AGE, Phylogeny, branches
 
 # Difficulty of the flora, set once for GENERATOR_VERSION 1 (see utils.flora.dataset) and then left alone.
-SPECIES_CONTRAST = 1.6  # how far the measures of a genus's species lie apart; higher is easier
-INDIVIDUAL_VARIATION = 0.06  # spread of a species' specimens, in the same 0 to 1 units; higher is harder
+SPECIES_CONTRAST = 2.0  # how far the measures of a genus's species lie apart; higher is easier
+INDIVIDUAL_VARIATION = 0.04  # spread of a species' specimens, in the same 0 to 1 units; higher is harder
 
 
 @dataclass(frozen=True)
@@ -58,20 +58,20 @@ class _Character:
 _CHARACTERS = {
     "growth": _Character(("herb", "twig", "grass", "rosette", "fern", "climber"), 8.0, 0.0),
     "leaf_shape": _Character(
-        ("lanceolate", "ovate", "obovate", "linear", "cordate", "elliptic", "round", "deltoid"), 2.5, 2.0
+        ("lanceolate", "ovate", "obovate", "linear", "cordate", "elliptic", "round", "deltoid"), 2.5, 4.0
     ),
     "leaf_division": _Character(
-        ("simple", "pinnate", "simple", "pinnatifid", "simple", "trifoliate", "palmate"), 2.0, 1.6
+        ("simple", "pinnate", "simple", "pinnatifid", "simple", "trifoliate", "palmate"), 2.0, 3.0
     ),
-    "margin": _Character(("entire", "serrate", "entire", "crenate"), 1.5, 1.5),
+    "margin": _Character(("entire", "serrate", "entire", "crenate"), 1.5, 3.0),
     "arrangement": _Character(("alternate", "opposite", "alternate", "whorled"), 2.0, 0.8),
     "venation": _Character(("pinnate", "parallel", "palmate"), 1.0, 0.2),
-    "inflorescence": _Character(("head", "raceme", "spike", "umbel", "panicle", "solitary"), 2.0, 2.0),
-    "fruit": _Character(("capsule", "berry", "pod", "achene"), 1.5, 1.5),
+    "inflorescence": _Character(("head", "raceme", "spike", "umbel", "panicle", "solitary"), 2.0, 4.0),
+    "fruit": _Character(("capsule", "berry", "pod", "achene"), 1.5, 3.0),
 }
 _MEASURES = tuple(field.name for field in dataclasses.fields(Traits) if field.type is float)
 _JUMPS = 75
-_COLOURS = ("flower_tone", "hue", "lightness")  # little differs between species, much between specimens
+_COLOURS = ("flower_tone", "hue", "lightness")  # differ less between species and more between specimens
 
 
 def evolve(phylogeny: Phylogeny, seed: int) -> list[Traits]:
@@ -117,7 +117,7 @@ def _traits(discrete: dict[str, int], measures: np.ndarray) -> Traits:
     words = {key: character.states[discrete[key]] for key, character in _CHARACTERS.items()}
     values = {}
     for key, walk in zip(_MEASURES, measures.tolist(), strict=True):
-        spread = 0.14 if key in _COLOURS else 0.33 * SPECIES_CONTRAST
+        spread = 0.3 if key in _COLOURS else 0.33 * SPECIES_CONTRAST
         values[key] = _folded(0.5 + spread * walk)
     return Traits(**words, **values)
 
@@ -127,6 +127,6 @@ def individual(traits: Traits, rng: np.random.Generator) -> Traits:
     noise = rng.standard_normal(len(_MEASURES)).tolist()
     values = {}
     for key, step in zip(_MEASURES, noise, strict=True):
-        spread = 0.18 if key in _COLOURS else INDIVIDUAL_VARIATION
+        spread = 0.1 if key in _COLOURS else INDIVIDUAL_VARIATION
         values[key] = _folded(getattr(traits, key) + spread * step)
     return dataclasses.replace(traits, **values)

@@ -195,7 +195,7 @@ def _place(
         Polygons (x, y, x, y, ... in pixels; fill; edge or None), in the order in which they are drawn.
     """
     points = np.concatenate([outlines.reshape(-1, 2) for outlines, _, _ in organs])
-    angle = float(rng.uniform(-0.6, 0.6)) + (math.pi if rng.random() < 0.06 else 0.0)
+    angle = float(rng.uniform(-0.3, 0.3)) + (math.pi if rng.random() < 0.06 else 0.0)
     mirror = 1.0 if rng.random() < 0.5 else -1.0
     sine, cosine = math.sin(angle), math.cos(angle)
     x = mirror * (points[:, 0] * cosine + points[:, 1] * sine) * 1.16
@@ -203,7 +203,7 @@ def _place(
     low_x, high_x, low_y, high_y = float(x.min()), float(x.max()), float(y.min()), float(y.max())
     left, top, right, bottom = box
     fit = min((right - left) / (high_x - low_x + 1), (bottom - top) / (high_y - low_y + 1))
-    scale = min(fit, 1.8) * float(rng.uniform(0.72, 1.0))
+    scale = min(fit, 1.8) * float(rng.uniform(0.86, 1.0))
     spare_x = (right - left) - scale * (high_x - low_x)
     spare_y = (bottom - top) - scale * (high_y - low_y)
     pixels = np.empty(points.shape)
@@ -242,11 +242,11 @@ def draw_sheet(traits: Traits, institution: int, key: tuple[int, ...]) -> Image.
 
 
 def _mount(canvas: Image.Image, traits: Traits, rng: np.random.Generator, facts: dict[str, int]) -> None:
-    """Lay one to three shoots of one specimen on the paper and tape them down."""
+    """Lay one or two shoots of one specimen on the paper and tape them down."""
     specimen = individual(traits, rng)
     colours = palette(specimen, rng)
     fertile, fruiting = bool(rng.random() < 0.88), bool(rng.random() < 0.35)
-    shoots = int(rng.choice([1, 1, 2, 2, 3]))
+    shoots = int(rng.choice([1, 1, 1, 2, 2]))
     left, top, right, bottom = (facts[side] for side in ("left", "top", "right", "bottom"))
     wide = (right - left) / shoots
     reach = 0.35 * wide if shoots > 1 else 0.0  # neighbours overlap a little

@@ -163,7 +163,7 @@ def train(
     every epoch.
 
     A continued run has the schedule, batches, augmentation and dropout noise of one that was never stopped, and
-    on a CPU its exact figures; a GPU adds up in another order each time.
+    its exact figures where the profile is `deterministic`; without that, threads add up in another order.
 
     Args:
         profile: all settings.
@@ -192,8 +192,8 @@ def train(
     facts = task.facts()
     state.check(facts)
     tf.keras.utils.set_random_seed(profile.seed)  # it goes into the shuffles of tf.data
-    if not tf.config.list_physical_devices("GPU"):
-        tf.config.experimental.enable_op_determinism()  # costs nothing on a CPU, and much on a GPU
+    if profile.deterministic:
+        tf.config.experimental.enable_op_determinism()
     with strategy.scope():
         model = _compiled(task, make_optimizer(profile, task.steps))
         checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
