@@ -15,6 +15,7 @@ from utils.errors import UsageError
 
 BACKBONES = ("B0", "B1", "B2", "B3", "S", "M", "L", "XL")
 CLASS_WEIGHTS = ("none", "inverse", "class_balanced")
+AUGMENTATIONS = ("none", "upright", "light")
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Profile:
     class_balanced_n: int = 10  # N of Cui et al. (2019): beta = (N - 1) / N
     crop: float = 0.9  # part of each side that is kept; central in evaluation
     random_crop: bool = True  # in training: a random window, or the central one as published
-    augment: str = "light"  # "none" or "light": flips, brightness, contrast, saturation
+    augment: str = "light"  # flips, brightness, contrast, saturation; "upright": not top to bottom; "none"
     deterministic: bool = False  # the same figures in every run and after a resume; half the speed on a CPU
     precision: str = "float32"  # or "mixed_float16", which needs a GPU
 
@@ -89,7 +90,7 @@ class Profile:
             ("class_weights", self.class_weights in CLASS_WEIGHTS, f"one of {', '.join(CLASS_WEIGHTS)}"),
             ("class_balanced_n", self.class_balanced_n >= 2, "2 or more"),
             ("crop", 0 < self.crop <= 1, "above 0, at most 1"),
-            ("augment", self.augment in ("none", "light"), '"none" or "light"'),
+            ("augment", self.augment in AUGMENTATIONS, f"one of {', '.join(AUGMENTATIONS)}"),
             ("precision", self.precision in ("float32", "mixed_float16"), '"float32" or "mixed_float16"'),
         ]
         for key, holds, allowed in rules:

@@ -395,3 +395,14 @@ def test_options_out_of_range_are_refused(shards, option):
 def test_unknown_augmentation_names_the_known_ones(shards):
     with pytest.raises(UsageError, match="light, none"):
         train(shards, augment="heavy")
+
+
+@pytest.mark.parametrize(("augment", "downwards"), [("light", True), ("upright", False), ("none", False)])
+def test_only_light_augmentation_turns_sheets_upside_down(augment, downwards):
+    """A sheet that is black above and white below, with every random number at 0: all flips happen."""
+    sheet = np.zeros((64, 64, 3), np.uint8)
+    sheet[32:] = 255
+    jpeg = tf.io.encode_jpeg(sheet)
+    options = {"image_size": 32, "crop": 1.0, "random_crop": True, "augment": augment}
+    image = pipeline.augmented_image(jpeg, tf.zeros([7]), **options).numpy()
+    assert (image[:8].mean() > image[-8:].mean()) == downwards

@@ -10,12 +10,12 @@ from utils.flora import morphology, phylogeny, sheet
 # SHA-256 of one sheet a growth form, the same on every supported stack. They change only together with
 # utils.flora.dataset.GENERATOR_VERSION.
 CHECKSUMS = {
-    "climber": "31ac025df86360e3a6212efaa5fa4f912aa1ff9ac98ab9d4d695efe0a3f84570",
-    "fern": "1573a504cb0ecffc85666d7e7a1071f5fd00912f063d0838892f4f70d5ce11f5",
-    "grass": "d129192e2d7dd1482b833c5120f3b57ad632300f949d46f3d298ba63f3d2d635",
-    "herb": "0d54ab3d42af7184604db9d0b017474ac905743b75e0c8657a9952c02e734926",
-    "rosette": "7638b24c007c93afa905092f569205ed48fd382daeb0f398fda21a8a234cdc34",
-    "twig": "dcb0262c0d9affa87e91e23e52a96d944d91b8066d41e9941a274e1ea8f2dd14",
+    "climber": "8ede54010a594dcf9d4cdb051f7e3a247c4d2c23b3e9200bc3b6ea753c30601b",
+    "fern": "78192a38556740ebcca714c4f8f63fbddb5edf82ccc0140e196bc88ddc144169",
+    "grass": "c70d923bc0f22a59efe53a73dc4b17f730f07654404caa9e0b211815c31bcbef",
+    "herb": "df65dee7ae838be375fa824fda5df7585514797d0bb3090e84c07698eb2b70cb",
+    "rosette": "c2414e2b44c56b7a963163120aefb4f2fe67c300ff3be90102b0df5ab7ed3f0c",
+    "twig": "e172b73bb56ce638cf6f1ad4ddc4b90466d538ba67e40e23dcfafba5479d593a",
 }
 
 

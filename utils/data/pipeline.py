@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from utils.config import AUGMENTATIONS
 from utils.data.tfrecords import CLASS, IMAGE, IMAGE_ID, read_schema
 from utils.errors import InputError, UsageError
 
-AUGMENTATIONS = ("light", "none")
 BRIGHTNESS = 0.1  # of the full range, either way
 CONTRAST = 0.15  # around 1
 SATURATION = 0.15  # around 1
@@ -52,7 +52,7 @@ def training_dataset(
         epoch: counts passes over the data.
         crop: part of each side that is kept.
         random_crop: keep a random window instead of the central one.
-        augment: "light" for flips both ways, brightness, contrast and saturation; "none".
+        augment: see `augmented_image`.
         exclude_ids: image ids to leave out, such as those of the validation split.
         shuffle_buffer: records held for shuffling, compressed: 2,048 of 83 KB take 170 MB.
 
@@ -90,13 +90,14 @@ def training_dataset(
 
     def load(index: tf.Tensor, record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         features = _parse(record, schema, (IMAGE, CLASS))
-        numbers = random_numbers(seed, epoch, index)
-        window = numbers[:2] if random_crop else None
-        pixels = decode_crop_resize(features[IMAGE], image_size, crop, window)
-        if augment == "light":
-            pixels = flip(to_uint8(adjust_colours(pixels, numbers[2:5])), numbers[5:7])
-        else:
-            pixels = to_uint8(pixels)
+        pixels = augmented_image(
+            features[IMAGE],
+            random_numbers(seed, epoch, index),
+            image_size=image_size,
+            crop=crop,
+            random_crop=random_crop,
+            augment=augment,
+        )
         return pixels, tf.cast(features[CLASS], tf.int32)
 
     batches = records.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
@@ -204,6 +205,25 @@ def _in_order(dataset: tf.data.Dataset) -> tf.data.Dataset:
     options = tf.data.Options()
     options.deterministic = True
     return dataset.with_options(options)
+
+
+def augmented_image(
+    jpeg: tf.Tensor, numbers: tf.Tensor, *, image_size: int, crop: float, random_crop: bool, augment: str
+) -> tf.Tensor:
+    """One image as training sees it, uint8 [S, S, 3].
+
+    Args:
+        jpeg: the file's bytes, string [].
+        numbers: from `random_numbers`, float32 [7].
+        image_size, crop, random_crop: as for `training_dataset`.
+        augment: "light" for flips both ways, brightness, contrast and saturation; "upright" for the same
+            without the flip that puts plants on their heads; "none".
+    """
+    pixels = decode_crop_resize(jpeg, image_size, crop, numbers[:2] if random_crop else None)
+    if augment == "none":
+        return to_uint8(pixels)
+    flips = numbers[5:7] if augment == "light" else tf.stack([numbers[5], 1.0])
+    return flip(to_uint8(adjust_colours(pixels, numbers[2:5])), flips)
 
 
 def random_numbers(seed: int, epoch: int, index: tf.Tensor) -> tf.Tensor:

@@ -131,7 +131,7 @@ def _write_solution(categories: np.ndarray, path: Path) -> None:
 def _long_tail(
     species: int, low: int, high: int, fraction: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Train and test images of every species: a straight line in log count over rank, bent to the head as a cap does."""
+    """Train and test images of every species: log count falls with rank, slowly at first, as under a cap."""
     rng = np.random.default_rng([seed, 8])
     total = [
         round(low * math.pow(high / low, math.pow(1 - rank / (species - 1), 0.7))) for rank in range(species)
