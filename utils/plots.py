@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
@@ -863,25 +864,26 @@ def genus_confusion(
     order = chosen[np.lexsort((genera[chosen], families[chosen]))]
     shares = matrix[np.ix_(order, order)] / np.maximum(matrix.sum(axis=1)[order][:, None], 1)
     figure, ((axes,),) = _figure(title, 6.4)
+    names = [italic(name) for name in genera[order]]
     # the root scale keeps rare mistakes visible beside the diagonal
-    image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
-    size = 8.5 if len(order) <= 25 else 7
-    axes.set_xticks(
-        np.arange(len(order)), [italic(name) for name in genera[order]], rotation=90, fontsize=size
+    sns.heatmap(
+        shares,
+        ax=axes,
+        cmap="Blues",
+        norm=PowerNorm(0.5, 0, 1),
+        square=True,
+        xticklabels=names,
+        yticklabels=names,
+        cbar_kws={"label": "share of the sheets of the true genus", "shrink": 0.8},
     )
-    axes.set_yticks(np.arange(len(order)), [italic(name) for name in genera[order]], fontsize=size)
-    axes.grid(False)
+    axes.tick_params(labelsize=8.5 if len(order) <= 25 else 7)
     starts = np.flatnonzero(np.r_[True, families[order][1:] != families[order][:-1]])
     for start, end in zip(starts, np.r_[starts[1:], len(order)], strict=True):
-        axes.add_patch(
-            plt.Rectangle(
-                (start - 0.5, start - 0.5), end - start, end - start, fill=False, ec=VERMILION, lw=1.2
-            )
-        )
+        side = end - start
+        axes.add_patch(plt.Rectangle((start, start), side, side, fill=False, ec=VERMILION, lw=1.2))
     part = f" ({len(order)} of {len(genera):,} genera)" if len(order) < len(genera) else ""
     axes.set(xlabel="predicted genus", ylabel=f"true genus{part}; a frame is a family")
-    bar = figure.colorbar(image, ax=axes, label="share of the sheets of the true genus", shrink=0.8)
-    _percent(bar.ax.yaxis)
+    _percent(axes.collections[0].colorbar.ax.yaxis)
     return figure
 
 
