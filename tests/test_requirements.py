@@ -79,3 +79,11 @@ def test_conda_takes_python_3_11_and_then_these_requirements():
     *conda, pip = environment["dependencies"]
     assert conda == ["python=3.11", "pip"], "what pip pins must not come from conda too"
     assert pip == {"pip": ["-r requirements.txt"]}
+
+
+def test_the_columnar_tables_can_be_read_with_these_versions(tmp_path):
+    """pyarrow from 22 on refuses numpy 1.26 at import, which no metadata of it says."""
+    import pandas as pd
+
+    pd.DataFrame({"genus": ["Carex"]}).to_feather(tmp_path / "genera.feather")
+    assert pd.read_feather(tmp_path / "genera.feather")["genus"].tolist() == ["Carex"]
