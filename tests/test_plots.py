@@ -376,7 +376,7 @@ def test_genus_confusion():
     )
     order = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert order == [plots.italic(name) for name in "BDAC"]
-    assert np.asarray(figure.axes[0].images[0].get_array())[2, 3] == pytest.approx(0.2)
+    assert np.asarray(figure.axes[0].collections[0].get_array()).reshape(4, 4)[2, 3] == pytest.approx(0.2)
     assert (
         title(plots.genus_confusion(np.diag([1, 1]), ["A", "B"], ["X", "X"]))
         == "Every sheet gets the right genus"

@@ -81,7 +81,7 @@ def test_plants_lie_anywhere_and_either_way_up(forms, monkeypatch):
     bare = [sheet.draw_sheet(forms["rosette"], 0, (0, 5, number)).convert("L") for number in range(16)]
     plants = [np.asarray(ImageChops.difference(*pair)) > 40 for pair in zip(drawn, bare, strict=True)]
     centres = np.array([np.argwhere(plant).mean(axis=0) for plant in plants])
-    assert (centres.std(axis=0) > 25).all()
+    assert (centres.std(axis=0) > 20).all()  # pixels of 480; the plants nearly fill their sheets
     sizes = np.array([plant.mean() for plant in plants])
     assert sizes.max() > 1.8 * sizes.min()
 
