@@ -139,11 +139,12 @@ def test(context: click.Context, everything: bool, paths: tuple[str, ...]) -> No
     from utils import check as checks
     from utils.paths import REPOSITORY
 
-    clean = True
+    clean, options = True, ["--all"] if everything else []
     if not any(_test_file(path).exists() for path in paths):
         clean = checks.check()
         print("check: " + ("clean" if clean else "FAILED, see above"), flush=True)
-    command = [sys.executable, "-m", "pytest", *(["--all"] if everything else []), *map(_absolute, paths)]
+        options += ["-n", "2", "--dist", "loadfile"]  # a file's fixtures are made once
+    command = [sys.executable, "-m", "pytest", *options, *map(_absolute, paths)]
     code = subprocess.run(command, cwd=REPOSITORY).returncode
     context.exit(1 if code == 0 and not clean else code)
 
