@@ -90,7 +90,7 @@ def test_a_failed_job_has_exit_code_1_and_names_the_file(tmp_path):
     ("error", "told"),
     [
         (OSError(28, "No space left on device", "runs/x"), "No space left on device: runs/x"),
-        (PermissionError(13, "Permission denied", "/root/x"), "Permission denied: /root/x"),
+        (PermissionError(13, "Permission denied", "/home/x"), "Permission denied: /home/x"),
         (InputError("a.csv: record 3 is damaged."), "record 3 is damaged"),
     ],
 )

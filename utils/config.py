@@ -61,7 +61,7 @@ class Profile:
     crop: float = 0.9  # part of each side that is kept; central in evaluation
     random_crop: bool = True  # in training: a random window, or the central one as published
     augment: str = "light"  # flips, brightness, contrast, saturation; "upright": not top to bottom; "none"
-    deterministic: bool = False  # the same figures in every run and after a resume; half the speed on a CPU
+    deterministic: bool = False  # the same figures in every run and after a resume; slower, on a GPU much
     precision: str = "float32"  # or "mixed_float16", which needs a GPU
 
     def __post_init__(self) -> None:
