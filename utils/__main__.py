@@ -221,7 +221,8 @@ def metadata(file: Path, as_json: bool) -> None:
     """
     import json
 
-    from utils.data.metadata import read_metadata, summarize
+    from utils.data.longtail import summarize
+    from utils.data.metadata import read_metadata
 
     summary = summarize(read_metadata(file))
     if as_json:

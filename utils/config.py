@@ -7,6 +7,7 @@ an error and not a silently ignored wish.
 import dataclasses
 import difflib
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -120,8 +121,9 @@ def profile_names() -> list[str]:
     )
 
 
-def _nearest(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1)
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The end of an error message about an unknown name: the nearest known one, or all of them."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(known)}."
 
 
@@ -148,7 +150,7 @@ def profile_from_dict(values: dict[str, Any], where: str) -> Profile:
     """
     for key in values:
         if key not in _FIELDS:
-            raise UsageError(f"{where}: unknown setting {key!r}.{_nearest(key, list(_FIELDS))}")
+            raise UsageError(f"{where}: unknown setting {key!r}.{nearest(key, list(_FIELDS))}")
     missing = [
         name for name, field in _FIELDS.items() if field.default is dataclasses.MISSING and name not in values
     ]
@@ -170,7 +172,7 @@ def load_profile(name: str = "auto", **overrides: Any) -> Profile:
     if name == "auto":
         name = "kaggle" if "KAGGLE_KERNEL_RUN_TYPE" in os.environ else "laptop"
     if name not in profile_names():
-        raise UsageError(f"unknown profile {name!r}.{_nearest(name, profile_names())}")
+        raise UsageError(f"unknown profile {name!r}.{nearest(name, profile_names())}")
     source = resources.files("utils") / "profiles" / f"{name}.yaml"
     values = yaml.safe_load(source.read_text(encoding="utf-8"))
     return profile_from_dict({"name": name, **values, **overrides}, f"profile {name}")

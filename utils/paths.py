@@ -71,6 +71,28 @@ class Data:
                 return pd.DataFrame({"image_id": annotations["image_id"].astype(str), "class_index": classes})
         return read_labels(self.train_shards)
 
+    def split(self, profile: Profile) -> "pd.DataFrame":
+        """The training table with a column held_out (bool): the profile's validation images.
+
+        Seeded and stratified, see `utils.data.longtail.split`.
+
+        Raises:
+            InputError: a training record has no species.
+        """
+        from utils.data import longtail
+
+        table = self.training_table()
+        nameless = table["image_id"][table["class_index"] < 0]
+        if len(nameless):
+            raise InputError(
+                f"{self.train_shards[0].parent}: record {nameless.iloc[0]} has no species, so nothing can be "
+                "learned from it. Give shards written with labels."
+            )
+        _, held_out = longtail.split(
+            table["image_id"], table["class_index"], profile.validation_fraction, profile.seed
+        )
+        return table.assign(held_out=held_out)
+
 
 def kaggle_root() -> Path:
     """/kaggle, or the folder named by NAFLORA_KAGGLE_ROOT that is laid out like it."""

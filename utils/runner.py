@@ -3,7 +3,6 @@
 import ast
 import contextlib
 import csv
-import difflib
 import html
 import itertools
 import os
@@ -17,7 +16,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from utils.config import Profile, load_profile
+from utils.config import Profile, load_profile, nearest
 from utils.errors import InputError, UsageError
 from utils.files import read_json, replacing, write_json
 from utils.paths import REPOSITORY
@@ -110,15 +109,10 @@ def find_notebooks(names: Sequence[str]) -> list[Path]:
         fitting = [known for known in COURSE if known == name or known.split("_")[0] == name.zfill(2)]
         if not fitting:
             raise UsageError(
-                f"no notebook {name!r}.{_nearest(name, COURSE)} Give a number, a name, or a path to an .ipynb file."
+                f"no notebook {name!r}.{nearest(name, COURSE)} Give a number, a name, or a path to an .ipynb file."
             )
         found.append(NOTEBOOKS / f"{fitting[0]}.ipynb")
     return list(dict.fromkeys(found))
-
-
-def _nearest(word: str, known: Sequence[str] | Mapping[str, Any]) -> str:
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(sorted(known))}."
 
 
 def read_parameters(path: Path) -> dict[str, Any]:
@@ -200,7 +194,7 @@ def check_parameters(notebooks: Sequence[Path], given: Mapping[str, str]) -> dic
         if name not in known:
             listed = ", ".join(path.stem for path in notebooks)
             raise UsageError(
-                f"no parameter {name!r} in {listed}.{_nearest(name, sorted(known - _OWN.keys()))}"
+                f"no parameter {name!r} in {listed}.{nearest(name, sorted(known - _OWN.keys()))}"
             )
     return {
         path: {name: typed(name, text, own[name]) for name, text in given.items() if name in own}

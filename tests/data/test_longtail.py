@@ -1,9 +1,11 @@
 import hashlib
+import json
 
 import numpy as np
 import pytest
 
 from utils.data import longtail
+from utils.data.metadata import read_metadata
 from utils.errors import UsageError
 
 
@@ -129,3 +131,24 @@ def test_split_is_the_same_on_every_supported_numpy():
 def test_split_refuses_fractions_that_leave_a_side_empty(fraction):
     with pytest.raises(UsageError, match="between 0 and 1"):
         longtail.split(["a", "b"], [0, 0], fraction, seed=0)
+
+
+def test_summary_is_plain_and_right(tables, write_tables):
+    summary = longtail.summarize(read_metadata(write_tables(tables)))
+    assert json.loads(json.dumps(summary)) == summary
+    expected = {
+        "images": 7,
+        "species": 3,
+        "genera": 2,
+        "families": 2,
+        "institutions": 2,
+        "min_images": 1,
+        "median_images": 2.0,
+        "max_images": 4,
+        "head_species": 0,
+        "medium_species": 0,
+        "tail_species": 3,
+        "tail_images": 7,
+        "imbalance_ratio": 4.0,
+    }
+    assert {name: summary[name] for name in expected} == expected

@@ -251,27 +251,6 @@ def test_a_csv_in_another_encoding_is_refused_by_name(tmp_path):
         md.read_metadata(path)
 
 
-def test_summary_is_plain_and_right(tables, write_tables):
-    summary = md.summarize(md.read_metadata(write_tables(tables)))
-    assert json.loads(json.dumps(summary)) == summary
-    expected = {
-        "images": 7,
-        "species": 3,
-        "genera": 2,
-        "families": 2,
-        "institutions": 2,
-        "min_images": 1,
-        "median_images": 2.0,
-        "max_images": 4,
-        "head_species": 0,
-        "medium_species": 0,
-        "tail_species": 3,
-        "tail_images": 7,
-        "imbalance_ratio": 4.0,
-    }
-    assert {name: summary[name] for name in expected} == expected
-
-
 def test_family_table_counts_species_and_images(tables, write_tables):
     table = md.family_table(md.read_metadata(write_tables(tables)))
     assert table.to_dict("list") == {

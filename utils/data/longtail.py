@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from utils.data.labels import LabelMap
+from utils.data.metadata import Metadata
 from utils.errors import UsageError
 
 HEAD_MIN = 60  # training images of a species, this many or more: head
@@ -116,3 +118,31 @@ def split(
     rank[by_class] = np.arange(len(ids)) - start[classes[by_class]]
     validation = rank < quota[classes]
     return ~validation, validation
+
+
+def summarize(metadata: Metadata) -> dict[str, int | float]:
+    """The figures of a data set as plain numbers, ready for JSON.
+
+    Species, genera and families are those of the label map, institutions those that hold an image. Bins and
+    ratios are of images a species.
+    """
+    labels = LabelMap.from_metadata(metadata)
+    counts = class_counts(labels.to_class(metadata.annotations["category_id"]), labels.n_classes)
+    bin_of = bins(counts)
+    summary: dict[str, int | float] = {
+        "images": len(metadata.annotations),
+        "species": labels.n_classes,
+        "genera": len(labels.genus_names),
+        "families": len(labels.family_names),
+        "institutions": int(metadata.annotations["institution_id"].nunique()),
+        "min_images": int(counts.min()),
+        "median_images": float(np.median(counts)),
+        "max_images": int(counts.max()),
+    }
+    for name in BINS:
+        summary[f"{name}_species"] = int((bin_of == name).sum())
+        summary[f"{name}_images"] = int(counts[bin_of == name].sum())
+    summary["imbalance_ratio"] = imbalance_ratio(counts)
+    summary["gini"] = gini(counts)
+    summary["top_20_percent_share"] = top_share(counts, 0.2)
+    return summary

@@ -6,17 +6,13 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from utils.data import longtail
 from utils.errors import InputError
 from utils.files import read_json, replacing
-
-if TYPE_CHECKING:
-    from utils.data.labels import LabelMap
 
 UNKNOWN = "unknown"  # family, institution and licence of own sheets that name none
 
@@ -395,36 +391,6 @@ def _refuse_two_values(path: Path, sheets: pd.DataFrame, column: str) -> None:
             f"{path}: line {given.index[other[0]] + 2}: {row['scientificName']!r} has {column} "
             f"{row[column]!r} here and {first.iloc[other[0]]!r} before. Make them the same."
         )
-
-
-def summarize(metadata: Metadata, labels: "LabelMap | None" = None) -> dict[str, int | float]:
-    """The figures of a data set as plain numbers, ready for JSON.
-
-    Species, genera and families are those of `labels` (of the metadata when None), institutions those
-    that hold an image. Bins and ratios are of images a species, see utils.data.longtail.
-    """
-    from utils.data.labels import LabelMap
-
-    labels = labels or LabelMap.from_metadata(metadata)
-    counts = longtail.class_counts(labels.to_class(metadata.annotations["category_id"]), labels.n_classes)
-    bins = longtail.bins(counts)
-    summary: dict[str, int | float] = {
-        "images": len(metadata.annotations),
-        "species": labels.n_classes,
-        "genera": len(labels.genus_names),
-        "families": len(labels.family_names),
-        "institutions": int(metadata.annotations["institution_id"].nunique()),
-        "min_images": int(counts.min()),
-        "median_images": float(np.median(counts)),
-        "max_images": int(counts.max()),
-    }
-    for name in longtail.BINS:
-        summary[f"{name}_species"] = int((bins == name).sum())
-        summary[f"{name}_images"] = int(counts[bins == name].sum())
-    summary["imbalance_ratio"] = longtail.imbalance_ratio(counts)
-    summary["gini"] = longtail.gini(counts)
-    summary["top_20_percent_share"] = longtail.top_share(counts, 0.2)
-    return summary
 
 
 def family_table(metadata: Metadata) -> pd.DataFrame:

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from utils.config import AUGMENTATIONS
-from utils.data.tfrecords import CLASS, IMAGE, IMAGE_ID, read_schema
+from utils.data.tfrecords import CLASS, IMAGE, IMAGE_ID, dataset_options, read_schema
 from utils.errors import InputError, UsageError
 
 BRIGHTNESS = 0.1  # of the full range, either way
@@ -23,6 +23,7 @@ _AVERAGE_FROM = 1.25  # shrinking by this or more, bilinear would skip pixels
 _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
 _READ_AT_ONCE = 8  # shards that training mixes
 _READ_BUFFER = 1 << 20  # bytes a shard
+_BATCHES_AHEAD = 2  # made while the network works on another
 
 
 def training_dataset(
@@ -101,8 +102,8 @@ def training_dataset(
         return pixels, tf.cast(features[CLASS], tf.int32)
 
     batches = records.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    batches = batches.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
-    return _in_order(batches)
+    batches = batches.batch(batch_size, drop_remainder=True).prefetch(_BATCHES_AHEAD)
+    return batches.with_options(dataset_options())
 
 
 def evaluation_dataset(
@@ -143,7 +144,8 @@ def evaluation_dataset(
         return pixels, label, _id_text(features[IMAGE_ID])
 
     batches = records.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return _in_order(batches.batch(batch_size).prefetch(tf.data.AUTOTUNE))
+    batches = batches.batch(batch_size).prefetch(_BATCHES_AHEAD)
+    return batches.with_options(dataset_options())
 
 
 def _check_options(image_size: int, batch_size: int, crop: float) -> None:
@@ -199,12 +201,6 @@ def _membership(image_ids: Iterable[str], schema: dict[str, str]) -> Callable[[t
         return table.lookup(_id_text(_parse(record, schema, (IMAGE_ID,))[IMAGE_ID])) > 0
 
     return is_member
-
-
-def _in_order(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    options = tf.data.Options()
-    options.deterministic = True
-    return dataset.with_options(options)
 
 
 def augmented_image(

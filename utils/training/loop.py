@@ -116,31 +116,22 @@ def _sharding() -> tf.data.Options:
 
 
 def _task(profile: Profile, data: "Data") -> _Task:
-    labels, table = data.labels(), data.training_table()
-    classes = table["class_index"].to_numpy()
-    if (classes < 0).any():
-        raise InputError(
-            f"{data.train_shards[0].parent}: record {table['image_id'][classes < 0].iloc[0]} has no species, "
-            "so "
-            "nothing can be learned from it. Give shards written with labels."
-        )
-    in_train, in_validation = longtail.split(
-        table["image_id"], classes, profile.validation_fraction, profile.seed
-    )
-    if not in_validation.any():
+    labels, table = data.labels(), data.split(profile)
+    held_out = table["held_out"].to_numpy()
+    if not held_out.any():
         raise InputError("No species has two images: none can be held out for validation. Give more images.")
-    batches = int(in_train.sum()) // profile.batch_size
+    classes = table["class_index"].to_numpy()[~held_out]
+    batches = len(classes) // profile.batch_size
     if not batches:
         raise InputError(
-            f"batch_size is {profile.batch_size}, and there are {in_train.sum()} training images: set it "
-            "lower."
+            f"batch_size is {profile.batch_size}, and there are {len(classes)} training images: set it lower."
         )
     return _Task(
         profile=profile,
         shards=data.train_shards,
         labels=labels,
-        validation_ids=table["image_id"].to_numpy(dtype=str)[in_validation],
-        counts=longtail.class_counts(classes[in_train], labels.n_classes),
+        validation_ids=table["image_id"].to_numpy(dtype=str)[held_out],
+        counts=longtail.class_counts(classes, labels.n_classes),
         batches=batches,
     )
 
