@@ -296,7 +296,11 @@ def history(*f1) -> pd.DataFrame:
 def test_training_curves(f1, epochs, expected):
     figure = plots.training_curves(history(*f1), epochs)
     assert title(figure) == expected
-    assert [axes.get_ylabel() for axes in figure.axes] == ["loss (nats)", "macro-F1", "learning rate"]
+    assert [axes.get_ylabel() for axes in figure.axes] == [
+        "loss (nats, log scale)",
+        "macro-F1",
+        "learning rate",
+    ]
     figure.draw_without_rendering()
     assert all(float(tick).is_integer() for tick in figure.axes[0].get_xticks())
 

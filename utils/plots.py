@@ -17,7 +17,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from utils.data.longtail import BINS, HEAD_MIN, TAIL_MAX, bins, gini, imbalance_ratio, lorenz, top_share
 
@@ -665,8 +665,9 @@ def learning_rate_range(table: pd.DataFrame, chosen: float | None = None) -> Fig
         chosen: the profile's highest learning rate, drawn as a line.
     """
     rates, loss = table["learning_rate"].to_numpy(), table["smoothed_loss"].to_numpy()
-    lowest = int(np.nanargmin(loss))
-    falls = loss[lowest] < 0.98 * loss[0]
+    begin = len(loss) // 8  # the mean of the first few batches still jumps with each
+    lowest = begin + int(np.nanargmin(loss[begin:]))
+    falls = loss[lowest] < 0.98 * loss[begin]
     rises = not loss[-1] <= 1.05 * loss[lowest]  # also when the loss has become NaN
     if not falls:
         title = f"Loss falls at no learning rate up to {rates[-1]:.2g}"
@@ -710,11 +711,15 @@ def training_curves(history: pd.DataFrame, epochs: int | None = None) -> Figure:
         title += f"; it fell to {held_out[-1]:.3f} afterwards"
     figure, (row,) = _figure(title, 3.0, 1, 3)
     marker = "o" if len(epoch) < 3 else None
-    for axes, column, label in ((row[0], "loss", "loss (nats)"), (row[1], "f1_score", "macro-F1")):
+    for axes, column, label in ((row[0], "loss", "loss (nats, log scale)"), (row[1], "f1_score", "macro-F1")):
         axes.plot(epoch, history[column], color=SKY, marker=marker, label="train")
         axes.plot(epoch, history[f"val_{column}"], color=BLUE, marker=marker, label="held out")
         axes.set_ylabel(label)
     row[1].plot(epoch[best], held_out[best], "*", color=VERMILION, ms=12, label="best")
+    row[0].set_yscale("log")  # the first held-out loss may be ten times the others
+    row[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    row[0].yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    row[0].yaxis.set_minor_formatter(NullFormatter())
     row[1].set_ylim(0, 1)
     row[1].legend(fontsize=9)
     row[0].legend(fontsize=9)

@@ -334,7 +334,7 @@ class _StepBar(tf.keras.callbacks.Callback):
 
 
 def learning_rate_range_test(
-    profile: Profile, data: "Data", *, steps: int = 40, lowest: float = 1e-5, highest: float = 1.0
+    profile: Profile, data: "Data", *, steps: int = 40, lowest: float = 1e-3, highest: float = 1.0
 ) -> pd.DataFrame:
     """Train a throwaway network for a few steps with a growing learning rate, to see where the loss falls.
 
