@@ -210,3 +210,16 @@ def test_gpu_is_installed_once_and_remembered(machine):
     machine.run("lab")
     assert machine.called("pip")[-1].endswith("tensorflow[and-cuda]==2.15.1")
     assert machine.run("setup", "--cpu").returncode == 2
+
+
+@pytest.mark.long
+def test_python_3_13_sets_up_and_passes_the_fast_suite(tmp_path):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    environment |= {"PYTHON": "3.13", "COURSE_VENV": str(tmp_path / "venv")}
+    course = [str(REPOSITORY / "course")]
+    setup = subprocess.run([*course, "setup"], env=environment, capture_output=True, text=True)
+    if "no Python 3.13 found" in setup.stderr:
+        pytest.skip("Python 3.13 is not on this machine")
+    assert setup.returncode == 0, setup.stderr
+    suite = subprocess.run([*course, "test"], env=environment, capture_output=True, text=True)
+    assert suite.returncode == 0, suite.stdout[-5000:]
