@@ -13,7 +13,18 @@ from utils.errors import InputError
 from utils.paths import REPOSITORY
 
 COMMANDS = [
-    *[["run"], ["test"], ["check"], ["lab"], ["flora"], ["metadata"], ["tfrecords"], ["model"], ["train"]],
+    *[
+        ["run"],
+        ["test"],
+        ["check"],
+        ["lab"],
+        ["flora"],
+        ["metadata"],
+        ["split"],
+        ["tfrecords"],
+        ["model"],
+        ["train"],
+    ],
     *[["predict"], ["submission"], ["tfrecords", "write"], ["tfrecords", "inspect"], ["tfrecords", "verify"]],
     *[["submission", "validate"], ["submission", "score"]],
 ]

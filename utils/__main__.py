@@ -233,6 +233,32 @@ def metadata(file: Path, as_json: bool) -> None:
         click.echo(f"{name.replace('_', ' '):<24} {shown:>12}")
 
 
+@main.command(epilog=example("./course split sheets/labels.csv --test 0.2 --group collector --out split.csv"))
+@click.argument("file", type=EXISTING)
+@click.option("--out", type=FILE, required=True, help="CSV to write: image_id, split.")
+@click.option("--validation", default=0.1, show_default=True, help="Share of the images to validate on.")
+@click.option("--test", default=0.0, show_default=True, help="Share of the images to withhold as a test.")
+@click.option("--seed", default=0, show_default=True, help="Another seed gives other parts.")
+@click.option("--group", help="Column whose values must not straddle: institution_id, or one of a CSV.")
+def split(file: Path, out: Path, validation: float, test: float, seed: int, group: str | None) -> None:
+    """Split the sheets of a metadata FILE into train, validation and test, by species and by seed.
+
+    `tfrecords write --split` takes the file; beside shards, as split.csv, it says what is held out.
+    """
+    from utils.data import splits
+    from utils.data.labels import LabelMap
+    from utils.data.metadata import read_metadata
+
+    tables = read_metadata(file)
+    classes = LabelMap.from_metadata(tables).to_class(tables.annotations["category_id"])
+    ids = tables.annotations["image_id"].to_numpy(dtype=str)
+    groups = None if group is None else splits.groups_of(ids, group, tables, file)
+    parts = splits.assign(ids, classes, validation=validation, test=test, seed=seed, groups=groups)
+    splits.write_split(ids, parts, out)
+    click.echo(splits.report(classes, parts).to_string(index=False))
+    click.echo(f"{out}: {len(ids):,} images. A species whose only image is in train has no score.")
+
+
 @main.group(epilog=example("./course tfrecords verify data/mine/*.tfrec"))
 def tfrecords() -> None:
     """Write TFRecord shards from own sheets, or look into shards."""

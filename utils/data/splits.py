@@ -1,0 +1,201 @@
+"""Train, validation and test parts: made by seed, by species and by group, kept as a file."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from utils.data import longtail
+from utils.data.metadata import Metadata
+from utils.errors import InputError, UsageError
+from utils.files import replacing
+
+PARTS = ("train", "validation", "test")
+FILE_NAME = "split.csv"  # beside shards, it decides what is held out of training
+
+
+def assign(
+    image_ids: Sequence[str] | np.ndarray,
+    class_indices: Sequence[int] | np.ndarray,
+    *,
+    validation: float,
+    test: float = 0.0,
+    seed: int = 0,
+    groups: Sequence[str] | np.ndarray | None = None,
+) -> np.ndarray:
+    """The part of each image: "train", "validation" or "test", str [N].
+
+    Every species keeps an image in train. Without groups the parts are stratified, see
+    `utils.data.longtail.split`. With groups (the institution, the collector) all images of a group are in one
+    part, so that a network cannot score by knowing the paper or the handwriting; then a fraction may not be
+    reached, since a group that holds the only image of a species cannot leave train.
+
+    Args:
+        image_ids, class_indices: one entry an image.
+        validation, test: wanted shares of all images, each from 0 to below 1; 0 for none.
+        seed: the same seed gives the same parts, in whatever order the images come.
+        groups: the group of each image; an image with an empty group is a group of its own.
+
+    Raises:
+        UsageError: a fraction is out of range, or both together are 1 or more.
+    """
+    for name, value in (("validation", validation), ("test", test)):
+        if not 0 <= value < 1:
+            raise UsageError(f"{name} fraction is {value!r}, must be from 0 to below 1.")
+    if validation + test >= 1:
+        raise UsageError(
+            f"validation and test fraction are {validation + test:g} together: nothing to train on."
+        )
+    ids, classes = np.asarray(image_ids, dtype=str), np.asarray(class_indices, dtype=np.int64)
+    parts = np.full(len(ids), "train", dtype="<U10")
+    left = np.arange(len(ids))
+    for part, fraction in (("test", test), ("validation", validation)):
+        share = fraction * len(ids) / max(len(left), 1)  # of what the part before has left
+        if not share or not len(left):
+            continue
+        if groups is None:
+            _, held = longtail.split(ids[left], classes[left], share, seed)
+        else:
+            held = _whole_groups(ids[left], classes[left], np.asarray(groups, dtype=str)[left], share, seed)
+        parts[left[held]] = part
+        left = left[~held]
+    return parts
+
+
+def _whole_groups(
+    ids: np.ndarray, classes: np.ndarray, groups: np.ndarray, fraction: float, seed: int
+) -> np.ndarray:
+    """Mask of images to hold out, bool [N]: whole groups that bring each species near its share.
+
+    Groups come in random order. One is taken when it brings more images that a species still lacks than images
+    beyond its share; what is missing at the end is filled with the groups that overshoot least.
+    """
+    own = np.char.add("\0", ids)  # no group has such a name
+    names, group = np.unique(np.where(groups == "", own, groups), return_inverse=True)
+    members = np.split(np.argsort(group, kind="stable"), np.cumsum(np.bincount(group))[:-1])
+    in_train = np.bincount(classes)
+    lacking = in_train * fraction
+    wanted, so_far, held = fraction * len(ids), 0, np.zeros(len(ids), dtype=bool)
+
+    def gain(number: int) -> float:
+        """Images that species still lack minus those beyond their share; -inf where it cannot leave train."""
+        species, images = np.unique(classes[members[number]], return_counts=True)
+        size = len(members[number])
+        if (in_train[species] <= images).any() or so_far + size > 1.1 * wanted + 1:
+            return -np.inf
+        return float(2 * np.minimum(images, np.maximum(lacking[species], 0)).sum() - size)
+
+    def hold(number: int) -> int:
+        species, images = np.unique(classes[members[number]], return_counts=True)
+        held[members[number]] = True
+        in_train[species] -= images
+        lacking[species] -= images
+        return len(members[number])
+
+    others: list[tuple[float, int]] = []
+    for number in np.random.default_rng(seed).permutation(len(names)).tolist():
+        if so_far >= wanted:
+            return held
+        if (gained := gain(number)) >= 0:
+            so_far += hold(number)
+        elif gained > -np.inf:
+            others.append((-gained, number))
+    for _, number in sorted(others):
+        if so_far < wanted and gain(number) > -np.inf:
+            so_far += hold(number)
+    return held
+
+
+def groups_of(
+    image_ids: Sequence[str] | np.ndarray, column: str, metadata: Metadata, file: Path
+) -> np.ndarray:
+    """The group of each image, str [N]: a column of the annotations, or of the table that `file` is.
+
+    Raises:
+        InputError: there is no such column.
+    """
+    known = metadata.annotations
+    if column not in known and Path(file).suffix.lower() in (".csv", ".tsv"):
+        known = pd.read_csv(file, sep=None, engine="python", dtype=str, encoding="utf-8-sig")
+    if column not in known or column == "image_id":
+        choice = ", ".join(str(name) for name in known.columns if name != "image_id")
+        raise InputError(f"{file}: no column {column!r} to group by; found {choice}. Name one of them.")
+    values = known.assign(image_id=known["image_id"].astype(str).str.strip()).set_index("image_id")[column]
+    return (
+        values.reindex(np.asarray(image_ids, dtype=str))
+        .fillna("")
+        .astype(str)
+        .str.strip()
+        .to_numpy(dtype=str)
+    )
+
+
+def write_split(image_ids: Sequence[str] | np.ndarray, parts: np.ndarray, path: Path) -> Path:
+    """Write the parts as CSV with the columns image_id and split, sorted by id, whole."""
+    table = pd.DataFrame({"image_id": np.asarray(image_ids, dtype=str), "split": parts})
+    with replacing(Path(path)) as temporary:
+        table.sort_values("image_id").to_csv(temporary, index=False, lineterminator="\n")
+    return Path(path)
+
+
+def read_split(path: Path) -> pd.DataFrame:
+    """Read what `write_split` wrote, or a published split: image_id (str) and split (str).
+
+    Raises:
+        InputError: the file is missing or no such table, an image_id is empty or occurs twice, or a part is
+            not train, validation or test.
+    """
+    path = Path(path)
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file. `python -m utils split` writes one.") from None
+    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise InputError(f"{path}: not a readable CSV ({error}). Write the split again.") from None
+    for column in ("image_id", "split"):
+        if column not in table:
+            raise InputError(
+                f"{path}: no column {column!r}; found {', '.join(map(str, table.columns))}. "
+                "A split has the columns image_id and split."
+            )
+    checks = (
+        ("image_id", table["image_id"] == "", "is empty", "Give every line the id of an image."),
+        ("image_id", table["image_id"].duplicated(), "occurs twice", "Keep one line an image."),
+        ("split", ~table["split"].isin(PARTS), f"is not one of {', '.join(PARTS)}", "Mend the line."),
+    )
+    for column, wrong, what, way_out in checks:
+        if wrong.any():
+            row = int(np.flatnonzero(wrong)[0])
+            value = table[column].iloc[row]
+            raise InputError(
+                f"{path}: line {row + 2}: {column} {value!r} {what} ({int(wrong.sum())} such lines). {way_out}"
+            )
+    return table[["image_id", "split"]]
+
+
+def parts_of(image_ids: Sequence[str] | np.ndarray, path: Path) -> np.ndarray:
+    """The part of each image as a split file says, str [N]; the file may name further images.
+
+    Raises:
+        InputError: as `read_split`, or an image is not in the file.
+    """
+    table = read_split(path).set_index("image_id")["split"]
+    parts = table.reindex(np.asarray(image_ids, dtype=str))
+    absent = np.flatnonzero(parts.isna())
+    if len(absent):
+        raise InputError(
+            f"{path}: image {image_ids[int(absent[0])]!r} is not in it ({len(absent)} of {len(parts)} images). "
+            "Write the split for these sheets, or remove the file."
+        )
+    return parts.to_numpy(dtype=str)
+
+
+def report(class_indices: Sequence[int] | np.ndarray, parts: np.ndarray) -> pd.DataFrame:
+    """One row a part that has images: part, images, species, and single (species with one image there)."""
+    classes, rows = np.asarray(class_indices, dtype=np.int64), []
+    for part in PARTS:
+        counts = np.bincount(classes[parts == part])
+        if counts.sum():
+            rows.append((part, int(counts.sum()), int((counts > 0).sum()), int((counts == 1).sum())))
+    return pd.DataFrame(rows, columns=["part", "images", "species", "single"])
