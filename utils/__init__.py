@@ -1,6 +1,7 @@
 """Shared code of the herbarium course: every notebook and every command imports this package."""
 
 import os
+import platform
 import sys
 from importlib import metadata as _metadata
 
@@ -35,3 +36,7 @@ def _select_keras() -> None:
 
 
 _select_keras()
+# On by itself only where TensorFlow knows the processor for it; on others (AMD EPYC without AVX-512) an
+# EfficientNetV2 step took 12% less processor time with it. Read when TensorFlow is imported.
+if platform.machine() in ("x86_64", "AMD64"):
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
