@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.data.metadata import Metadata
+from utils.data.names import split_authors, tidy
 from utils.errors import InputError
 from utils.files import read_json, write_json
 
@@ -75,6 +76,31 @@ class LabelMap:
     def family_index(self) -> np.ndarray:
         """Position in `family_names` of each class's family, int64 [C]; `family` of the TFRecords."""
         return np.searchsorted(self.family_names, self.families)
+
+    @cached_property
+    def _class_of_name(self) -> dict[str, int]:
+        """Class index by name, and by the name without authors where one class has it alone, else -1."""
+        names = [tidy(name) for name in self.names.tolist()]
+        found: dict[str, int] = {}
+        for index, name in enumerate(names):
+            bare, _ = split_authors(name)
+            found[bare] = -1 if bare in found else index
+        return {**found, **{name: index for index, name in enumerate(names)}}
+
+    def match(self, names: Sequence[str] | np.ndarray) -> np.ndarray:
+        """Class indices of scientific names, int64 of the same shape; -1 where a name is not known.
+
+        The name as written counts first. If no class has it, names are compared without their authors, and
+        match when that leaves one class: "Zea mays L." is the class "Zea mays", and the other way round. See
+        `utils.data.names.split_authors` for hybrids and ranks.
+        """
+        wanted = np.asarray(names, dtype=object)
+        known = self._class_of_name
+        of = {}
+        for name in set(wanted.ravel().tolist()):
+            whole = tidy(name)
+            of[name] = known[whole] if whole in known else known.get(split_authors(whole)[0], -1)
+        return np.array([of[name] for name in wanted.ravel()], dtype=np.int64).reshape(wanted.shape)
 
     def to_class(self, category_ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """Class indices of category ids, int64 of the same shape.
