@@ -78,14 +78,14 @@ class LabelMap:
         return np.searchsorted(self.family_names, self.families)
 
     @cached_property
-    def _class_of_name(self) -> dict[str, int]:
-        """Class index by name, and by the name without authors where one class has it alone, else -1."""
-        names = [tidy(name) for name in self.names.tolist()]
-        found: dict[str, int] = {}
-        for index, name in enumerate(names):
-            bare, _ = split_authors(name)
-            found[bare] = -1 if bare in found else index
-        return {**found, **{name: index for index, name in enumerate(names)}}
+    def _classes_by_name(self) -> tuple[dict[str, int], dict[str, int]]:
+        """Class index by name, and by the name without authors: -1 there where several classes have it."""
+        whole = {tidy(name): index for index, name in enumerate(self.names.tolist())}
+        bare: dict[str, int] = {}
+        for name, index in whole.items():
+            without, _ = split_authors(name)
+            bare[without] = -1 if without in bare else index
+        return whole, bare
 
     def match(self, names: Sequence[str] | np.ndarray) -> np.ndarray:
         """Class indices of scientific names, int64 of the same shape; -1 where a name is not known.
@@ -95,11 +95,11 @@ class LabelMap:
         `utils.data.names.split_authors` for hybrids and ranks.
         """
         wanted = np.asarray(names, dtype=object)
-        known = self._class_of_name
+        whole, bare = self._classes_by_name
         of = {}
         for name in set(wanted.ravel().tolist()):
-            whole = tidy(name)
-            of[name] = known[whole] if whole in known else known.get(split_authors(whole)[0], -1)
+            found = whole.get(tidy(name))
+            of[name] = bare.get(split_authors(name)[0], -1) if found is None else found
         return np.array([of[name] for name in wanted.ravel()], dtype=np.int64).reshape(wanted.shape)
 
     def to_class(self, category_ids: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -142,6 +142,7 @@ def read_test_metadata(path: Path) -> pd.DataFrame:
 _CACHED_FROM = 32 << 20  # bytes; a smaller JSON is read within half a second
 _CACHE_VERSION = 1  # raised when reading or checking changes
 _STAMP = "source.json"  # in the copy: the file that it is of
+_SETTLED_NS = 2_000_000_000  # a file changed more lately may change again within one tick of its clock
 
 
 def write_columns(metadata: Metadata, folder: Path) -> Path:
@@ -238,13 +239,21 @@ def _cached(path: Path) -> Metadata:
     except (OSError, InputError) as error:
         warnings.warn(f"The copy of {path} is not used ({error}) Reading the file itself.", stacklevel=3)
     metadata = published.read_train_json(path)
-    settled = time.time_ns() - max(stamp["modified_ns"], stamp["changed_ns"]) > 2_000_000_000
+    settled = time.time_ns() - max(stamp["modified_ns"], stamp["changed_ns"]) > _SETTLED_NS
     if folder is not None and settled and _stamp(path) == stamp:
         try:
             _write_columns(metadata, folder, stamp)
+            _remove_orphans(folder.parent)
         except OSError as error:
             warnings.warn(f"No copy of {path} is kept for the next time ({error}).", stacklevel=3)
     return metadata
+
+
+def _remove_orphans(copies: Path) -> None:
+    """Remove the copies of files that are no longer there."""
+    for stamp in copies.glob(f"*.columns/{_STAMP}"):
+        if not Path(read_json(stamp)["path"]).exists():
+            shutil.rmtree(stamp.parent)
 
 
 def _stamp(path: Path) -> dict[str, Any]:

@@ -115,6 +115,7 @@ def read_mini(path: Path) -> Metadata:
             ),
         )
         table[f"{column}_number"] = numbers.where(~wrong)
+        table[column] = table[column].where(~wrong, "")
     ids = table["image_id"]
     table["file_name"] = ids.str[:3] + "/" + ids.str[3:5] + "/" + ids + ".jpg"
     problems.add_rows(

@@ -266,5 +266,5 @@ def complete(tables: dict[str, pd.DataFrame]) -> Metadata:
     categories["family"] = categories["family"].replace("", UNKNOWN)
     annotations, images = tables["annotations"], tables["images"]
     if annotations["image_id"].equals(images["image_id"]):
-        annotations["image_id"] = images["image_id"]  # the same text once in memory
+        tables["annotations"] = annotations.assign(image_id=images["image_id"])  # once in memory
     return Metadata(**tables)
