@@ -19,7 +19,7 @@ NAMES = [
     ("Myosotis scorpioides L. f.", "Myosotis scorpioides", "L. f.", "Myosotis", "scorpioides"),
     ("Carex flava L. f. ex Hook.", "Carex flava", "L. f. ex Hook.", "Carex", "flava"),
     ("Carex flava L. f. var. nevadensis", "Carex flava var. nevadensis", "L. f.", "Carex", "flava"),
-    ("Ludwigia peploides Raven subsp. Peploides", "Ludwigia peploides subsp. Peploides", "Raven", "Ludwigia", "peploides"),
+    ("Zea mays L. subsp. Mexicana", "Zea mays subsp. Mexicana", "L.", "Zea", "mays"),
     ("Zea mays mays", "Zea mays mays", "", "Zea", "mays"),
     ("Carex cf. flava L.", "Carex cf. flava", "L.", "Carex", ""),
     ("Haenianthus salicifolius, Griseb", "Haenianthus salicifolius", "Griseb", "Haenianthus", "salicifolius"),
