@@ -230,7 +230,7 @@ def _cached(path: Path) -> Metadata:
     from utils.paths import scratch_dir
 
     stamp = _stamp(path)
-    key = hashlib.sha256(stamp["path"].encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    key = hashlib.sha256(stamp["path"].encode()).hexdigest()[:16]
     folder = None
     try:
         folder = scratch_dir() / ".metadata" / f"{key}.columns"
@@ -244,23 +244,26 @@ def _cached(path: Path) -> Metadata:
         try:
             _write_columns(metadata, folder, stamp)
             _remove_orphans(folder.parent)
-        except OSError as error:
+        except (OSError, InputError) as error:
             warnings.warn(f"No copy of {path} is kept for the next time ({error}).", stacklevel=3)
     return metadata
 
 
 def _remove_orphans(copies: Path) -> None:
-    """Remove the copies of files that are no longer there."""
+    """Remove the copies of files that are no longer there, and what killed processes left of theirs."""
     for stamp in copies.glob(f"*.columns/{_STAMP}"):
         if not Path(read_json(stamp)["path"]).exists():
             shutil.rmtree(stamp.parent)
+    for left_over in copies.glob(".*.tmp"):
+        if time.time() - left_over.stat().st_mtime > 3600:  # not of a process at work
+            shutil.rmtree(left_over)
 
 
 def _stamp(path: Path) -> dict[str, Any]:
     status = path.stat()
     return {
         "version": _CACHE_VERSION,
-        "path": str(path.resolve()),
+        "path": os.fsencode(path.resolve()).decode("utf-8", "backslashreplace"),
         "size": status.st_size,
         "modified_ns": status.st_mtime_ns,
         "changed_ns": status.st_ctime_ns,
