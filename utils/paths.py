@@ -66,28 +66,27 @@ class Data:
         themselves (for a part of the published shards, or shards without metadata).
 
         Raises:
-            InputError: a shard is damaged or holds fewer records than its name promises, or an image_id
-                occurs twice.
+            InputError: a shard is damaged or holds fewer records than its name promises, an image_id occurs
+                twice, or the shards have other classes than the metadata.
         """
         import pandas as pd
 
         from utils.data.tfrecords import count_records, read_labels
 
         shards = [shard for shard in self.train_shards if shard not in self.val_shards]
-        table, promised = None, count_records(shards)
+        known, promised = None, count_records(shards)
         if self.train_metadata is not None:
             annotations = self.metadata().annotations
-            if len(annotations) == promised:
-                classes = self.labels().to_class(annotations["category_id"])
-                ids = annotations["image_id"].astype(str)
-                table = pd.DataFrame({"image_id": ids, "class_index": classes})
-        if table is None:
-            table = read_labels(shards)
+            classes = self.labels().to_class(annotations["category_id"])
+            known = pd.DataFrame({"image_id": annotations["image_id"].astype(str), "class_index": classes})
+        table = known if known is not None and len(known) == promised else read_labels(shards)
         if self.val_shards:
             promised += count_records(self.val_shards)
             table = pd.concat([table, read_labels(self.val_shards)], ignore_index=True)
         if len(table) != promised:
             self._refuse_bad_record(None, f"they hold {len(table)} records, their names say {promised}")
+        if known is not None and table is not known:
+            self._refuse_other_labels(table, known)
         repeated = table["image_id"][table["image_id"].duplicated()]
         if len(repeated):
             raise InputError(
@@ -131,6 +130,19 @@ class Data:
             where = self.split_file or self.train_shards[0].parent
             raise InputError(f"{where}: no image is left to train on. Put some into the part 'train'.")
         return table.assign(part=part, held_out=part != "train")
+
+    def _refuse_other_labels(self, table: "pd.DataFrame", known: "pd.DataFrame") -> None:
+        """Raise InputError when the shards give an image another class than the metadata."""
+        both = table.merge(known, on="image_id", suffixes=("", "_known"))
+        other = both[both["class_index"] != both["class_index_known"]]
+        if len(other):
+            row = other.iloc[0]
+            raise InputError(
+                f"{self.train_shards[0].parent}: image {row['image_id']} has class {row['class_index']} in the "
+                f"shards, and by {self.train_metadata} it is {row['class_index_known']}, "
+                f"{str(self.labels().names[row['class_index_known']])!r} ({len(other):,} such images): they are of "
+                "other labels. Give the metadata that the shards were made from."
+            )
 
     def _refuse_bad_record(self, n_classes: int | None, otherwise: str) -> None:
         """Raise InputError that names the bad record, found by a look at all; `otherwise` where none is bad."""

@@ -140,3 +140,38 @@ def withheld_features(number: int, side: int = 480) -> dict[str, bytes]:
 
 def withheld_id(number: int) -> int:
     return 210_000 + number
+
+
+def metadata(numbers: Sequence[int]) -> dict:
+    """The content of train_metadata.json for some train records; category_ids have gaps and another order."""
+    category = {name: 3 * (len(SPECIES) - index) for index, name in enumerate(SPECIES)}
+    return {
+        "annotations": [
+            {
+                "image_id": train_id(number),
+                "category_id": category[SPECIES[number % 4]],
+                "genus_id": 7 + GENERA.index(NAMES[SPECIES[number % 4]][0]),
+                "institution_id": 0,
+            }
+            for number in numbers
+        ],
+        "images": [
+            {"image_id": train_id(number), "file_name": f"000/00/{train_id(number)}.jpg", "license": 0}
+            for number in numbers
+        ],
+        "categories": [
+            {
+                "category_id": category[name],
+                "scientificName": name,
+                "authors": " ".join(name.split()[2:]),
+                "family": family,
+                "genus": genus,
+                "species": name.split()[1],
+            }
+            for name, (genus, family) in NAMES.items()
+        ],
+        "genera": [{"genus_id": 7 + index, "genus": genus} for index, genus in enumerate(GENERA)],
+        "distances": [],
+        "institutions": [{"institution_id": 0, "collectionCode": "NY"}],
+        "licenses": [{"id": 0, "name": "CC BY-NC-ND 4.0", "url": ""}],
+    }

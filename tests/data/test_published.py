@@ -167,41 +167,6 @@ def test_each_schema_is_read_right(tmp_path, features, split, side, schema, expe
     assert table["image_id"].tolist() == ids and table["class_index"].tolist() == classes
 
 
-def metadata(numbers: range) -> dict:
-    """train_metadata.json, by hand: category_ids have gaps and another order than the names."""
-    category = {name: 3 * (len(SPECIES) - index) for index, name in enumerate(SPECIES)}
-    return {
-        "annotations": [
-            {
-                "image_id": train_id(number),
-                "category_id": category[SPECIES[number % 4]],
-                "genus_id": 7 + GENERA.index(NAMES[SPECIES[number % 4]][0]),
-                "institution_id": 0,
-            }
-            for number in numbers
-        ],
-        "images": [
-            {"image_id": train_id(number), "file_name": f"000/00/{train_id(number)}.jpg", "license": 0}
-            for number in numbers
-        ],
-        "categories": [
-            {
-                "category_id": category[name],
-                "scientificName": name,
-                "authors": " ".join(name.split()[2:]),
-                "family": family,
-                "genus": genus,
-                "species": name.split()[1],
-            }
-            for name, (genus, family) in NAMES.items()
-        ],
-        "genera": [{"genus_id": 7 + index, "genus": genus} for index, genus in enumerate(GENERA)],
-        "distances": [],
-        "institutions": [{"institution_id": 0, "collectionCode": "NY"}],
-        "licenses": [{"id": 0, "name": "CC BY-NC-ND 4.0", "url": ""}],
-    }
-
-
 def trained(data, folder: Path, monkeypatch: pytest.MonkeyPatch):
     """One epoch of a small network."""
     import tiny
@@ -216,7 +181,7 @@ def trained(data, folder: Path, monkeypatch: pytest.MonkeyPatch):
 def test_the_published_set_is_trained_on_and_predicted(tmp_path, monkeypatch):
     write(tmp_path / "train", train_480, "train", 480)
     write(tmp_path / "test", withheld_480, "test", 480)
-    (tmp_path / "train_metadata.json").write_text(json.dumps(metadata(range(N_RECORDS))))
+    (tmp_path / "train_metadata.json").write_text(json.dumps(published.metadata(range(N_RECORDS))))
     data = find_data(load_profile("laptop"), tmp_path)
     table = data.training_table()
     from_shards = replace(data, train_metadata=None).training_table()
@@ -237,7 +202,7 @@ def test_the_published_set_is_trained_on_and_predicted(tmp_path, monkeypatch):
 def test_the_validation_shards_of_naflora_mini_are_its_validation_set(tmp_path, monkeypatch):
     write(tmp_path / "tfrec", mini_512, "train", 512)
     write(tmp_path / "tfrec", mini_512, "val", 512, first=100)
-    (tmp_path / "train_metadata.json").write_text(json.dumps(metadata(range(N_RECORDS))))
+    (tmp_path / "train_metadata.json").write_text(json.dumps(published.metadata(range(N_RECORDS))))
     data = find_data(load_profile("laptop"), tmp_path)
     table = data.split(load_profile("laptop"))
     assert table["image_id"][table["part"] == "train"].tolist() == [train_id(n) for n in range(N_RECORDS)]

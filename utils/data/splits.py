@@ -212,7 +212,8 @@ def coverage(
     """
     classes = np.asarray(class_indices, dtype=np.int64)[np.asarray(parts) == part]
     covered = len(np.unique(classes))
-    text = f"{part} covers {covered:,} of {n_classes:,} species with {len(classes):,} images"
+    images = "1 image" if len(classes) == 1 else f"{len(classes):,} images"
+    text = f"{part} covers {covered:,} of {n_classes:,} species with {images}"
     if covered < SCORED_FROM:
         return f"{text}: too few for a score, so none is given"
     if covered < n_classes:
