@@ -53,8 +53,9 @@ class Data:
         from utils.data.metadata import read_metadata
 
         if self.train_metadata is None:
+            where = f"{self.train_shards[0].parent}: " if self.train_shards else ""
             raise InputError(
-                "This data set has no train_metadata.json (or *_train.tsv), and this step needs it. "
+                f"{where}no train_metadata.json (or *_train.tsv) was found, and this step needs it. "
                 "Put the file beside the shards."
             )
         return read_metadata(self.train_metadata)
@@ -127,8 +128,13 @@ class Data:
             )
             part = np.where(validation, "validation", "train")
         if not (part == "train").any():
-            where = self.split_file or self.train_shards[0].parent
-            raise InputError(f"{where}: no image is left to train on. Put some into the part 'train'.")
+            if self.split_file is not None and len(table):
+                raise InputError(
+                    f"{self.split_file}: no image is left to train on. Put some into the part 'train'."
+                )
+            raise InputError(
+                f"{self.train_shards[0].parent}: the shards have no record to train on. Write or download them again."
+            )
         return table.assign(part=part, held_out=part != "train")
 
     def _refuse_other_labels(self, table: "pd.DataFrame", known: "pd.DataFrame") -> None:

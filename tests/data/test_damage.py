@@ -58,6 +58,7 @@ DAMAGE = {
     "length": (flipped(2, 1), 2, "has a damaged length", 4),
     "cut off": (cut(FRAMES, 9), 5, "the file ends inside it", 1),
     "cut off earlier": (cut(FRAMES, len(FRAMES[5]) + 9), 4, "the file ends inside it", 2),
+    "cut in a header": (cut(FRAMES, len(FRAMES[5]) - 7), 5, "the file ends inside it", 1),
     "cut at a boundary": (FRAMES[:4], 4, f"is not there, though the name promises {N}", 2),
     "one too many": ([*FRAMES, FRAMES[0]], 6, f"is one more than the {N}", 0),
     "no example": (with_record(3, b"\x0a\xff"), 3, "is no tf.train.Example", 1),

@@ -39,8 +39,10 @@ def assign(
         groups: the group of each image; an image with an empty group is a group of its own.
 
     Raises:
-        UsageError: a fraction is out of range, or both together are 1 or more.
+        UsageError: a fraction is out of range, both together are 1 or more, or the seed is below 0.
     """
+    if seed < 0:
+        raise UsageError(f"seed is {seed}, must be 0 or more.")
     for name, value in (("validation", validation), ("test", test)):
         if not 0 <= value < 1:
             raise UsageError(f"{name} fraction is {value!r}, must be from 0 to below 1.")
