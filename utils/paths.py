@@ -1,5 +1,6 @@
 """Where things are: the repository, the data of a profile, the output folder, on a laptop and on Kaggle."""
 
+import functools
 import os
 import re
 from dataclasses import dataclass
@@ -42,7 +43,9 @@ class Data:
 
         if self.label_file is not None:
             return LabelMap.load(self.label_file)
-        return LabelMap.from_metadata(self.metadata())
+        if self.train_metadata is None:
+            self.metadata()  # raises: there is none
+        return _labels_of(self.train_metadata, self.train_metadata.stat().st_mtime_ns)
 
     def metadata(self) -> "Metadata":
         """The tables of train_metadata.json, or of the table of the training images (*_train.tsv, .csv).
@@ -159,6 +162,15 @@ class Data:
         with closing(bad_records(self.train_shards, n_classes)) as found:
             first = next(found, None)
         raise InputError(f"{first or f'{self.train_shards[0].parent}: {otherwise}'}. {WAY_OUT}.")
+
+
+@functools.lru_cache(maxsize=2)
+def _labels_of(metadata: Path, modified: int) -> "LabelMap":
+    """The labels of a metadata file, kept: the published one takes seconds, and several steps ask."""
+    from utils.data.labels import LabelMap
+    from utils.data.metadata import read_metadata
+
+    return LabelMap.from_metadata(read_metadata(metadata))
 
 
 def kaggle_root() -> Path:
