@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import threading
+import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from utils.errors import InputError
 
@@ -33,6 +34,8 @@ _UPRIGHT = {
 }
 # Pillow's own limit warns at 90 megapixels and raises at 179; the one here is checked before decoding too.
 Image.MAX_IMAGE_PIXELS = None
+# Of damaged EXIF and the like, which say neither the file nor whether it matters; what does matter raises.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 class BadImage(InputError):
@@ -135,10 +138,9 @@ def _decode(file: BinaryIO, size: int, fit: str) -> Image.Image:
     with Image.open(file, formats=FORMATS) as image:
         width, height = image.size
         if width * height > MAX_PIXELS:
-            megapixels = width * height / 1e6
             raise ValueError(
-                f"{width} x {height} are {megapixels:.0f} megapixels, at most {MAX_PIXELS / 1e6:.0f} are "
-                "read; save a smaller copy"
+                f"{width} x {height} are {width * height / 1e6:.2f} megapixels, at most "
+                f"{MAX_PIXELS / 1e6:.0f} are read; save a smaller copy"
             )
         fitted = _fitted(width, height, size, fit)
         # Lets a large JPEG be decoded at 1/2 to 1/8 of its size, never below twice the target.
@@ -181,6 +183,8 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
     try:
         with path.open("rb") as file:
             yield file
+    except UnidentifiedImageError as error:
+        raise BadImage(path, f"its content is not {', '.join(FORMATS)}") from error
     except OSError as error:
         if error.errno is None or error.errno == errno.EINVAL:  # Pillow's own, or a seek to a wrong offset
             raise BadImage(path, str(error)) from error
