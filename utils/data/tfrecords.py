@@ -513,6 +513,8 @@ def _entries(path: Path) -> Iterator[tuple[int, bytes | str]]:
         for serialized in _raw_records(path):
             yield offset, serialized
             offset += 16 + len(serialized)
+        if offset < path.stat().st_size:  # TensorFlow takes less than a header for the end
+            yield offset, _LOST
     except tf.errors.DataLossError:
         yield from _entries_behind(path, offset)  # TensorFlow reads no further, and says only that
 
