@@ -259,13 +259,17 @@ def split(file: Path, out: Path, validation: float, test: float, seed: int, grou
     from utils.data.metadata import read_metadata
 
     tables = read_metadata(file)
-    classes = LabelMap.from_metadata(tables).to_class(tables.annotations["category_id"])
+    labels = LabelMap.from_metadata(tables)
+    classes = labels.to_class(tables.annotations["category_id"])
     ids = tables.annotations["image_id"].to_numpy(dtype=str)
     groups = None if group is None else splits.groups_of(ids, group, tables, file)
     parts = splits.assign(ids, classes, validation=validation, test=test, seed=seed, groups=groups)
     splits.write_split(ids, parts, out)
     click.echo(splits.report(classes, parts).to_string(index=False))
-    click.echo(f"{out}: {len(ids):,} images. A species whose only image is in train has no score.")
+    for part, wanted in (("validation", validation), ("test", test)):
+        if wanted:
+            click.echo(f"{splits.coverage(classes, parts, labels.n_classes, part)}.")
+    click.echo(f"{out}: {len(ids):,} images.")
 
 
 @main.group(epilog=example("./course tfrecords verify data/mine"))
@@ -425,7 +429,11 @@ def model(profile: str, settings: tuple[str, ...], classes: int) -> None:
 @click.option("--data", type=FOLDER, help="Folder with shards and metadata. [default: the profile's own]")
 @click.option("--out", type=FILE, help="Folder of the run. [default: runs/<profile>]")
 def train(profile: str, settings: tuple[str, ...], data: Path | None, out: Path | None) -> None:
-    """Train a profile's network; the same command again goes on where the last one stopped."""
+    """Train a profile's network; the same command again goes on where the last one stopped.
+
+    Beside the shards a split.csv, as `split` writes it, says what is held out. A damaged record stops the
+    training by file and record; with -s skip_bad=true such records are left out and counted.
+    """
     from utils.paths import find_data, output_dir
     from utils.startup import import_tensorflow
 
@@ -436,7 +444,11 @@ def train(profile: str, settings: tuple[str, ...], data: Path | None, out: Path 
 
     folder = output_dir(out or "auto", chosen)
     result = train_network(chosen, found, folder)
-    click.echo(f"Best epoch {result.best_epoch}, weights {result.weights}")
+    scored = result.best_f1 == result.best_f1  # not nan
+    which = f"Best epoch {result.best_epoch}, validation macro-F1 {result.best_f1:.3f}"
+    click.echo(
+        f"{which if scored else f'Epoch {result.best_epoch}, without a score'}, weights {result.weights}"
+    )
     click.echo(f"Predict with: ./course predict --model {folder} --images FOLDER --out predictions.csv")
 
 
