@@ -154,9 +154,9 @@ def test_damage_is_reported_by_file_and_record(train_shards, tmp_path):
     )
     problems = tfrecords.verify([flipped, cut, tmp_path / "absent.tfrec"])
     assert len(problems) == 3
-    assert problems[0] == f"{flipped}: record 1 at byte {length}: checksum is wrong."
+    assert problems[0] == f"{flipped}: record 1 at byte {length}: has a wrong checksum."
     assert problems[1].startswith(f"{cut}: record 3 at byte ")
-    assert "the file ends here; nothing after it can be read" in problems[1]
+    assert "the file ends inside it; nothing behind it can be read" in problems[1]
     assert problems[2] == f"{tmp_path / 'absent.tfrec'}: no such file."
     with pytest.raises(InputError, match=r"a_train00_4\.tfrec: record 1 is damaged"):
         list(tfrecords.read_records([flipped]))
@@ -217,17 +217,17 @@ def test_every_damaged_record_of_a_shard_is_listed(train_records, tmp_path):
 
     shard = damaged(whole, tmp_path, "c_train00_10.tfrec", damage)
     assert tfrecords.verify([shard]) == [
-        f"{shard}: record 2 at byte {places[2][0]}: checksum is wrong.",
-        f"{shard}: record 5 at byte {places[5][0]}: checksum is wrong.",
-        f"{shard}: record 8 at byte {places[8][0]}: length is wrong or the file ends here; "
-        "nothing after it can be read.",
+        f"{shard}: record 2 at byte {places[2][0]}: has a wrong checksum.",
+        f"{shard}: record 5 at byte {places[5][0]}: has a wrong checksum.",
+        f"{shard}: record 8 at byte {places[8][0]}: has a damaged length, or the file ends "
+        "inside it; nothing behind it can be read.",
     ]
 
 
 def test_bytes_behind_the_last_record_are_told(train_shards, tmp_path):
     shard = damaged(train_shards[0], tmp_path, "e_train00_4.tfrec", lambda content: content.extend(b"12345"))
     (problem,) = tfrecords.verify([shard])
-    assert problem.startswith(f"{shard}: record 4 at byte {shard.stat().st_size - 5}: length is wrong")
+    assert problem.startswith(f"{shard}: record 4 at byte {shard.stat().st_size - 5}: has a damaged length")
 
 
 def test_the_records_behind_a_damaged_one_are_checked_as_well(tmp_path, make_jpeg):
@@ -238,7 +238,7 @@ def test_the_records_behind_a_damaged_one_are_checked_as_well(tmp_path, make_jpe
         whole, tmp_path, "d_train00_4.tfrec", lambda content: content.__setitem__(40, content[40] ^ 1)
     )
     first, second, third = tfrecords.verify([shard])
-    assert first == f"{shard}: record 0 at byte 0: checksum is wrong."
+    assert first == f"{shard}: record 0 at byte 0: has a wrong checksum."
     assert f"record 2 at byte {frames(whole)[2][0]}: image is not a whole JPEG" in second
     assert third == f"{shard}: has 3 records, its name says 4."
 
@@ -252,31 +252,36 @@ def test_the_checksum_is_crc_32c():
 def test_features_may_be_missing_or_more_but_the_same_in_all_records(tmp_path, make_jpeg):
     import tensorflow as tf
 
-    def example(**extra):
+    def example(collectors=(), **numbers):
         features = {
             "image": tf.train.Feature(bytes_list=tf.train.BytesList(value=[make_jpeg(1, 20, 30)])),
-            "image_id": tf.train.Feature(int64_list=tf.train.Int64List(value=[7])),
-            "scientificName": tf.train.Feature(int64_list=tf.train.Int64List(value=[3])),
+            "collectors": tf.train.Feature(bytes_list=tf.train.BytesList(value=collectors)),
         }
-        for name, value in extra.items():
-            features[name] = tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+        for name, value in {"image_id": 7, "scientificName": 3, **numbers}.items():
+            features[name] = tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
         return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
 
-    shard = tmp_path / "mini_res20by30_train00_2.tfrec"
-    with tf.io.TFRecordWriter(str(shard)) as writer:
-        writer.write(example(collector=b"A"))
-        writer.write(example(collector=b"B"))
-    assert tfrecords.verify([shard]) == []
+    def verified(*examples):
+        with tf.io.TFRecordWriter(str(shard)) as writer:
+            for serialized in examples:
+                writer.write(serialized)
+        return tfrecords.verify([shard])
+
+    shard = tmp_path / "mini_res20by30_train00_3.tfrec"
+    assert verified(example([b"A"]), example([]), example([b"B", b"C"])) == []
     (found,) = tfrecords.inspect([shard])
-    assert found["extra_features"] == ["collector"]
-    assert found["schema"]["image_id"] == "int64"
+    assert found["extra_features"] == ["collectors"]
+    assert found["schema"] == {
+        "collectors": "bytes",
+        "image": "bytes",
+        "image_id": "int64",
+        "scientificName": "int64",
+    }
     assert found["manifest"] is None
-    with tf.io.TFRecordWriter(str(shard)) as writer:
-        writer.write(example(collector=b"A"))
-        writer.write(example())
-    (problem,) = tfrecords.verify([shard])
+    (problem,) = verified(example(), example(genus=2), example())
     assert "record 1 at byte" in problem
-    assert "has the features image bytes, image_id int64, scientificName int64, records before" in problem
+    assert "has the features genus int64, image bytes" in problem
+    assert "records before it image bytes, image_id int64, scientificName int64." in problem
 
 
 # Folders and manifests

@@ -380,7 +380,7 @@ def inspect(paths: Iterable[Path]) -> list[dict[str, Any]]:
             image_bytes += len(features[IMAGE])
             sizes[_image_size(features[IMAGE])] += 1
             for name, value in features.items():
-                kinds.setdefault(name, _KINDS[type(value)])
+                kinds.setdefault(name, _kind(value))
             if CLASS in features:
                 classes = [min([features[CLASS], *classes]), max([features[CLASS], *classes])]
             records += 1
@@ -483,8 +483,8 @@ def _verify_shard(path: Path, pool: ThreadPoolExecutor, bar: Any) -> list[str]:
     problems: list[str] = []
     labelled = "_train" in path.name or "_val" in path.name
     expected: dict[str, str] = {}  # features of the first record that is right
-    entries, count, whole = _entries(path), 0, True
-    while chunk := list(itertools.islice(entries, 64)):
+    records, count, whole = entries(path), 0, True
+    while chunk := list(itertools.islice(records, 64)):
         checks = pool.map(lambda entry, need=labelled: _checked(entry[1], need), chunk)
         for (offset, content), (kinds, problem) in zip(chunk, checks, strict=True):
             expected = expected or (kinds if problem is None else {})
@@ -492,7 +492,7 @@ def _verify_shard(path: Path, pool: ThreadPoolExecutor, bar: Any) -> list[str]:
                 problem = f"has the features {_listing(kinds)}, records before it {_listing(expected)}"
             if problem:
                 problems.append(f"{path}: record {count} at byte {offset}: {problem}.")
-            if content is _LOST:
+            if content is CUT_OFF:
                 whole = False
             else:
                 count += 1
@@ -505,12 +505,16 @@ def _verify_shard(path: Path, pool: ThreadPoolExecutor, bar: Any) -> list[str]:
     return problems
 
 
-_WRONG = "checksum is wrong"
-_LOST = "length is wrong or the file ends here; nothing after it can be read"
+BAD_CHECKSUM = "has a wrong checksum"
+CUT_OFF = "has a damaged length, or the file ends inside it; nothing behind it can be read"
 
 
-def _entries(path: Path) -> Iterator[tuple[int, bytes | str]]:
-    """Byte offset and content of each record; in place of a damaged one's content what is wrong with it."""
+def entries(path: Path) -> Iterator[tuple[int, bytes | str]]:
+    """Byte offset and bytes of each record of a shard; BAD_CHECKSUM or CUT_OFF in place of damaged bytes.
+
+    Raises:
+        InputError: the file is not there.
+    """
     import tensorflow as tf
 
     offset = 0
@@ -519,13 +523,13 @@ def _entries(path: Path) -> Iterator[tuple[int, bytes | str]]:
             yield offset, serialized
             offset += 16 + len(serialized)
         if offset < path.stat().st_size:  # TensorFlow takes less than a header for the end
-            yield offset, _LOST
+            yield offset, CUT_OFF
     except tf.errors.DataLossError:
-        yield from _entries_behind(path, offset)  # TensorFlow reads no further, and says only that
+        yield from _entries_behind(path, offset)  # TensorFlow reads no further
 
 
 def _entries_behind(path: Path, offset: int) -> Iterator[tuple[int, bytes | str]]:
-    """`_entries` from an offset on without TensorFlow; its checksums cost some 10 ms a record.
+    """`entries` from an offset on without TensorFlow; its checksums cost some 10 ms a record.
 
     A record is u64 length, u32 masked CRC-32C of the length, data, u32 masked CRC-32C of the data.
     """
@@ -535,10 +539,10 @@ def _entries_behind(path: Path, offset: int) -> Iterator[tuple[int, bytes | str]
             length = int.from_bytes(header[:8], "little")
             known = len(header) == 12 and _masked_crc(header[:8]) == int.from_bytes(header[8:], "little")
             if not known or offset + 16 + length > path.stat().st_size:
-                yield offset, _LOST
+                yield offset, CUT_OFF
                 return
             data, crc = file.read(length), int.from_bytes(file.read(4), "little")
-            yield offset, data if _masked_crc(data) == crc else _WRONG
+            yield offset, data if _masked_crc(data) == crc else BAD_CHECKSUM
             offset += 16 + length
 
 
@@ -566,14 +570,14 @@ def _listing(kinds: dict[str, str]) -> str:
 
 
 def _checked(content: bytes | str, labelled: bool) -> tuple[dict[str, str], str | None]:
-    """The kinds of a record's features, and what is wrong with it."""
+    """The kinds of a record's published features, and what is wrong with it."""
     if isinstance(content, str):
         return {}, content
     try:
         features = _features(content)
     except _NotAnExample as error:
         return {}, str(error)
-    kinds = {name: _KINDS[type(features[name])] for name in sorted(features)}
+    kinds = {name: _kind(features[name]) for name in sorted(FEATURES) if name in features}
     return kinds, _problem(features, labelled)
 
 
@@ -588,7 +592,7 @@ def _problem(features: dict[str, Any], labelled: bool) -> str | None:
     for name, kinds in allowed.items():
         value = features[name]
         if not isinstance(value, kinds):
-            return f"feature {name!r} is {_KINDS[type(value)]}, must be {_KINDS[kinds[-1]]}"
+            return f"feature {name!r} is {_kind(value)}, must be {_KINDS[kinds[-1]]}"
         if kinds == (int,) and value < 0:
             return f"feature {name!r} is {value}, must be 0 or more"
     try:
