@@ -175,6 +175,52 @@ def test_annotations_and_images_may_be_in_different_order(tables, write_tables, 
         assert record["image"] == encode_image(tmp_path / "images" / name_of[record["image_id"]], size=16)
 
 
+def test_a_folder_a_species_needs_no_table(tmp_path, make_sheet):
+    for number, name in enumerate(["Zea mays", "Abies alba", "Zea mays"]):
+        path = tmp_path / "sheets" / name / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        make_sheet(number, 60, 80).save(path)
+    out = tmp_path / "out"
+    written = write_from_labels(None, tmp_path / "sheets", out, **SMALL)
+    names = LabelMap.load(out / "labels.json").names
+    found = [
+        (row.image_id, str(names[row.class_index]))
+        for row in tfrecords.read_labels(written.shards).itertuples()
+    ]
+    assert sorted(found) == [
+        ("Abies alba/1.jpg", "Abies alba"),
+        ("Zea mays/0.jpg", "Zea mays"),
+        ("Zea mays/2.jpg", "Zea mays"),
+    ]
+
+
+def test_classes_are_numbered_by_the_label_map_of_a_run(own_sheets, write, tmp_path):
+    labels_csv, _, out = own_sheets
+    names = np.array(sorted([*(f"{letter}us albus" for letter in "ABCDE"), "Cus niger", "Aaa bbb"]))
+    genera = np.array([name.split()[0] for name in names])
+    families = np.array(["Poaceae", *["Rosaceae"] * 6])
+    run = tmp_path / "run"
+    LabelMap(names, np.arange(100, 107), genera, families).save(run / "labels.json")
+    written = write(label_map=run)
+    given = pd.read_csv(labels_csv).set_index("image_id")["scientificName"]
+    for record in tfrecords.read_records(written.shards):
+        name = given[record["image_id"]]
+        assert names[record["scientificName"]] == name
+        assert np.unique(genera)[record["genus"]] == name.split()[0]
+        assert record["family"] == 1
+    assert (out / "labels.json").read_bytes() == (run / "labels.json").read_bytes()
+    metadata = read_metadata(out / "train_metadata.json")
+    again = LabelMap.from_metadata(metadata)
+    assert again.names.tolist() == names.tolist()
+    assert again.category_ids.tolist() == list(range(100, 107))
+    labels_csv.write_text(labels_csv.read_text().replace("Dus albus", "Dus unknown"))
+    with pytest.raises(InputError, match=r"1 species are not in .*labels\.json:\n  Dus unknown\nCorrect"):
+        write(out / "b", label_map=run / "labels.json")
+    with pytest.raises(InputError, match=r"labels\.json: no such file"):
+        write(out / "b", label_map=tmp_path)
+    assert not (out / "b").exists()
+
+
 def test_padded_images_keep_their_shape(own_sheets, write):
     (record, *_) = tfrecords.read_records(write(fit="pad").shards)
     row = pd.read_csv(own_sheets[0]).set_index("image_id").loc[record["image_id"]]
