@@ -6,13 +6,12 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
-from utils.data.tfrecords import CLASS, IMAGE, IMAGE_ID, dataset_options
+from utils.data.tfrecords import CLASS, CUT_OFF, IMAGE, IMAGE_ID, entries
 from utils.errors import InputError
 
 WAY_OUT = "Download or write the shard again"
@@ -83,7 +82,7 @@ def without_bad(shards: Iterable[Path], bad: Iterable[BadRecord], folder: Path) 
         stem = _COUNT_IN_NAME.sub("", path.name).removesuffix(".tfrec")
         copy, count = folder / f".{stem}.tmp", 0
         with tf.io.TFRecordWriter(str(copy)) as writer:
-            for position, record in enumerate(_records(path)):
+            for position, (_, record) in enumerate(entries(path)):
                 if position not in damaged[path]:
                     writer.write(record)
                     count += 1
@@ -131,7 +130,7 @@ def _bad_in_shard(path: Path, n_classes: int | None) -> list[BadRecord]:
     bad: list[BadRecord] = []
     kinds: dict[str, str] = {}
     count = 0
-    for record in _records(path):
+    for _, record in entries(path):
         reason = _problem(record, kinds, n_classes) if isinstance(record, bytes) else record
         if reason:
             bad.append(BadRecord(path, count, reason))
@@ -140,7 +139,7 @@ def _bad_in_shard(path: Path, n_classes: int | None) -> list[BadRecord]:
         reason = f"is one more than the {promised} that the name promises"
         bad.append(BadRecord(path, promised, reason, lost=0))
     elif promised is not None and count < promised:
-        if bad and bad[-1].position == count - 1 and bad[-1].reason == _CUT_OFF:
+        if bad and bad[-1].position == count - 1 and bad[-1].reason == CUT_OFF:
             bad[-1] = BadRecord(path, count - 1, bad[-1].reason, lost=promised - count + 1)
         else:
             reason = f"is not there, though the name promises {promised}"
@@ -148,55 +147,6 @@ def _bad_in_shard(path: Path, n_classes: int | None) -> list[BadRecord]:
     elif count == 0:
         bad.append(BadRecord(path, 0, "is not there: the file has none", lost=0))
     return bad
-
-
-_CUT_OFF = "has a damaged length, or the file ends inside it; nothing behind it can be read"
-_BAD_CHECKSUM = "has a wrong checksum"
-
-
-def _records(path: Path) -> Iterator[bytes | str]:
-    """Each record's bytes, or in its place what is wrong with its frame."""
-    whole = 0  # bytes that TensorFlow has read and checked
-    dataset = tf.data.TFRecordDataset(str(path)).with_options(dataset_options())
-    try:
-        for record in dataset.as_numpy_iterator():
-            yield record
-            whole += 16 + len(record)
-        if whole < path.stat().st_size:  # it takes less than a header for the end
-            yield _CUT_OFF
-        return
-    except tf.errors.DataLossError:
-        pass  # it reads no further; what follows is read here, at some 6 ms a sheet for the checksum
-    # A frame is: length (u64), its checksum (u32), data, their checksum (u32).
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        file.seek(whole)
-        while file.tell() < size:
-            header = file.read(12)
-            length = int.from_bytes(header[:8], "little")
-            if _masked_crc(header[:8]) != header[8:] or file.tell() + length + 4 > size:
-                yield _CUT_OFF
-                return
-            data, checksum = file.read(length), file.read(4)
-            yield data if _masked_crc(data) == checksum else _BAD_CHECKSUM
-
-
-@cache
-def _crc_table() -> tuple[int, ...]:
-    """What each byte adds to CRC-32C."""
-    table = tuple(range(256))
-    for _ in range(8):
-        table = tuple(value >> 1 ^ (0x82F63B78 if value & 1 else 0) for value in table)
-    return table
-
-
-def _masked_crc(data: bytes) -> bytes:
-    """The checksum of TFRecords, as they store it: CRC-32C, rotated and shifted."""
-    table, crc = _crc_table(), 0xFFFFFFFF
-    for byte in data:
-        crc = table[(crc ^ byte) & 0xFF] ^ crc >> 8
-    crc ^= 0xFFFFFFFF
-    return (((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF).to_bytes(4, "little")
 
 
 _KINDS = {"bytes_list": "bytes", "int64_list": "int64", "float_list": "float", None: "empty"}
