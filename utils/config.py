@@ -17,6 +17,8 @@ from utils.errors import UsageError
 BACKBONES = ("B0", "B1", "B2", "B3", "S", "M", "L", "XL")
 CLASS_WEIGHTS = ("none", "inverse", "class_balanced")
 AUGMENTATIONS = ("none", "upright", "light")
+LOSSES = ("cross_entropy", "balanced_softmax", "logit_adjusted", "focal", "arcface")
+SIZE_STAGES = 4  # of progressive image sizes, as in EfficientNetV2's paper
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,27 @@ class Profile:
     crop: float = 0.9  # part of each side that is kept; central in evaluation
     random_crop: bool = True  # in training: a random window, or the central one as published
     augment: str = "light"  # flips, brightness, contrast, saturation; "upright": not top to bottom; "none"
+    # methods for the long tail; each is off as it stands here
+    loss: str = "cross_entropy"  # one of LOSSES, see utils/training/losses.py
+    tau: float = 1.0  # of "logit_adjusted"; at 1 it is "balanced_softmax"
+    focal_gamma: float = 2.0  # of "focal"
+    arcface_centres: int = 3  # of "arcface": centres a class
+    arcface_scale: float = 30.0  # logits are this times a cosine
+    arcface_margin: float = 0.5  # margin of a class with n images, in radians: this x n^-power + least
+    arcface_margin_power: float = 0.25
+    arcface_margin_least: float = 0.05
+    class_weights_from: float = 0.0  # part of the run after which class_weights count (deferred re-weighting)
+    genus_weight: float = 0.0  # of the loss of a head for the genus, 0 for no such head
+    family_weight: float = 0.0  # of the loss of a head for the family
+    mixup: float = 0.0  # alpha of the beta distribution that blends two images, 0 for none
+    cutmix: float = 0.0  # alpha for pasted boxes; with mixup too, each image gets one of the two
+    randaugment: int = 0  # operations an image, after `augment`
+    randaugment_magnitude: float = 0.3  # part of each operation's full strength
+    ema: float = 0.0  # decay of an average of the weights, which is scored and kept; 0 for none
+    first_image_size: int = 0  # images grow from here to image_size in stages; 0 for one size
+    frozen_epochs: int = 0  # first epochs in which only the classifier learns
+    accumulate: int = 1  # parts of a batch that go through the network one after another, for small GPUs
+
     deterministic: bool = False  # the same figures in every run and after a resume; slower, on a GPU much
     precision: str = "float32"  # or "mixed_float16", which needs a GPU
 
@@ -93,6 +116,38 @@ class Profile:
             ("class_balanced_n", self.class_balanced_n >= 2, "2 or more"),
             ("crop", 0 < self.crop <= 1, "above 0, at most 1"),
             ("augment", self.augment in AUGMENTATIONS, f"one of {', '.join(AUGMENTATIONS)}"),
+            ("loss", self.loss in LOSSES, f"one of {', '.join(LOSSES)}"),
+            ("tau", self.tau >= 0, "0 or more"),
+            ("focal_gamma", self.focal_gamma >= 0, "0 or more"),
+            ("arcface_centres", self.arcface_centres >= 1, "1 or more"),
+            ("arcface_scale", self.arcface_scale > 0, "above 0"),
+            ("arcface_margin", self.arcface_margin >= 0, "0 or more"),
+            ("arcface_margin_power", self.arcface_margin_power >= 0, "0 or more"),
+            ("arcface_margin_least", self.arcface_margin_least >= 0, "0 or more"),
+            ("class_weights_from", 0 <= self.class_weights_from < 1, "from 0 to below 1"),
+            (
+                "class_weights",
+                not self.class_weights_from or self.class_weights != "none",
+                "inverse or class_balanced where class_weights_from is set",
+            ),
+            ("genus_weight", self.genus_weight >= 0, "0 or more"),
+            ("family_weight", self.family_weight >= 0, "0 or more"),
+            ("mixup", self.mixup >= 0, "0 or more"),
+            ("cutmix", self.cutmix >= 0, "0 or more"),
+            ("randaugment", self.randaugment >= 0, "0 or more"),
+            ("randaugment_magnitude", 0 <= self.randaugment_magnitude <= 1, "from 0 to 1"),
+            ("ema", 0 <= self.ema < 1, "from 0 to below 1"),
+            (
+                "first_image_size",
+                self.first_image_size == 0 or 32 <= self.first_image_size <= self.image_size,
+                f"0, or from 32 to image_size, {self.image_size}",
+            ),
+            ("frozen_epochs", 0 <= self.frozen_epochs <= self.epochs, f"from 0 to epochs, {self.epochs}"),
+            (
+                "accumulate",
+                1 <= self.accumulate <= 16 and self.batch_size % self.accumulate == 0,
+                f"from 1 to 16 and a divisor of batch_size, {self.batch_size}",
+            ),
             ("precision", self.precision in ("float32", "mixed_float16"), '"float32" or "mixed_float16"'),
         ]
         for key, holds, allowed in rules:
@@ -105,6 +160,20 @@ class Profile:
         tag = {"none": "NOW", "inverse": "INVW", "class_balanced": f"CLSBW{self.class_balanced_n}"}
         weights = tag[self.class_weights]
         return f"EfficientNetV2{self.backbone}_{self.image_size}_OCEP{self.epochs}_FC_{weights}_None"
+
+    def image_size_at(self, epoch: int) -> int:
+        """Pixels a side of the training images of an epoch, which counts from 0.
+
+        With `first_image_size` the epochs fall into at most 4 stages of equal length, whose sizes grow evenly
+        up to image_size, rounded to 32 pixels: progressive learning of EfficientNetV2 (Tan & Le 2021,
+        arXiv:2104.00298, algorithm 1).
+        """
+        stages = min(SIZE_STAGES, self.epochs)
+        stage = epoch * stages // self.epochs
+        if not self.first_image_size or stage == stages - 1:
+            return self.image_size
+        size = self.first_image_size + (self.image_size - self.first_image_size) * stage / (stages - 1)
+        return 32 * round(size / 32) if stage else self.first_image_size
 
     def to_dict(self) -> dict[str, Any]:
         """All settings as plain values, in the order of the fields."""

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from utils.config import Profile, load_profile
 from utils.paths import find_data
-from utils.training import backbone
+from utils.training import backbone, heads
 
 
 def tiny_profile(epochs: int, **settings: object) -> Profile:
@@ -21,13 +21,14 @@ def tiny_profile(epochs: int, **settings: object) -> Profile:
 def tiny_network(profile: Profile, n_classes: int, rescale_mode: str | None) -> tf.keras.Model:
     """Stands in for backbone._network."""
     clock = backbone.NoiseClock()
-    images = tf.keras.Input((profile.image_size, profile.image_size, 3))
+    size = None if profile.first_image_size else profile.image_size
+    images = tf.keras.Input((size, size, 3))
     layer = backbone._rescaling("tf")(images)
     layer = tf.keras.layers.Conv2D(8, 3, strides=4, name="conv")(layer)
     layer = tf.keras.layers.BatchNormalization(name="bn")(layer)
     layer = tf.keras.layers.GlobalAveragePooling2D(name="avg_pool")(layer)
     layer = backbone.StepDropout(profile.dropout, profile.seed, clock, name="dropout")(layer)
-    model = tf.keras.Model(images, tf.keras.layers.Dense(n_classes, name="logits")(layer), name="Tiny")
+    model = tf.keras.Model(images, heads.classifier(profile, n_classes)(layer), name="Tiny")
     model.rescale_mode, model.noise_clock = rescale_mode or "tf", clock
     return model
 

@@ -14,6 +14,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from utils.config import AUGMENTATIONS
+from utils.data import augment as stronger
 from utils.data.tfrecords import CLASS, IMAGE, IMAGE_ID, dataset_options, read_schema
 from utils.errors import InputError, UsageError
 
@@ -22,7 +23,6 @@ CONTRAST = 0.15  # around 1
 SATURATION = 0.15  # around 1
 _DCT_RATIOS = (1, 2, 4, 8)  # scales at which libjpeg can decode
 _AVERAGE_FROM = 1.25  # shrinking by this or more, bilinear would skip pixels
-_GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
 _KINDS = {"bytes_list": "bytes", "int64_list": "int64", "float_list": "float", None: "empty"}
 _READ_AT_ONCE = 8  # shards that training mixes
 _READ_BUFFER = 1 << 20  # bytes a shard
@@ -39,6 +39,10 @@ def training_dataset(
     crop: float = 0.9,
     random_crop: bool = True,
     augment: str = "light",
+    randaugment: int = 0,
+    randaugment_magnitude: float = 0.3,
+    mixup: float = 0.0,
+    cutmix: float = 0.0,
     exclude_ids: Iterable[str] | None = None,
     n_classes: int | None = None,
     count: int | None = None,
@@ -59,13 +63,17 @@ def training_dataset(
         crop: part of each side that is kept.
         random_crop: keep a random window instead of the central one.
         augment: see `augmented_image`.
+        randaugment, randaugment_magnitude: operations an image and their strength, see
+            `utils.data.augment.randaugment`; 0 for none.
+        mixup, cutmix: mix images within a batch, see `utils.data.augment.mix`; 0 for none.
         exclude_ids: image ids to leave out, such as those of the validation split.
         n_classes: a class index beyond it is an error when it comes up; None for any.
         count: how many records must be left; another number is an error at the end of the pass.
         shuffle_buffer: records held for shuffling, compressed: 2,048 of 83 KB take 170 MB.
 
     Returns:
-        A dataset of (uint8 [B, S, S, 3], int32 class index [B]).
+        A dataset of (uint8 [B, S, S, 3], int32 class index [B]); with mixup or CutMix labels are float32 [B, 3]:
+        class, other class, part of the first.
 
     Raises:
         InputError: a shard is missing, the first record of one has no image, id or class, or the shards
@@ -102,7 +110,7 @@ def training_dataset(
         records = records.apply(tf.data.experimental.assert_cardinality(count))
     records = records.shuffle(shuffle_buffer, seed=seed + epoch, reshuffle_each_iteration=False)
 
-    def load(index: tf.Tensor, record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def load(index: tf.Tensor, record: tf.Tensor) -> tuple[tf.Tensor, ...]:
         features = _parse(record, schema, (IMAGE, CLASS))
         pixels = augmented_image(
             features[IMAGE],
@@ -112,11 +120,24 @@ def training_dataset(
             random_crop=random_crop,
             augment=augment,
         )
-        return pixels, _label(features[CLASS], n_classes)
+        if randaugment:
+            pixels = stronger.randaugment(
+                pixels,
+                index,
+                seed=seed,
+                epoch=epoch,
+                operations=randaugment,
+                magnitude=randaugment_magnitude,
+            )
+        label = _label(features[CLASS], n_classes)
+        return (pixels, label, index) if mixup or cutmix else (pixels, label)
 
     batches = records.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    batches = batches.batch(batch_size, drop_remainder=True).prefetch(_BATCHES_AHEAD)
-    return batches.with_options(dataset_options())
+    batches = batches.batch(batch_size, drop_remainder=True)
+    if mixup or cutmix:
+        mix = functools.partial(stronger.mix, seed=seed, epoch=epoch, mixup=mixup, cutmix=cutmix)
+        batches = batches.map(mix, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return batches.prefetch(_BATCHES_AHEAD).with_options(dataset_options())
 
 
 def evaluation_dataset(
@@ -291,8 +312,7 @@ def random_numbers(seed: int, epoch: int, index: tf.Tensor) -> tf.Tensor:
     In order: crop window down and right; brightness, contrast, saturation; flip left-right, up-down. They
     depend on nothing but (seed, epoch, index), however many threads draw them in whatever order.
     """
-    run = tf.constant((seed << 20) + epoch, tf.int64)  # no two epochs of any seeds share it
-    return tf.random.stateless_uniform([7], seed=tf.stack([run, tf.cast(index, tf.int64)]))
+    return tf.random.stateless_uniform([7], seed=stronger.key(seed, epoch, index))
 
 
 def crop_box(sides: tf.Tensor, crop: float, window: tf.Tensor | None) -> tf.Tensor:
@@ -373,7 +393,7 @@ def adjust_colours(pixels: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
     """
     swing = (2 * numbers - 1) * tf.constant([BRIGHTNESS * 255, CONTRAST, SATURATION])
     brightness, contrast, saturation = swing[0], 1 + swing[1], 1 + swing[2]
-    grey = np.tile(np.float32(_GREY)[:, np.newaxis], [1, 3])
+    grey = np.tile(np.float32(stronger.GREY)[:, np.newaxis], [1, 3])
     saturate = saturation * (np.eye(3, dtype=np.float32) - grey) + grey
     flat = tf.reshape(pixels, [-1, 3])
     mean = tf.reduce_mean(flat, axis=0, keepdims=True)

@@ -17,19 +17,24 @@ from utils.config import Profile
 from utils.errors import InputError
 from utils.files import replacing
 from utils.paths import kaggle_root
+from utils.training import heads
 
 RELEASE = "https://github.com/leondgarse/keras_efficientnet_v2/releases"
 _FILE_TAGS = {"imagenet": "imagenet", "imagenet21k": "21k", "imagenet21k-ft1k": "21k-ft1k"}
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
-_HEAD = ("hidden", "logits")
+_HEAD = ("hidden", heads.CLASSIFIER)
 
 
 class NoiseClock:
-    """The step that keys dropout noise: the optimizer's iterations once `follow` was called, else 0."""
+    """The step that keys dropout noise: the optimizer's iterations once `follow` was called, else 0.
+
+    `part` tells the parts of a batch apart that gradient accumulation takes one after another.
+    """
 
     def __init__(self) -> None:
         self._iterations: tf.Variable | None = None
+        self.part: int | tf.Tensor = 0
 
     def follow(self, optimizer: Any) -> None:
         self._iterations = optimizer.iterations
@@ -39,7 +44,7 @@ class NoiseClock:
         context = tf.distribute.get_replica_context()
         replica = context.replica_id_in_sync_group if context and context.num_replicas_in_sync > 1 else 0
         step = 0 if self._iterations is None else tf.cast(self._iterations, tf.int32)
-        return tf.stack([seed, step * 1024 + replica])
+        return tf.stack([seed, step * 1024 + self.part * 64 + replica])
 
 
 class StepDropout(tf.keras.layers.Layer):
@@ -93,7 +98,8 @@ def build_model(profile: Profile, n_classes: int, *, head: bool = False) -> tf.k
 
 
 def _network(profile: Profile, n_classes: int, rescale_mode: str | None) -> tf.keras.Model:
-    size, clock = profile.image_size, NoiseClock()
+    # a network for one size knows it, which its printed summary shows
+    size, clock = None if profile.first_image_size else profile.image_size, NoiseClock()
     with _precision(profile.precision):
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
             # It prints that no weights were loaded, as asked here, and shares one initializer among all
@@ -127,7 +133,7 @@ def _network(profile: Profile, n_classes: int, rescale_mode: str | None) -> tf.k
             outputs = tf.keras.layers.Dense(profile.hidden_units, activation="relu", name="hidden")(outputs)
             if profile.dropout:
                 outputs = StepDropout(profile.dropout, next(seeds), clock, name="hidden_dropout")(outputs)
-        logits = tf.keras.layers.Dense(n_classes, dtype="float32", name="logits")(outputs)
+        logits = heads.classifier(profile, n_classes)(outputs)
         model = tf.keras.Model(features.input, logits, name=f"EfficientNetV2{profile.backbone}")
     model.rescale_mode = rescale_mode
     model.noise_clock = clock

@@ -27,6 +27,7 @@ from utils.config import Profile
 from utils.errors import InputError, UsageError
 from utils.files import read_json, replacing, write_json
 from utils.training.backbone import save_weights
+from utils.training.trainer import Trainer
 
 _NOT_SETTINGS = ("name", "about", "cost", "expected")  # words about a profile: they change no result
 
@@ -93,10 +94,13 @@ class RunState:
         return Progress(**{**values, "history": tuple(rows)})
 
     def _check_settings(self, saved: dict[str, Any]) -> None:
+        # a run that was saved before a setting existed has its default
+        defaults = {field.name: field.default for field in dataclasses.fields(Profile)}
         for key, value in self.profile.to_dict().items():
-            if key not in _NOT_SETTINGS and saved.get(key) != value:
+            before = saved.get(key, defaults[key])
+            if key not in _NOT_SETTINGS and before != value:
                 raise UsageError(
-                    f"{self.run_dir}: holds a run with {key}: {saved.get(key)!r}, and this call has {key}: "
+                    f"{self.run_dir}: holds a run with {key}: {before!r}, and this call has {key}: "
                     f"{value!r}. "
                     "A run cannot change its settings midway: give another output folder, or delete this one."
                 )
@@ -137,7 +141,7 @@ class RunState:
         status.expect_partial()  # momentum is filled in at the first step, when the optimizer makes its slots
 
     def save(
-        self, checkpoint: tf.train.Checkpoint, model: tf.keras.Model, progress: Progress, data: dict[str, Any]
+        self, checkpoint: tf.train.Checkpoint, model: Trainer, progress: Progress, data: dict[str, Any]
     ) -> None:
         """Save an epoch, in the order that the module's head gives."""
         if not self.chief:
@@ -158,12 +162,13 @@ class RunState:
         self._tidy(name, progress.best_epoch)
 
     def _write_tensors(
-        self, folder: Path, checkpoint: tf.train.Checkpoint, model: tf.keras.Model, progress: Progress
+        self, folder: Path, checkpoint: tf.train.Checkpoint, model: Trainer, progress: Progress
     ) -> str:
         name = f"epoch_{progress.epoch:04d}"
         checkpoint.write(str(folder / name))
         if progress.best_epoch == progress.epoch:
-            save_weights(model, folder / f"best_{progress.epoch:04d}.h5")
+            with model.averaged():
+                save_weights(model, folder / f"best_{progress.epoch:04d}.h5")
         return name
 
     def _tidy(self, checkpoint: str, best_epoch: int) -> None:

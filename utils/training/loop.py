@@ -29,9 +29,10 @@ from utils.files import read_json, replacing, write_json
 from utils.metrics import make_metric
 from utils.training import backbone
 from utils.training.checkpoint import Progress, RunState
-from utils.training.losses import SparseCrossentropy
+from utils.training.losses import make_loss
 from utils.training.optimizer import make_optimizer, make_schedule, sgdw
 from utils.training.strategy import choose_strategy
+from utils.training.trainer import Trainer, make_trainer
 
 if TYPE_CHECKING:
     from utils.paths import Data
@@ -84,17 +85,21 @@ class _Task:
         }
 
     def training(self, epoch: int) -> tf.data.Dataset:
-        """Batches of one epoch: (uint8 [B, S, S, 3], int32 [B]), the same ones for the same epoch."""
+        """Batches of one epoch, the same ones for the same epoch; see `training_dataset`."""
         profile = self.profile
         dataset = training_dataset(
             self.shards,
-            image_size=profile.image_size,
+            image_size=profile.image_size_at(epoch),
             batch_size=profile.batch_size,
             seed=profile.seed,
             epoch=epoch,
             crop=profile.crop,
             random_crop=profile.random_crop,
             augment=profile.augment,
+            randaugment=profile.randaugment,
+            randaugment_magnitude=profile.randaugment_magnitude,
+            mixup=profile.mixup,
+            cutmix=profile.cutmix,
             exclude_ids=self.held_out_ids,
             n_classes=self.labels.n_classes,
             count=int(self.counts.sum()),
@@ -115,13 +120,6 @@ class _Task:
             count=len(self.validation_ids),
         )
         return dataset.map(lambda image, label, _: (image, label)).with_options(_sharding())
-
-    def loss(self) -> SparseCrossentropy:
-        profile = self.profile
-        weights = None
-        if profile.class_weights != "none":
-            weights = longtail.class_weights(self.counts, profile.class_weights, profile.class_balanced_n)
-        return SparseCrossentropy(profile.label_smoothing, weights)
 
 
 def _sharding() -> tf.data.Options:
@@ -250,7 +248,7 @@ def train(
             tf.config.experimental.enable_op_determinism()
         with strategy.scope():
             model = _compiled(task, make_optimizer(profile, task.steps))
-            checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
+            checkpoint = model.checkpoint()
             state.restore(checkpoint)
         if done.epoch:
             say(f"{profile.run_name}: continues after epoch {done.epoch} of {profile.epochs}.")
@@ -264,12 +262,14 @@ def train(
         try:
             while done.epoch < last:
                 start = time.perf_counter()
+                model.prepare(profile, done.epoch)
                 fitted = model.fit(
                     task.training(done.epoch), steps_per_epoch=task.steps, callbacks=callbacks, verbose=0
                 )
                 scored = dict.fromkeys(("loss", "f1_score", "accuracy"), math.nan)
                 if task.scored:
-                    scored = model.evaluate(validation, verbose=0, return_dict=True)
+                    with model.averaged():
+                        scored = model.evaluate(validation, verbose=0, return_dict=True)
                 row = {
                     "epoch": done.epoch + 1,
                     "loss": float(fitted.history["loss"][0]),
@@ -303,18 +303,19 @@ def train(
     return _result(profile, run_dir, state, done)
 
 
-def _compiled(task: _Task, optimizer: Any) -> tf.keras.Model:
-    model = backbone.build_model(task.profile, task.labels.n_classes)
-    model.compile(
+def _compiled(task: _Task, optimizer: Any) -> Trainer:
+    profile, labels = task.profile, task.labels
+    return make_trainer(
+        backbone.build_model(profile, labels.n_classes),
+        profile,
+        labels,
         optimizer=optimizer,
-        loss=task.loss(),
+        loss=make_loss(profile, task.counts, labels),
         metrics=[
-            make_metric(task.labels.n_classes, name="f1_score"),
+            make_metric(labels.n_classes, name="f1_score"),
             tf.keras.metrics.SparseCategoricalAccuracy(name="accuracy"),
         ],
     )
-    model.noise_clock.follow(model.optimizer)
-    return model
 
 
 def _result(profile: Profile, run_dir: Path, state: RunState, done: Progress) -> TrainResult:

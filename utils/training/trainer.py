@@ -1,0 +1,179 @@
+"""The network while it is trained: how a step is made, and what changes between epochs."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import tensorflow as tf
+
+from utils.config import Profile
+from utils.data.labels import LabelMap
+from utils.training.heads import CLASSIFIER, logits_of_all_ranks
+from utils.training.losses import SparseCrossentropy, WithRelatives, unmixed
+
+
+class WeightAverage:
+    """A moving average of all weights, running statistics too: average = d x average + (1 - d) x weight.
+
+    The decay d is min(decay, (1 + steps) / (10 + steps)), so that the start is soon forgotten: the rule of
+    tf.train.ExponentialMovingAverage. Averages of weights score better than the last ones (Polyak & Juditsky
+    1992; Tarvainen & Valpola 2017, arXiv:1703.01780). Takes the memory of the weights once more. Make it inside
+    the strategy's scope: every replica then averages its own copy, without talking to others.
+    """
+
+    def __init__(self, weights: list[tf.Variable], decay: float) -> None:
+        self.decay, self.weights = decay, weights
+        self.averages = [tf.Variable(weight, trainable=False, dtype=weight.dtype) for weight in weights]
+
+    def update(self, steps: tf.Tensor) -> None:
+        """Take in the weights after the optimizer has made `steps` steps."""
+        steps = tf.cast(steps, tf.float32)
+        decay = tf.minimum(self.decay, (1 + steps) / (10 + steps))
+        for average, weight in zip(self.averages, self.weights, strict=True):
+            average.assign_sub((1 - decay) * (average - weight))
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """The averages in place of the weights, which come back at the end."""
+        kept = [weight.numpy() for weight in self.weights]
+        for average, weight in zip(self.averages, self.weights, strict=True):
+            weight.assign(average)
+        try:
+            yield
+        finally:
+            for weight, value in zip(self.weights, kept, strict=True):
+                weight.assign(value)
+
+
+class Trainer(tf.keras.Model):
+    """A network from `build_model` in training, with the profile's methods that take part in a step.
+
+    It shares all layers with the network, and has the heads for genus and family beside its classifier; what it
+    gives is `heads.logits_of_all_ranks`. Make it with `make_trainer`, call `prepare` before every epoch.
+    """
+
+    def prepare(self, profile: Profile, epoch: int) -> None:
+        """Set what depends on the epoch, which counts from 0: nothing of it needs to be saved.
+
+        In the first `frozen_epochs` only the classifier, hidden layer and heads learn, and batch normalisation
+        keeps its statistics. From `class_weights_from` x epochs on, class weights count: deferred re-weighting,
+        Cao et al. (2019, arXiv:1906.07413). Another image size is only noted here.
+        """
+        frozen = epoch < profile.frozen_epochs
+        weighted = epoch >= profile.class_weights_from * profile.epochs
+        state = (frozen, weighted, profile.image_size_at(epoch))
+        if state == self._state:
+            return
+        learning = {"hidden", CLASSIFIER, "genus_logits", "family_logits"}
+        for layer in self.layers:
+            layer.trainable = not frozen or layer.name in learning
+        loss = self.loss.species if isinstance(self.loss, WithRelatives) else self.loss
+        loss.weighted = weighted
+        # traced for each state anew, so that a run that is continued here has the same graph
+        self.train_function = self.test_function = None
+        self._state = state
+
+    def train_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """One step on images uint8 [B, S, S, 3] and labels, int [B] or mixed [B, 3]; figures so far.
+
+        The training scores of a mixed image are those of the class that has most of it.
+        """
+        images, labels = data[0], data[1]
+        if self._parts == 1:
+            with tf.GradientTape() as tape:
+                logits = self(images, training=True)
+                loss = self.compiled_loss(labels, logits)
+            self.optimizer.minimize(loss, self.trainable_variables, tape=tape)
+            self._score(labels, logits)
+        else:
+            self._accumulated_step(images, labels)
+        if self.average is not None:
+            self.average.update(self.optimizer.iterations)
+        return {metric.name: metric.result() for metric in self.metrics}
+
+    def test_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
+        images, labels = data[0], data[1]
+        logits = self(images, training=False)
+        self.compiled_loss(labels, logits)
+        self._score(labels, logits)
+        return {metric.name: metric.result() for metric in self.metrics}
+
+    def _score(self, labels: tf.Tensor, logits: tf.Tensor) -> None:
+        first, second, part = unmixed(labels)
+        if second is not None:
+            first = tf.where(part >= 0.5, first, second)
+        self.compiled_metrics.update_state(first, logits[:, : self._classes])
+
+    def _accumulated_step(self, images: tf.Tensor, labels: tf.Tensor) -> None:
+        """One step by the mean gradient of equal parts of the batch, which take turns in memory.
+
+        The same step as by the whole batch, but that batch normalisation sees a part at a time.
+        """
+        parts = self._parts
+        images = tf.reshape(images, [parts, -1, *images.shape[1:]])
+        labels = tf.reshape(labels, [parts, -1, *labels.shape[1:]])
+        weights = self.trainable_variables
+        scaling = hasattr(self.optimizer, "get_scaled_loss")  # of mixed_float16
+
+        def add_part(part: tf.Tensor, sums: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
+            self.noise_clock.part = part
+            with tf.GradientTape() as tape:
+                logits = self(images[part], training=True)
+                loss = self.compiled_loss(labels[part], logits) / parts
+                if scaling:
+                    loss = self.optimizer.get_scaled_loss(loss)
+            gradients = tape.gradient(loss, weights, unconnected_gradients="zero")
+            self._score(labels[part], logits)
+            return part + 1, tuple(
+                before + gradient for before, gradient in zip(sums, gradients, strict=True)
+            )
+
+        zeros = tuple(tf.zeros(weight.shape, weight.dtype) for weight in weights)
+        _, gradients = tf.while_loop(
+            lambda part, _: part < parts, add_part, (tf.constant(0), zeros), parallel_iterations=1
+        )
+        self.noise_clock.part = 0
+        if scaling:
+            gradients = self.optimizer.get_unscaled_gradients(list(gradients))
+        self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The weights to be scored and kept: the moving average where the profile has one."""
+        if self.average is None:
+            yield
+        else:
+            with self.average.applied():
+                yield
+
+    def checkpoint(self) -> tf.train.Checkpoint:
+        """All that a run needs to go on: weights, optimizer, average."""
+        parts = {"model": self, "optimizer": self.optimizer}
+        if self.average is not None:
+            parts["average"] = tf.train.Checkpoint(weights=self.average.averages)
+        return tf.train.Checkpoint(**parts)
+
+
+def make_trainer(
+    network: tf.keras.Model,
+    profile: Profile,
+    labels: LabelMap,
+    *,
+    optimizer: Any,
+    loss: SparseCrossentropy | WithRelatives,
+    metrics: list[tf.keras.metrics.Metric],
+) -> Trainer:
+    """Compile a network for training; inside the strategy's scope.
+
+    Args:
+        network: from `build_model`, images to species' logits.
+        metrics: of class indices and the species' logits.
+    """
+    trainer = Trainer(network.input, logits_of_all_ranks(network, profile, labels), name=network.name)
+    trainer.rescale_mode, trainer.noise_clock = network.rescale_mode, network.noise_clock
+    trainer.compile(optimizer=optimizer, loss=loss, metrics=metrics)
+    trainer.noise_clock.follow(trainer.optimizer)
+    trainer._parts, trainer._classes, trainer._state = profile.accumulate, labels.n_classes, None
+    trainer.average = WeightAverage(trainer.weights, profile.ema) if profile.ema else None
+    trainer.prepare(profile, 0)
+    return trainer
