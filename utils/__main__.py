@@ -461,7 +461,9 @@ def train(profile: str, settings: tuple[str, ...], data: Path | None, out: Path 
 @click.option("--data", type=FOLDER, help="Data folder, whose test shards are predicted.")
 @click.option("--images", type=FOLDER, help="Folder of image files (JPEG, PNG, TIFF), subfolders too.")
 @click.option("--out", type=FILE, required=True, help="CSV to write: image_id and the five best species.")
-@click.option("--tta", is_flag=True, help="Average over the sheet and its mirror images; four times slower.")
+@click.option(
+    "--tta", is_flag=True, help="Average over the sheet and its mirror images; two to four times slower."
+)
 @click.argument("more_shards", nargs=-1, type=EXISTING)
 def predict(
     run_dir: Path,
@@ -501,7 +503,9 @@ def predict(
         dataset = evaluation_dataset(
             shards, image_size=chosen.image_size, batch_size=chosen.batch_size, crop=chosen.crop
         )
-    predictions = predict_sheets(network, dataset, tta=tta, total=len(files) or count_records(shards))
+    predictions = predict_sheets(
+        network, dataset, tta=tta, augment=chosen.augment, total=len(files) or count_records(shards)
+    )
     click.echo(f"{len(predictions):,} sheets -> {write_predictions_csv(predictions, labels, out)}")
 
 

@@ -77,6 +77,16 @@ def class_weights(counts: np.ndarray, method: str, n: int = 10) -> np.ndarray:
     return (weights * len(counts) / max(weights.sum(), np.finfo(float).tiny)).astype(np.float32)
 
 
+def logit_adjustment(counts: Sequence[int] | np.ndarray, tau: float = 1.0) -> np.ndarray:
+    """tau x log of each class's share of the training images, float32 [C].
+
+    Added to the logits in training it is the logit-adjusted loss, taken from those of a trained network the
+    post-hoc adjustment of Menon et al. (2021, arXiv:2007.07314). A class without images counts as having one.
+    """
+    counts = np.maximum(np.asarray(counts, dtype=np.float64), 1)
+    return (tau * np.log(counts / counts.sum())).astype(np.float32)
+
+
 def split(
     image_ids: Sequence[str] | np.ndarray,
     class_indices: Sequence[int] | np.ndarray,

@@ -78,6 +78,8 @@ def predict(
     dataset: "tf.data.Dataset",
     *,
     tta: bool = False,
+    augment: str = "light",
+    adjustment: np.ndarray | None = None,
     top: int = 5,
     progress: bool = True,
     total: int | None = None,
@@ -90,8 +92,13 @@ def predict(
     Args:
         model: images [B, S, S, 3] in 0..255 to logits [B, C].
         dataset: batches of (images, int class or -1, string image_id), from evaluation_dataset().
-        tta: test-time augmentation, the mean of the probabilities over the sheet as it is and flipped
-            left to right, top to bottom and both; four times the cost.
+        tta: test-time augmentation, the mean of the probabilities over the sheet as it is and its mirror
+            images of `augment`; two or four times the cost.
+        augment: the profile's: "light" flips left to right, top to bottom and both, "upright" left to right
+            only, "none" not at all.
+        adjustment: taken from the logits before anything else, float [C]: `longtail.logit_adjustment` of the
+            training images makes it the post-hoc adjustment of Menon et al. (2021), which favours rare
+            classes. None for networks whose loss did so already.
         top: how many classes to keep, at most C.
         progress: show a bar with sheets a second.
         total: number of sheets, for the time left in the bar.
@@ -105,12 +112,15 @@ def predict(
     @tf.function(reduce_retracing=True)
     def best_classes(images: "tf.Tensor") -> tuple["tf.Tensor", "tf.Tensor"]:
         views = [images]
-        if tta:
-            mirrored = tf.reverse(images, axis=[2])
-            views += [mirrored, tf.reverse(images, axis=[1]), tf.reverse(mirrored, axis=[1])]
+        if tta and augment != "none":
+            views.append(tf.reverse(images, axis=[2]))
+        if tta and augment == "light":
+            views += [tf.reverse(view, axis=[1]) for view in views]
         # softmax in float32 also where the network computes in float16
-        each = [tf.nn.softmax(tf.cast(model(view, training=False), tf.float32)) for view in views]
-        probabilities = tf.add_n(each) / len(each)
+        logits = [tf.cast(model(view, training=False), tf.float32) for view in views]
+        if adjustment is not None:
+            logits = [each - tf.constant(adjustment, tf.float32) for each in logits]
+        probabilities = tf.add_n([tf.nn.softmax(each) for each in logits]) / len(views)
         return tf.math.top_k(probabilities, k=min(top, probabilities.shape[-1]))
 
     ids, classes, probabilities, true = [], [], [], []

@@ -24,10 +24,10 @@ from utils.data import longtail, splits
 from utils.data.damage import WAY_OUT, BadRecord, bad_records, naming_damage, without_bad
 from utils.data.labels import LabelMap
 from utils.data.pipeline import evaluation_dataset, training_dataset
-from utils.errors import InputError
+from utils.errors import InputError, UsageError
 from utils.files import read_json, replacing, write_json
 from utils.metrics import make_metric
-from utils.training import backbone
+from utils.training import backbone, heads
 from utils.training.checkpoint import Progress, RunState
 from utils.training.losses import make_loss
 from utils.training.optimizer import make_optimizer, make_schedule, sgdw
@@ -444,7 +444,9 @@ def learning_rate_range_test(
     return pd.DataFrame(rows)
 
 
-def load_trained(run_dir: Path, run_name: str | None = None) -> tuple[tf.keras.Model, Profile, LabelMap]:
+def load_trained(
+    run_dir: Path, run_name: str | None = None, *, all_heads: bool = False
+) -> tuple[tf.keras.Model, Profile, LabelMap]:
     """The best network of a run, its profile and its label map.
 
     On a machine without a GPU a mixed_float16 run is loaded as float32.
@@ -452,8 +454,10 @@ def load_trained(run_dir: Path, run_name: str | None = None) -> tuple[tf.keras.M
     Args:
         run_dir: the output folder of `train`.
         run_name: which run, where the folder holds several.
+        all_heads: give the logits of the heads for genus and family too, beside those of the species.
 
     Raises:
+        UsageError: `all_heads` of a run whose profile had none.
         InputError: there is no trained run, or several and none is named.
     """
     run_dir = Path(run_dir)
@@ -475,4 +479,11 @@ def load_trained(run_dir: Path, run_name: str | None = None) -> tuple[tf.keras.M
             f"{weights}: not there. The run has not finished its first epoch; run the training again."
         )
     built = replace(profile, weights=str(weights), precision=precision)
-    return backbone.build_model(built, labels.n_classes, head=True), profile, labels
+    network = backbone.build_model(built, labels.n_classes, head=True)
+    if not all_heads:
+        return network, profile, labels
+    if not heads.ranks_of(profile):
+        raise UsageError(f"{run_dir}: was trained without heads: genus_weight and family_weight are 0.")
+    whole = tf.keras.Model(network.input, heads.logits_of_all_ranks(network, profile, labels))
+    backbone.load_weights(whole, weights, head=True)
+    return whole, profile, labels

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from utils.config import Profile
 from utils.data.labels import LabelMap
-from utils.data.longtail import class_weights
+from utils.data.longtail import class_weights, logit_adjustment
 
 
 @tf.keras.utils.register_keras_serializable(package="naflora")
@@ -94,7 +94,7 @@ class LogitAdjusted(SparseCrossentropy):
         self.counts, self.tau = _plain(counts), tau
 
     def unweighted(self, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        return super().unweighted(labels, logits + tf.constant(adjustment(self.counts, self.tau)))
+        return super().unweighted(labels, logits + tf.constant(logit_adjustment(self.counts, self.tau)))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "counts": self.counts, "tau": self.tau}
@@ -202,12 +202,6 @@ def unmixed(labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor | None, tf.Tensor |
     if labels.shape.rank == 2 and labels.shape[-1] == 3:
         return tf.cast(labels[:, 0], tf.int32), tf.cast(labels[:, 1], tf.int32), labels[:, 2]
     return tf.cast(tf.reshape(labels, [-1]), tf.int32), None, None
-
-
-def adjustment(counts: Sequence[int] | np.ndarray, tau: float) -> np.ndarray:
-    """tau x log of each class's share of the training images, float32 [C]; no images count as one."""
-    counts = np.maximum(np.asarray(counts, dtype=np.float64), 1)
-    return (tau * np.log(counts / counts.sum())).astype(np.float32)
 
 
 def class_margins(

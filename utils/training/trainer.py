@@ -67,10 +67,12 @@ class Trainer(tf.keras.Model):
         learning = {"hidden", CLASSIFIER, "genus_logits", "family_logits"}
         for layer in self.layers:
             layer.trainable = not frozen or layer.name in learning
-        loss = self.loss.species if isinstance(self.loss, WithRelatives) else self.loss
+        loss = self._loss.species if isinstance(self._loss, WithRelatives) else self._loss
         loss.weighted = weighted
-        # traced for each state anew, so that a run that is continued here has the same graph
-        self.train_function = self.test_function = None
+        # fit() trains what was trainable when it was compiled; and a graph for each state makes a run that is
+        # continued here the same as one that came by
+        with self.distribute_strategy.scope():
+            self._compile()
         self._state = state
 
     def train_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -171,9 +173,12 @@ def make_trainer(
     """
     trainer = Trainer(network.input, logits_of_all_ranks(network, profile, labels), name=network.name)
     trainer.rescale_mode, trainer.noise_clock = network.rescale_mode, network.noise_clock
-    trainer.compile(optimizer=optimizer, loss=loss, metrics=metrics)
-    trainer.noise_clock.follow(trainer.optimizer)
     trainer._parts, trainer._classes, trainer._state = profile.accumulate, labels.n_classes, None
+    trainer._loss = loss
     trainer.average = WeightAverage(trainer.weights, profile.ema) if profile.ema else None
+    trainer._compile = lambda: trainer.compile(
+        optimizer=trainer.optimizer or optimizer, loss=loss, metrics=metrics
+    )
     trainer.prepare(profile, 0)
+    trainer.noise_clock.follow(trainer.optimizer)
     return trainer

@@ -1,0 +1,208 @@
+"""After training: which adjustment, what several runs say together, what the heads of a network agree on."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from utils.data.longtail import logit_adjustment
+from utils.errors import InputError
+from utils.evaluation.mistakes import mistake_distance, scores_by_bin
+from utils.evaluation.predict import Predictions
+from utils.metrics import macro_f1, scores
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from utils.data.labels import LabelMap
+    from utils.training.decoupling import Features, Linear
+
+
+def adjusted_scores(
+    model: "tf.keras.Model",
+    dataset: Iterable,
+    counts: np.ndarray,
+    taus: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5),
+) -> pd.DataFrame:
+    """Try strengths of post-hoc logit adjustment (Menon et al. 2021, arXiv:2007.07314) in one pass.
+
+    Of every sheet one class a strength is kept, so it takes as little memory for 15,501 classes as for 40.
+    Choose tau on validation, then give predict() `adjustment=logit_adjustment(counts, tau)`.
+
+    Args:
+        model: images to logits [B, C].
+        dataset: batches of (images, classes, ...) whose classes are known.
+        counts: training images by class, int [C].
+
+    Returns:
+        One row a strength: tau, macro_f1, accuracy.
+
+    Raises:
+        InputError: the data set gave no sheet.
+    """
+    import tensorflow as tf
+
+    shifts = tf.constant(np.stack([logit_adjustment(counts, tau) for tau in taus]))
+
+    @tf.function(reduce_retracing=True)
+    def best_classes(images: "tf.Tensor") -> "tf.Tensor":
+        logits = tf.cast(model(images, training=False), tf.float32)
+        return tf.map_fn(
+            lambda shift: tf.argmax(logits - shift, axis=-1, output_type=tf.int32),
+            shifts,
+            fn_output_signature=tf.int32,
+        )
+
+    pairs = [(np.asarray(true), best_classes(images).numpy()) for images, true, *_ in dataset]
+    if not pairs:
+        raise InputError("There was no sheet to score. Check the shards and the chosen image ids.")
+    true = np.concatenate([pair[0] for pair in pairs])
+    predicted = np.concatenate([pair[1] for pair in pairs], axis=1)
+    rows = []
+    for tau, guess in zip(taus, predicted, strict=True):
+        score = scores(true, guess, len(counts))
+        rows.append({"tau": tau, "macro_f1": score["macro_f1"], "accuracy": score["accuracy"]})
+    return pd.DataFrame(rows)
+
+
+def ensemble(runs: Sequence[Predictions], top: int = 5) -> Predictions:
+    """The mean of several runs' probabilities for the same sheets.
+
+    The runs may differ in all but the label map: backbone, image size, machine. The mean is exact where they keep
+    all classes; a class that a run does not keep counts as 0 there, so let them keep more than the five best
+    (`top` of predict(); 50 of 210,407 sheets take 84 MB). Sheets are worked through some at a time.
+
+    Raises:
+        InputError: there is no run, or the runs have other sheets, in another order, or of other species.
+    """
+    if not runs:
+        raise InputError("There are no predictions to put together.")
+    first = runs[0]
+    for number, run in enumerate(runs[1:], start=2):
+        if not np.array_equal(run.image_ids, first.image_ids):
+            raise InputError(f"Predictions 1 and {number} are not of the same sheets in the same order.")
+        if not np.array_equal(run.true, first.true):
+            raise InputError(f"Predictions 1 and {number} have other true species: other label maps.")
+    classes = np.concatenate([run.classes for run in runs], axis=1)
+    shares = np.concatenate([run.probabilities for run in runs], axis=1) / np.float32(len(runs))
+    top = min(top, min(run.classes.shape[1] for run in runs))
+    out_classes = np.empty((len(first), top), np.int32)
+    out_probabilities = np.empty((len(first), top), np.float32)
+    for start in range(0, len(first), 1024):
+        rows = slice(start, start + 1024)
+        order = np.argsort(classes[rows], axis=1, kind="stable")
+        ordered = np.take_along_axis(classes[rows], order, axis=1)
+        share = np.take_along_axis(shares[rows], order, axis=1)
+        new = np.ones_like(ordered, dtype=bool)
+        new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+        # the shares of a class stand side by side: add them up at its first
+        group = np.cumsum(new, axis=1) - 1 + np.arange(len(ordered))[:, None] * ordered.shape[1]
+        sums = np.bincount(group.ravel(), share.ravel(), minlength=ordered.size).reshape(ordered.shape)
+        total = np.where(new, np.take_along_axis(sums, np.cumsum(new, axis=1) - 1, axis=1), -1.0)
+        best = np.argsort(-total, axis=1, kind="stable")[:, :top]
+        out_classes[rows] = np.take_along_axis(ordered, best, axis=1)
+        out_probabilities[rows] = np.take_along_axis(total, best, axis=1)
+    return Predictions(first.image_ids, out_classes, out_probabilities, first.true)
+
+
+def predict_ranks(
+    model: "tf.keras.Model", dataset: Iterable, labels: "LabelMap", ranks: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """The best class of every head, for every sheet.
+
+    Args:
+        model: from load_trained(heads=True), images to the logits of species and ranks side by side.
+        dataset: batches of (images, classes, ...).
+        ranks: of the heads, from `utils.training.heads.ranks_of(profile)`.
+
+    Returns:
+        int32 [N] by name: true, species and each rank; genus and family count in `labels.genus_names` and
+        `labels.family_names`.
+
+    Raises:
+        InputError: the data set gave no sheet.
+    """
+    import tensorflow as tf
+
+    sizes = [labels.n_classes, *(len(getattr(labels, f"{rank}_names")) for rank in ranks)]
+
+    @tf.function(reduce_retracing=True)
+    def best_classes(images: "tf.Tensor") -> "tf.Tensor":
+        parts = tf.split(model(images, training=False), sizes, axis=-1)
+        return tf.stack([tf.argmax(part, axis=-1, output_type=tf.int32) for part in parts])
+
+    pairs = [(np.asarray(true, np.int32), best_classes(images).numpy()) for images, true, *_ in dataset]
+    if not pairs:
+        raise InputError("There was no sheet to predict. Check the shards and the chosen image ids.")
+    best = np.concatenate([pair[1] for pair in pairs], axis=1)
+    return {
+        "true": np.concatenate([pair[0] for pair in pairs]),
+        **dict(zip(("species", *ranks), best, strict=True)),
+    }
+
+
+def consistency(predicted: Mapping[str, np.ndarray], labels: "LabelMap") -> pd.DataFrame:
+    """How the heads for genus and family agree with the species' head.
+
+    Args:
+        predicted: from `predict_ranks`, of sheets whose species is known.
+
+    Returns:
+        One row a rank: rank, head_accuracy (of its own head), species_accuracy (the rank of the predicted
+        species), agreement (share of sheets where the two say the same), accuracy_agreed and accuracy_disputed
+        (of the species, where they agree and where not; NaN where there is no such sheet), head_macro_f1.
+    """
+    right = predicted["species"] == predicted["true"]
+    rows = []
+    for rank in ("genus", "family"):
+        if rank not in predicted:
+            continue
+        of, names = getattr(labels, f"{rank}_index"), getattr(labels, f"{rank}_names")
+        true, by_species, by_head = of[predicted["true"]], of[predicted["species"]], predicted[rank]
+        agree = by_species == by_head
+        rows.append(
+            {
+                "rank": rank,
+                "head_accuracy": float(np.mean(by_head == true)),
+                "species_accuracy": float(np.mean(by_species == true)),
+                "agreement": float(np.mean(agree)),
+                "accuracy_agreed": float(right[agree].mean()) if agree.any() else float("nan"),
+                "accuracy_disputed": float(right[~agree].mean()) if not agree.all() else float("nan"),
+                "head_macro_f1": macro_f1(true, by_head, len(names)),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def compare_classifiers(
+    classifiers: Mapping[str, "Linear"],
+    test: "Features",
+    train_counts: np.ndarray,
+    labels: "LabelMap | None" = None,
+    distances: np.ndarray | None = None,
+) -> pd.DataFrame:
+    """Score classifiers on the same cached features.
+
+    Args:
+        classifiers: by name, from `utils.training.decoupling.classifier_methods`.
+        test: features of sheets that no classifier has seen.
+        train_counts: training images by class, int [C], which tell head, medium and tail apart.
+        labels, distances: with both, the mean patristic distances too; see mistake_distance().
+
+    Returns:
+        One row a classifier: method, macro_f1, head, medium, tail (macro-F1 of the species of the bin), accuracy,
+        and with distances over_all and over_mistakes.
+    """
+    rows = []
+    for name, classifier in classifiers.items():
+        predicted = classifier.predicted(test.features)
+        score = scores(test.classes, predicted, len(train_counts))
+        by_bin = scores_by_bin(test.classes, predicted, train_counts).set_index("bin")["macro_f1"]
+        row = {"method": name, "macro_f1": score["macro_f1"], **by_bin.to_dict()}
+        row["accuracy"] = score["accuracy"]
+        if labels is not None and distances is not None:
+            far = mistake_distance(test.classes, predicted, labels, distances)
+            row |= {"over_all": far["over_all"], "over_mistakes": far["over_mistakes"]}
+        rows.append(row)
+    return pd.DataFrame(rows)
