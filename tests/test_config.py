@@ -32,6 +32,20 @@ def test_auto_is_laptop_here_and_kaggle_on_kaggle(monkeypatch):
         ("laptop", {"backbone": "B9"}, "must be one of B0"),
         ("laptop", {"class_weights": "inverted"}, "must be one of none, inverse, class_balanced"),
         ("laptop", {"validation_fraction": 1.0}, "between 0 and 1"),
+        ("laptop", {"loss": "arc_face"}, "must be one of cross_entropy, balanced_softmax"),
+        ("laptop", {"class_weights_from": 0.8}, "class_weights is 'none', must be inverse or class_balanced"),
+        (
+            "laptop",
+            {"first_image_size": 128},
+            "first_image_size is 128, must be 0, or from 32 to image_size, 96",
+        ),
+        (
+            "laptop",
+            {"accumulate": 5},
+            "accumulate is 5, must be from 1 to 16 and a divisor of batch_size, 16",
+        ),
+        ("laptop", {"frozen_epochs": 16}, "must be from 0 to epochs, 15"),
+        ("laptop", {"ema": 1.0}, "ema is 1.0, must be from 0 to below 1"),
     ],
 )
 def test_mistakes_are_named_with_the_way_out(name, overrides, message):
@@ -69,3 +83,15 @@ def test_reference_is_the_published_recipe():
     assert {key: reference.to_dict()[key] for key in published} == published
     assert reference.max_lr * reference.initial_lr_scale == pytest.approx(0.007)
     assert reference.epochs * reference.steps_per_epoch == 49_230
+
+
+def test_images_grow_in_stages_to_the_full_size():
+    kaggle = load_profile("kaggle")
+    sizes = [kaggle.image_size_at(epoch) for epoch in range(kaggle.epochs)]
+    assert sizes == [224] * 3 + [288] * 3 + [320] * 3 + [384] * 3
+    short = load_profile("laptop", epochs=2, first_image_size=64)
+    assert [short.image_size_at(epoch) for epoch in range(2)] == [64, 96]
+    one = load_profile("laptop", epochs=1, first_image_size=64)
+    assert one.image_size_at(0) == 96
+    fixed = load_profile("laptop")
+    assert {fixed.image_size_at(epoch) for epoch in range(fixed.epochs)} == {96}

@@ -62,6 +62,15 @@ def test_test_time_augmentation_is_the_mean_over_four_flips(model, images):
     assert not np.allclose(expected, softmax(model.predict(images, verbose=0)), atol=1e-3)
 
 
+@pytest.mark.parametrize(("augment", "steps"), [("upright", [1, -1]), ("none", [1])])
+def test_test_time_augmentation_follows_the_augmentation_of_the_run(model, images, augment, steps):
+    views = [images[:, :, ::step] for step in steps]
+    expected = np.mean([softmax(model.predict(view, verbose=0)) for view in views], axis=0)
+    result = predict(model, batches(images), tta=True, augment=augment, top=6, progress=False)
+    assert result.probabilities == pytest.approx(-np.sort(-expected, axis=1), abs=1e-5)
+    assert np.array_equal(result.predicted, expected.argmax(axis=1))
+
+
 def test_fewer_classes_than_asked_for(model, images):
     assert predict(model, batches(images), top=50, progress=False).classes.shape == (10, 6)
 

@@ -156,6 +156,92 @@ def test_changed_settings_are_refused_by_name(whole: loop.TrainResult, data: pat
     assert loop.train(renamed, data, whole.run_dir, progress=False).finished
 
 
+def test_a_run_saved_before_a_setting_existed_has_its_default(stopped: Path, data: paths.Data) -> None:
+    file = stopped / "state" / "state.json"
+    state = json.loads(file.read_text())
+    for key in ("loss", "ema", "class_weights_from", "accumulate"):
+        del state["profile"][key]
+    file.write_text(json.dumps(state))
+    with pytest.raises(UsageError, match=r"with ema: 0\.0, and this call has ema: 0\.9"):
+        loop.train(replace(PROFILE, ema=0.9), data, stopped, progress=False)
+    assert len(loop.train(PROFILE, data, stopped, progress=False, stop_after=1).history) == 2
+
+
+SWITCHES = {
+    "averaged, accumulated, deferred weights": {
+        "ema": 0.9,
+        "accumulate": 2,
+        "class_weights": "class_balanced",
+        "class_weights_from": 0.5,
+        "class_balanced_n": 50,
+    },
+    "all of them": {
+        "loss": "arcface",
+        "class_weights": "inverse",
+        "class_weights_from": 0.4,
+        "genus_weight": 0.5,
+        "family_weight": 0.2,
+        "mixup": 0.3,
+        "cutmix": 1.0,
+        "randaugment": 1,
+        "ema": 0.9,
+        "first_image_size": 32,
+        "image_size": 64,
+        "frozen_epochs": 1,
+        "accumulate": 2,
+    },
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name != "all of them" else pytest.param(name, marks=pytest.mark.long) for name in SWITCHES],
+)
+def test_a_run_with_methods_continues_exactly(name: str, data: paths.Data, tmp_path: Path) -> None:
+    profile = tiny.tiny_profile(3, **SWITCHES[name])
+    expected = loop.train(profile, data, tmp_path / "whole", progress=False)
+    for _ in range(3):
+        result = loop.train(profile, data, tmp_path / "parts", progress=False, stop_after=1)
+    pd.testing.assert_frame_equal(
+        result.history.drop(columns="time"), expected.history.drop(columns="time"), rtol=0, atol=0
+    )
+    assert result.finished and result.best_epoch == expected.best_epoch
+    model, other = (loop.load_trained(run.run_dir)[0] for run in (expected, result))
+    for weight, again in zip(model.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(weight, again)
+
+
+def test_the_average_is_what_a_run_scores_and_leaves(data: paths.Data, tmp_path: Path) -> None:
+    plain = tiny.tiny_profile(2, dropout=0.0)
+    histories = {}
+    for profile in (plain, replace(plain, ema=0.99)):
+        run = loop.train(profile, data, tmp_path / str(profile.ema), progress=False)
+        histories[profile.ema] = run.history
+        model, _, labels = loop.load_trained(run.run_dir)
+        task = loop._task(profile, data)
+        true, guess = zip(*[(y, model(x).numpy().argmax(1)) for x, y in task.validation()], strict=True)
+        score = macro_f1(np.concatenate(true), np.concatenate(guess), labels.n_classes)
+        assert score == pytest.approx(run.best_f1, abs=1e-6)
+    # training is the same, what is scored is not
+    assert histories[0.99]["loss"].tolist() == histories[0.0]["loss"].tolist()
+    assert histories[0.99]["val_loss"].tolist() != histories[0.0]["val_loss"].tolist()
+
+
+def test_heads_of_a_run_are_loaded_when_asked_for(data: paths.Data, tmp_path: Path) -> None:
+    profile = tiny.tiny_profile(1, genus_weight=0.5, family_weight=0.2)
+    run = loop.train(profile, data, tmp_path / "run", progress=False)
+    species, _, labels = loop.load_trained(run.run_dir)
+    whole, _, _ = loop.load_trained(run.run_dir, all_heads=True)
+    images = next(iter(loop._task(profile, data).validation()))[0]
+    logits = whole(images).numpy()
+    n_genera, n_families = len(labels.genus_names), len(labels.family_names)
+    assert logits.shape[1] == 8 + n_genera + n_families
+    np.testing.assert_allclose(logits[:, :8], species(images), atol=1e-5)
+    plain = loop.train(tiny.tiny_profile(1), data, tmp_path / "plain", progress=False)
+    with pytest.raises(UsageError, match="trained without heads"):
+        loop.load_trained(plain.run_dir, all_heads=True)
+
+
 def test_the_state_of_another_tensorflow_or_other_data_is_refused(stopped: Path, data: paths.Data) -> None:
     file = stopped / "state" / "state.json"
     state = json.loads(file.read_text())

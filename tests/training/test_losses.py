@@ -163,7 +163,9 @@ def test_genus_and_family_heads_add_their_cross_entropies(labels: np.ndarray) ->
     def one(classes: np.ndarray) -> np.ndarray:
         classes = classes.astype(np.int32)
         own = Focal(2.0).call(classes, logits[:, :6]).numpy()
-        return own + 0.5 * keras(genus[classes], logits[:, 6:10]) + 0.25 * keras(family[classes], logits[:, 10:])
+        return (
+            own + 0.5 * keras(genus[classes], logits[:, 6:10]) + 0.25 * keras(family[classes], logits[:, 10:])
+        )
 
     mixed = labels.ndim == 2
     expected = PARTS * one(labels[:, 0]) + (1 - PARTS) * one(labels[:, 1]) if mixed else one(labels)

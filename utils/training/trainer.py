@@ -176,9 +176,13 @@ def make_trainer(
     trainer._parts, trainer._classes, trainer._state = profile.accumulate, labels.n_classes, None
     trainer._loss = loss
     trainer.average = WeightAverage(trainer.weights, profile.ema) if profile.ema else None
-    trainer._compile = lambda: trainer.compile(
-        optimizer=trainer.optimizer or optimizer, loss=loss, metrics=metrics
-    )
+
+    def compile_with_the_same() -> None:
+        for metric in metrics:  # Keras resets only those that a step of this compilation has used
+            metric.reset_state()
+        trainer.compile(optimizer=trainer.optimizer or optimizer, loss=loss, metrics=metrics)
+
+    trainer._compile = compile_with_the_same
     trainer.prepare(profile, 0)
     trainer.noise_clock.follow(trainer.optimizer)
     return trainer
