@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from utils.errors import InputError
+from utils.errors import InputError, UsageError
 from utils.evaluation.predict import Predictions, predict, write_predictions_csv
 
 
@@ -55,7 +55,7 @@ def test_every_sheet_once_with_its_own_id_and_probabilities(model, images):
 def test_test_time_augmentation_is_the_mean_over_four_flips(model, images):
     views = [images, images[:, :, ::-1], images[:, ::-1], images[:, ::-1, ::-1]]
     expected = np.mean([softmax(model.predict(view, verbose=0)) for view in views], axis=0)
-    result = predict(model, batches(images), tta=True, top=6, progress=False)
+    result = predict(model, batches(images), tta=True, augment="light", top=6, progress=False)
     assert result.probabilities == pytest.approx(-np.sort(-expected, axis=1), abs=1e-5)
     assert np.array_equal(result.predicted, expected.argmax(axis=1))
     assert result.probabilities.sum(axis=1) == pytest.approx(1, abs=1e-5)
@@ -69,6 +69,11 @@ def test_test_time_augmentation_follows_the_augmentation_of_the_run(model, image
     result = predict(model, batches(images), tta=True, augment=augment, top=6, progress=False)
     assert result.probabilities == pytest.approx(-np.sort(-expected, axis=1), abs=1e-5)
     assert np.array_equal(result.predicted, expected.argmax(axis=1))
+
+
+def test_test_time_augmentation_must_be_told_which(model, images):
+    with pytest.raises(UsageError, match="augment is None; with tta it must be one of none, upright, light"):
+        predict(model, batches(images), tta=True, progress=False)
 
 
 def test_fewer_classes_than_asked_for(model, images):

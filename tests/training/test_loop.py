@@ -334,11 +334,19 @@ def test_a_run_killed_at_random_moments_ends_like_one_that_was_not(
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("methods", [{}, {"ema": 0.99, "accumulate": 2, "frozen_epochs": 1, "mixup": 0.2}])
 def test_efficientnet_continues_exactly(
-    data: paths.Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    methods: dict, data: paths.Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.undo()
-    settings = {"image_size": 32, "batch_size": 8, "epochs": 2, "drop_connect": 0.2, "dropout": 0.2}
+    settings = {
+        "image_size": 32,
+        "batch_size": 8,
+        "epochs": 2,
+        "drop_connect": 0.2,
+        "dropout": 0.2,
+        **methods,
+    }
     profile: Profile = load_profile("smoke", **settings)
     expected = loop.train(profile, data, tmp_path / "whole", progress=False)
     loop.train(profile, data, tmp_path / "parts", progress=False, stop_after=1)

@@ -67,7 +67,7 @@ def adjusted_scores(
 
 
 def ensemble(runs: Sequence[Predictions], top: int = 5) -> Predictions:
-    """The mean of several runs' probabilities for the same sheets.
+    """The mean of several runs' probabilities for the same sheets (Lakshminarayanan et al. 2017, arXiv:1612.01474).
 
     The runs may differ in all but the label map: backbone, image size, machine. The mean is exact where they keep
     all classes; a class that a run does not keep counts as 0 there, so let them keep more than the five best

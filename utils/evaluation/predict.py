@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from utils.errors import InputError
+from utils.config import AUGMENTATIONS
+from utils.errors import InputError, UsageError
 from utils.files import replacing
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def predict(
     dataset: "tf.data.Dataset",
     *,
     tta: bool = False,
-    augment: str = "light",
+    augment: str | None = None,
     adjustment: np.ndarray | None = None,
     top: int = 5,
     progress: bool = True,
@@ -95,7 +96,7 @@ def predict(
         tta: test-time augmentation, the mean of the probabilities over the sheet as it is and its mirror
             images of `augment`; two or four times the cost.
         augment: the profile's: "light" flips left to right, top to bottom and both, "upright" left to right
-            only, "none" not at all.
+            only, "none" not at all. Needed with `tta`: a network must not see what it was never taught.
         adjustment: taken from the logits before anything else, float [C]: `longtail.logit_adjustment` of the
             training images makes it the post-hoc adjustment of Menon et al. (2021), which favours rare
             classes. None for networks whose loss did so already.
@@ -104,8 +105,11 @@ def predict(
         total: number of sheets, for the time left in the bar.
 
     Raises:
+        UsageError: `tta` without a known `augment`.
         InputError: the data set gave no sheet, or a probability that is not a number.
     """
+    if tta and augment not in AUGMENTATIONS:
+        raise UsageError(f"augment is {augment!r}; with tta it must be one of {', '.join(AUGMENTATIONS)}.")
     import tensorflow as tf
     from tqdm import tqdm
 

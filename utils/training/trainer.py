@@ -56,7 +56,8 @@ class Trainer(tf.keras.Model):
         """Set what depends on the epoch, which counts from 0: nothing of it needs to be saved.
 
         In the first `frozen_epochs` only the classifier, hidden layer and heads learn, and batch normalisation
-        keeps its statistics. From `class_weights_from` x epochs on, class weights count: deferred re-weighting,
+        keeps its statistics, so that a new classifier does not spoil good features (Kumar et al. 2022,
+        arXiv:2202.10054). From `class_weights_from` x epochs on, class weights count: deferred re-weighting,
         Cao et al. (2019, arXiv:1906.07413). Another image size is only noted here.
         """
         frozen = epoch < profile.frozen_epochs
