@@ -1,7 +1,11 @@
 import numpy as np
 import pytest
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp, softmax
 
-from utils.evaluation.calibration import expected_calibration_error, reliability
+from utils.errors import InputError
+from utils.evaluation.calibration import expected_calibration_error, fit_temperature, reliability, tempered
+from utils.evaluation.predict import Predictions
 
 
 def test_bins_hold_their_upper_edge():
@@ -34,3 +38,54 @@ def test_ece_is_near_zero_for_honest_and_large_for_boasting_answers():
     correct = generator.random(20000) < confidence
     assert expected_calibration_error(confidence, correct) < 0.02
     assert expected_calibration_error(np.full(100, 0.9), np.zeros(100, dtype=bool)) == pytest.approx(0.9)
+
+
+def sharpened(factor: float, top: int | None = None) -> tuple[Predictions, np.ndarray]:
+    """Predictions whose logits are `factor` times those that the species were drawn by, and these logits."""
+    generator = np.random.default_rng(0)
+    logits = generator.normal(size=(4000, 7))
+    powers = np.exp(logits)
+    true = (powers.cumsum(axis=1) / powers.sum(axis=1, keepdims=True) < generator.random((4000, 1))).sum(
+        axis=1
+    )
+    probabilities = np.exp(factor * logits) / np.exp(factor * logits).sum(axis=1, keepdims=True)
+    order = np.argsort(-probabilities, axis=1)[:, :top]
+    kept = np.take_along_axis(probabilities, order, axis=1).astype(np.float32)
+    ids = np.arange(4000).astype(str)
+    return Predictions(ids, order.astype(np.int32), kept, true.astype(np.int32)), factor * logits
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0, 3.0])
+def test_the_fitted_temperature_undoes_a_wrong_scale(factor):
+    predictions, logits = sharpened(factor)
+    temperature = fit_temperature(predictions)
+    assert temperature == pytest.approx(factor, rel=0.08)
+
+    def loss(value):
+        scaled = logits / value
+        scores = scaled[np.arange(len(scaled)), predictions.true] - logsumexp(scaled, axis=1)
+        return -scores.mean()
+
+    best = minimize_scalar(loss, bounds=(0.1, 10), method="bounded").x
+    assert temperature == pytest.approx(best, rel=1e-2)
+    expected = softmax(logits / temperature, axis=1)
+    found = tempered(predictions, temperature)
+    assert found.probabilities == pytest.approx(-np.sort(-expected, axis=1), abs=1e-5)
+    assert np.array_equal(found.classes, predictions.classes)
+
+
+def test_the_classes_kept_keep_their_sum():
+    predictions, _ = sharpened(2.0, top=3)
+    found = tempered(predictions, 3.0)
+    assert found.probabilities.sum(axis=1) == pytest.approx(predictions.probabilities.sum(axis=1), abs=1e-5)
+    assert (np.diff(found.probabilities, axis=1) <= 0).all()
+    assert fit_temperature(predictions) == pytest.approx(2.0, rel=0.15)
+
+
+def test_a_temperature_needs_known_species():
+    predictions, _ = sharpened(1.0)
+    unknown = Predictions(
+        predictions.image_ids, predictions.classes, predictions.probabilities, np.full(4000, -1, np.int32)
+    )
+    with pytest.raises(InputError, match="No sheet has a known species"):
+        fit_temperature(unknown)

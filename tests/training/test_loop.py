@@ -169,6 +169,7 @@ def test_a_run_saved_before_a_setting_existed_has_its_default(stopped: Path, dat
 
 SWITCHES = {
     "averaged, accumulated, deferred weights": {
+        "epochs": 2,
         "ema": 0.9,
         "accumulate": 2,
         "class_weights": "class_balanced",
@@ -176,6 +177,7 @@ SWITCHES = {
         "class_balanced_n": 50,
     },
     "all of them": {
+        "epochs": 3,
         "loss": "arcface",
         "class_weights": "inverse",
         "class_weights_from": 0.4,
@@ -198,9 +200,9 @@ SWITCHES = {
     [name if name != "all of them" else pytest.param(name, marks=pytest.mark.long) for name in SWITCHES],
 )
 def test_a_run_with_methods_continues_exactly(name: str, data: paths.Data, tmp_path: Path) -> None:
-    profile = tiny.tiny_profile(3, **SWITCHES[name])
+    profile = tiny.tiny_profile(**SWITCHES[name])
     expected = loop.train(profile, data, tmp_path / "whole", progress=False)
-    for _ in range(3):
+    for _ in range(profile.epochs):
         result = loop.train(profile, data, tmp_path / "parts", progress=False, stop_after=1)
     pd.testing.assert_frame_equal(
         result.history.drop(columns="time"), expected.history.drop(columns="time"), rtol=0, atol=0
@@ -212,7 +214,7 @@ def test_a_run_with_methods_continues_exactly(name: str, data: paths.Data, tmp_p
 
 
 def test_the_average_is_what_a_run_scores_and_leaves(data: paths.Data, tmp_path: Path) -> None:
-    plain = tiny.tiny_profile(2, dropout=0.0)
+    plain = tiny.tiny_profile(1)
     histories = {}
     for profile in (plain, replace(plain, ema=0.99)):
         run = loop.train(profile, data, tmp_path / str(profile.ema), progress=False)
@@ -227,19 +229,20 @@ def test_the_average_is_what_a_run_scores_and_leaves(data: paths.Data, tmp_path:
     assert histories[0.99]["val_loss"].tolist() != histories[0.0]["val_loss"].tolist()
 
 
-def test_heads_of_a_run_are_loaded_when_asked_for(data: paths.Data, tmp_path: Path) -> None:
+def test_heads_of_a_run_are_loaded_when_asked_for(
+    whole: loop.TrainResult, data: paths.Data, tmp_path: Path
+) -> None:
     profile = tiny.tiny_profile(1, genus_weight=0.5, family_weight=0.2)
     run = loop.train(profile, data, tmp_path / "run", progress=False)
     species, _, labels = loop.load_trained(run.run_dir)
-    whole, _, _ = loop.load_trained(run.run_dir, all_heads=True)
+    with_heads, _, _ = loop.load_trained(run.run_dir, all_heads=True)
     images = next(iter(loop._task(profile, data).validation()))[0]
-    logits = whole(images).numpy()
+    logits = with_heads(images).numpy()
     n_genera, n_families = len(labels.genus_names), len(labels.family_names)
     assert logits.shape[1] == 8 + n_genera + n_families
     np.testing.assert_allclose(logits[:, :8], species(images), atol=1e-5)
-    plain = loop.train(tiny.tiny_profile(1), data, tmp_path / "plain", progress=False)
     with pytest.raises(UsageError, match="trained without heads"):
-        loop.load_trained(plain.run_dir, all_heads=True)
+        loop.load_trained(whole.run_dir, all_heads=True)
 
 
 def test_the_state_of_another_tensorflow_or_other_data_is_refused(stopped: Path, data: paths.Data) -> None:

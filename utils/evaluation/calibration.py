@@ -3,6 +3,11 @@
 import numpy as np
 import pandas as pd
 
+from utils.errors import InputError
+from utils.evaluation.predict import Predictions
+
+MAX_TEMPERATURE = 20.0  # fit_temperature looks from 1 / MAX_TEMPERATURE on
+
 
 def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = 15) -> pd.DataFrame:
     """Compare confidence with the share of right answers, in bins of equal width.
@@ -40,3 +45,49 @@ def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, bins
     table = reliability(confidence, correct, bins)
     gaps = (table["confidence"] - table["accuracy"]).abs().fillna(0)
     return float(np.average(gaps, weights=table["images"]))
+
+
+def tempered(predictions: Predictions, temperature: float) -> Predictions:
+    """The predictions of logits / temperature: above 1 less sure of themselves, the order of classes stays.
+
+    Where not all classes are kept, the probabilities of those kept are scaled to the sum that they had.
+    """
+    powers = predictions.probabilities.astype(np.float64) ** (1 / temperature)
+    sums = predictions.probabilities.sum(axis=1, keepdims=True, dtype=np.float64)
+    scaled = powers * sums / powers.sum(axis=1, keepdims=True)
+    return Predictions(
+        predictions.image_ids, predictions.classes, scaled.astype(np.float32), predictions.true
+    )
+
+
+def fit_temperature(predictions: Predictions) -> float:
+    """The temperature at which known species were most probable (least negative log-likelihood).
+
+    Temperature scaling of Guo et al. (2017, arXiv:1706.04599). Fit it on validation; decisions by expected cost
+    are only as good as the probabilities are right. Sheets whose species is not among the classes kept say
+    nothing about it and are left out.
+
+    Raises:
+        InputError: no sheet has its species among the classes kept.
+    """
+    hit = predictions.classes == predictions.true[:, None]
+    known = hit.any(axis=1)
+    if not known.any():
+        raise InputError("No sheet has a known species among its classes, so no temperature can be fitted.")
+    probabilities = predictions.probabilities[known].astype(np.float64)
+    logs = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
+    true = logs[hit[known]]
+    high = logs.max(axis=1)
+
+    def loss(log_temperature: float) -> float:
+        scale = np.exp(-log_temperature)
+        return float(
+            np.mean(np.log(np.exp((logs - high[:, None]) * scale).sum(axis=1)) + (high - true) * scale)
+        )
+
+    # convex in the scale, so it has one minimum: golden-section search
+    low, up, golden = -np.log(MAX_TEMPERATURE), np.log(MAX_TEMPERATURE), (np.sqrt(5) - 1) / 2
+    while up - low > 1e-4:
+        left, right = up - golden * (up - low), low + golden * (up - low)
+        low, up = (low, right) if loss(left) < loss(right) else (left, up)
+    return float(np.exp((low + up) / 2))

@@ -46,8 +46,11 @@ def least_cost(
     with the costs of Bertinetto et al. (2020, Making Better Mistakes, arXiv:1912.09393): a tree's distances. The
     larger `miss`, the nearer it comes to the most probable class.
 
+    It needs probabilities that are right, not only in order: fit a temperature on validation first
+    (`calibration.fit_temperature`, then `tempered`).
+
     It is exact where all C classes are kept. With the k best of many, what they leave counts for nothing: 50 of
-    15,501 need 84 MB for the 210,407 test sheets, and their cost 50 x 50 numbers a sheet, some at a time.
+    15,501 need 84 MB for the 210,407 test sheets, and 50 x 50 numbers a sheet, some sheets at a time.
 
     Args:
         distances: float [G, G] from genus_distance_matrix(); unknown ones count as the largest known.

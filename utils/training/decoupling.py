@@ -88,10 +88,15 @@ def extract_features(
     from tqdm import tqdm
 
     body = tf.keras.Model(network.input, network.get_layer(CLASSIFIER).input)
-    run = tf.function(lambda images: tf.cast(body(images, training=False), tf.float32), reduce_retracing=True)
+    run = None
     features, classes = [], []
     with tqdm(total=total, unit=" sheets", desc="features", disable=not progress) as bar:
         for images, labels, *_ in dataset:
+            if run is None:  # one graph for batches of all lengths
+                batch = tf.TensorSpec([None, *images.shape[1:]], images.dtype)
+                run = tf.function(
+                    lambda x: tf.cast(body(x, training=False), tf.float32), input_signature=[batch]
+                )
             features.append(run(images).numpy())
             classes.append(np.asarray(labels, dtype=np.int32))
             bar.update(len(classes[-1]))
