@@ -271,9 +271,12 @@ def _digest(data: bytes) -> str:
 
 
 def _set_parameters(notebook: dict[str, Any], kernel: Kernel) -> None:
-    """Give the parameters cell the kernel's defaults, one line each, its comment kept."""
+    """Give the parameters cell the kernel's defaults, one line each, its comment kept.
+
+    Nobody watches a pushed kernel run: BATCH_RUN, so that no progress bars fill the saved notebook.
+    """
     cells = [cell for cell in notebook["cells"] if "parameters" in cell["metadata"].get("tags", [])]
-    for name, value in kernel.parameters.items():
+    for name, value in {"BATCH_RUN": True, **kernel.parameters}.items():
         lines = [line for cell in cells for line in cell["source"] if line.startswith(f"{name} = ")]
         if len(lines) != 1:
             raise InputError(
