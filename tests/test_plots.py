@@ -231,7 +231,7 @@ def test_throughput():
     def table(*rates):
         return pd.DataFrame({"way": [f"way {i}" for i in range(len(rates))], "images_per_second": rates})
 
-    assert title(plots.throughput(table(500.0, 1500.0))) == "way 1 is 3.0 times as fast as way 0"
+    assert title(plots.throughput(table(500.0, 1500.0))) == "Fastest: way 1, 3.0 times the slowest (way 0)"
     assert title(plots.throughput(table(500.0, 510.0))) == "All ways read about 505 images a second"
     figure = plots.throughput(table(500.0), needed=85)
     assert title(figure) == "way 0: 500 images a second"

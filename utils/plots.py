@@ -613,9 +613,8 @@ def throughput(table: pd.DataFrame, needed: float | None = None) -> Figure:
     table = table.sort_values("images_per_second", ascending=False)
     rates = table["images_per_second"].to_numpy()
     if len(rates) > 1 and rates[0] >= 1.05 * rates[-1]:
-        title = (
-            f"{table['way'].iloc[0]} is {rates[0] / rates[-1]:.1f} times as fast as {table['way'].iloc[-1]}"
-        )
+        slowest = table["way"].iloc[-1]
+        title = f"Fastest: {table['way'].iloc[0]}, {rates[0] / rates[-1]:.1f} times the slowest ({slowest})"
     elif len(rates) > 1:
         title = f"All ways read about {rates.mean():,.0f} images a second"
     else:
