@@ -165,6 +165,22 @@ def test_weights_become_a_data_set(tmp_path, monkeypatch):
     assert read_json(tmp_path / "out" / WEIGHTS / kaggle.DATASET_FILE)["id"] == f"{OWNER}/{WEIGHTS}"
 
 
+def test_the_guide_has_at_most_twelve_steps_and_names_what_is_built():
+    guide = (REPOSITORY / "notebooks" / "KAGGLE.md").read_text(encoding="utf-8")
+    steps = [int(number) for number in re.findall(r"^\| (\d+) \| \*\*", guide, flags=re.MULTILINE)]
+    assert steps == list(range(1, len(steps) + 1)) and 1 < len(steps) <= 12
+    table = guide.split("## What is pushed")[1].split("\n\n")[1]
+    named = {
+        number for row in table.splitlines()[2:] for number in row.split("|")[1].replace(",", " ").split()
+    }
+    assert named == {kernel.number for kernel in KERNELS}
+    for name in (UTILS, WEIGHTS, COMPETITION, TRAIN_SHARDS, TEST_SHARDS, KERNELS[-1].slug):
+        assert name in guide
+    for command, options in re.findall(r"`\./course kaggle (\w+)([^`]*)`", guide):
+        shown = CliRunner().invoke(main, ["kaggle", command, "--help"]).output
+        assert all(option in shown for option in re.findall(r"--\w[\w-]*", options)), (command, options)
+
+
 # ---------------------------------------------------------------- check
 
 
@@ -711,7 +727,16 @@ as_in_the_image = pytest.mark.skipif(
     reason=f"Kaggle's image has Python 3.12 and this is {PYTHON[0]}.{PYTHON[1]}: .ci/run runs it on 3.12",
 )
 # Not in the image: the wheel in the data set must do for the first.
-ABSENT = ("keras_efficientnet_v2", "tensorflow_addons", "kaggle", "kagglesdk", "ruff", "pytest", "_pytest")
+ABSENT = (
+    "keras_efficientnet_v2",
+    "msgspec",
+    "tensorflow_addons",
+    "kaggle",
+    "kagglesdk",
+    "ruff",
+    "pytest",
+    "_pytest",
+)
 
 
 @pytest.fixture(scope="session")
@@ -785,8 +810,12 @@ def check_executed(kernel: kaggle.Kernel, notebook: nbformat.NotebookNode, built
     version = f"Python {PYTHON[0]}.{PYTHON[1]}.\\d+ · TensorFlow 2\\.2\\d\\.\\d · Keras 2\\.2\\d\\.\\d\n"
     first = rf"herbarium course \S+, commit {re.escape(commit)} on Kaggle \(Batch\), image .+\n{version}Devices: .+\n"
     assert re.fullmatch(first, code[0].outputs[0].text), code[0].outputs[0].text
-    noise = [
+    errors = [
         o.text for cell in code for o in cell.outputs if o.output_type == "stream" and o.name == "stderr"
+    ]
+    # TensorFlow 2.21 warns of the byte that notebook 02 flips on purpose
+    noise = [
+        line for text in errors for line in text.splitlines() if "status: DATA_LOSS: corrupted" not in line
     ]
     assert noise == [], kernel.number
 
