@@ -772,7 +772,7 @@ def alone(command: list[str], root: Path, environment: dict[str, str]) -> subpro
     ]
     environment["HIDDEN"] = " ".join(hidden)
     if os.environ.get("ALLOW_NO_NETNS") != "1":
-        tried = subprocess.run(["unshare", "-rnm", "true"], capture_output=True, text=True)
+        tried = subprocess.run(["sh", "-c", "unshare -rnm ip link set lo up"], capture_output=True, text=True)
         if tried.returncode:
             pytest.fail(
                 f"no name space without network: {tried.stderr.strip()}. ALLOW_NO_NETNS=1 runs the test with network."
@@ -781,6 +781,49 @@ def alone(command: list[str], root: Path, environment: dict[str, str]) -> subpro
     return subprocess.run(
         command, cwd=root / "working", env=environment, capture_output=True, text=True, timeout=900
     )
+
+
+LOOK = """
+import os, socket
+try:
+    socket.create_connection(("192.0.2.1", 80), timeout=5)
+except OSError as error:
+    print(type(error).__name__, error.strerror)
+try:
+    open(os.environ["ROOT"] + "/input/new", "w")
+except OSError as error:
+    print(error.strerror)
+print(os.listdir(os.environ["HIDDEN"].split()[0]))
+with socket.create_server(("127.0.0.1", 0)) as server:
+    print(socket.create_connection(server.getsockname()) is not None)
+"""
+
+
+@pytest.mark.skipif(
+    os.environ.get("ALLOW_NO_NETNS") == "1", reason="ALLOW_NO_NETNS=1: with network, as asked"
+)
+def test_a_kernel_in_the_replica_has_no_network_no_repository_and_read_only_input(tmp_path):
+    for name in ("input", "working"):
+        (tmp_path / name).mkdir()
+    done = alone([sys.executable, "-c", LOOK], tmp_path, {"PATH": os.environ["PATH"]})
+    assert done.stdout.splitlines() == [
+        "OSError Network is unreachable",
+        "Read-only file system",
+        "[]",
+        "True",
+    ]
+
+
+def test_where_name_spaces_are_refused_the_test_fails_with_the_reason_unless_allowed(tmp_path, monkeypatch):
+    (tmp_path / "working").mkdir()
+    (tmp_path / "unshare").write_text("#!/bin/sh\necho 'unshare failed: not permitted' >&2; exit 1")
+    (tmp_path / "unshare").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("ALLOW_NO_NETNS", raising=False)
+    with pytest.raises(pytest.fail.Exception, match=r"unshare failed: not permitted\. ALLOW_NO_NETNS=1"):
+        alone(["true"], tmp_path, {})
+    monkeypatch.setenv("ALLOW_NO_NETNS", "1")
+    assert alone(["true"], tmp_path, {"PATH": os.environ["PATH"]}).returncode == 0
 
 
 def run_kernel(kernel, layout, built, flora, outputs, folder, python) -> nbformat.NotebookNode:

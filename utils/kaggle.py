@@ -199,7 +199,7 @@ def _check_owner(owner: str) -> None:
 
 def _dataset_metadata(slug: str, owner: str) -> dict[str, Any]:
     title, description = DATASETS[slug]
-    # "other": the files' licences are in the description, and the MIT licence is not among Kaggle's names
+    # one licence must be named, and the files are under two: the description tells
     return {
         "title": title,
         "id": f"{owner}/{slug}",

@@ -79,12 +79,14 @@ profile = tiny.tiny_profile(2)
 loop.train(profile, find_data(profile, data), out, progress=False, stop_after=1)
 result = loop.train(profile, find_data(profile, data), out, progress=False)
 last = optimizers[-1]
+tested = loop.learning_rate_range_test(profile, find_data(profile, data), steps=4, highest=0.1)
 print(json.dumps({
     "optimizer": type(last).__mro__[1].__name__ + " " + type(last).__name__,
     "inner": type(last.inner_optimizer).__name__,
     "scale": float(last.loss_scale),
     "iterations": int(last.iterations.numpy()),
     "steps": loop._task(profile, find_data(profile, data)).steps,
+    "range_test": tested["learning_rate"].tolist(),
     "history": result.history.to_dict("list"),
 }))
 """
@@ -102,5 +104,6 @@ def test_mirrored_mixed_float16_trains_with_loss_scaling_and_resumes(
     assert "LossScaleOptimizer" in told["optimizer"] and told["inner"] == "SGDW" and told["scale"] > 1
     assert told["history"]["epoch"] == [1, 2]
     assert all(0 < loss < 10 for loss in told["history"]["loss"] + told["history"]["val_loss"])
+    assert told["range_test"][0] == pytest.approx(1e-3) and told["range_test"][-1] == pytest.approx(0.1)
     # the second call went on counting; a step whose gradients overflow is skipped and not counted
     assert told["steps"] < told["iterations"] <= 2 * told["steps"]
