@@ -826,8 +826,13 @@ def test_where_name_spaces_are_refused_the_test_fails_with_the_reason_unless_all
     assert alone(["true"], tmp_path, {"PATH": os.environ["PATH"]}).returncode == 0
 
 
-def run_kernel(kernel, layout, built, flora, outputs, folder, python) -> nbformat.NotebookNode:
-    """Run one kernel as Kaggle does: papermill, its own metadata's inputs, its defaults, profile smoke."""
+def run_kernel(
+    kernel, layout, built, flora, outputs, folder, python, *, attached: bool = True
+) -> nbformat.NotebookNode:
+    """Run one kernel as Kaggle does: papermill, its own metadata's inputs, its defaults, profile smoke.
+
+    Smoke reads the attached shards, or draws its own flora without `attached`.
+    """
     root = folder / kernel.slug
     attach_all(root, layout, kernel_metadata(built, kernel), built, flora, outputs)
     shutil.copy(built / kernel.slug / f"{kernel.notebook}.ipynb", root / "notebook.ipynb")
@@ -839,7 +844,9 @@ def run_kernel(kernel, layout, built, flora, outputs, folder, python) -> nbforma
     }
     environment |= {"KAGGLE_KERNEL_RUN_TYPE": "Batch", "NAFLORA_KAGGLE_ROOT": str(root), "MPLBACKEND": "agg"}
     command = [str(python), "-m", "papermill", "../notebook.ipynb", "../executed.ipynb", "-k", "python3"]
-    command += ["--no-progress-bar", "-p", "PROFILE", "smoke", "-p", "DATA_DIR", str(root / "input")]
+    command += ["--no-progress-bar", "-p", "PROFILE", "smoke"]
+    if attached:
+        command += ["-p", "DATA_DIR", str(root / "input")]
     done = alone(command, root, environment)
     assert done.returncode == 0, f"{kernel.number}: {done.stderr[-3000:]}"
     shutil.copytree(root / "working", outputs / kernel.slug)
@@ -865,9 +872,11 @@ def check_executed(kernel: kaggle.Kernel, notebook: nbformat.NotebookNode, built
 
 @as_in_the_image
 def test_two_kernels_run_in_the_replica(built, sample_flora, image_python, tmp_path):
+    outputs = tmp_path / "outputs"
     for kernel in (KERNELS[0], KERNELS[2]):
+        attached = kernel.number != "00"  # 00 draws its own flora, in scratch
         notebook = run_kernel(
-            kernel, "new", built, sample_flora, tmp_path / "outputs", tmp_path, image_python
+            kernel, "new", built, sample_flora, outputs, tmp_path, image_python, attached=attached
         )
         check_executed(kernel, notebook, built)
         assert len(list((tmp_path / "outputs" / kernel.slug).iterdir())) == 1, (
