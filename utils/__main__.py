@@ -200,36 +200,45 @@ def lab(context: click.Context, options: tuple[str, ...]) -> None:
     help="TFRecords as published, or JPEG files.",
 )
 @click.option("--metadata-only", is_flag=True, help="Only metadata, at the size of the published set.")
-def flora(out: Path, species: int, seed: int, max_images: int, form: str, metadata_only: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="With --metadata-only: the published JSON files too.")
+def flora(
+    out: Path, species: int, seed: int, max_images: int, form: str, metadata_only: bool, as_json: bool
+) -> None:
     """Make a sample flora: procedural herbarium sheets in the published format."""
     from utils.flora.dataset import make_flora, make_metadata
 
+    if as_json and not metadata_only:
+        raise UsageError("--json goes with --metadata-only: a flora with images always has the JSON files.")
     if metadata_only:
-        folder = make_metadata(out, seed=seed)
+        folder = make_metadata(out, seed=seed, json=as_json)
     else:
         folder = make_flora(out, species=species, seed=seed, max_images=max_images, form=form)
     click.echo(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
 
 
-@main.command(epilog=example("./course metadata data/train_metadata.json"))
+@main.command(
+    epilog=example("./course metadata data/train_metadata.json", "./course metadata my_sheets --json")
+)
 @click.argument("file", type=EXISTING)
 @click.option("--json", "as_json", is_flag=True, help="The same for programs, as JSON.")
 def metadata(file: Path, as_json: bool) -> None:
-    """Summarise a metadata FILE: images, species, genera, families, the long tail.
+    """Check a metadata FILE in any form and summarise it: images, species, families, the long tail.
 
-    FILE is train_metadata.json, a folder of columns (.columns), or a CSV of own sheets.
+    FILE is train_metadata.json, test_metadata.json, the TSV of NAFlora-mini, a CSV of own sheets (file_name,
+    scientificName; image_id, authors, genus, species and family where known), a folder with one subfolder
+    per species, or a folder of columns (.columns).
     """
     import json
 
-    from utils.data.longtail import summarize
-    from utils.data.metadata import read_metadata
+    from utils.data.longtail import summarize_file
 
-    summary = summarize(read_metadata(file))
+    summary = summarize_file(file)
     if as_json:
-        click.echo(json.dumps(summary, indent=2))
+        known = {name: None if value != value else value for name, value in summary.items()}  # NaN is no JSON
+        click.echo(json.dumps(known, indent=2))
         return
     for name, value in summary.items():
-        shown = f"{value:,}" if isinstance(value, int) else f"{value:,.3f}"
+        shown = f"{value:,.3f}" if isinstance(value, float) else value if name == "form" else f"{value:,}"
         click.echo(f"{name.replace('_', ' '):<24} {shown:>12}")
 
 
