@@ -304,6 +304,9 @@ def _describe(task: _Task, model: tf.keras.Model, run_dir: Path, devices: str) -
     with replacing(Path(f"{stem}_model_summary.txt")) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     task.labels.save(run_dir / "labels.json")
+    with replacing(run_dir / "training_images.csv") as temporary:
+        counts = pd.DataFrame({"scientificName": task.labels.names, "images": task.counts})
+        counts.to_csv(temporary, index=False, lineterminator="\n")
 
 
 def _version(package: str) -> str | None:
@@ -391,6 +394,8 @@ def load_trained(run_dir: Path, run_name: str | None = None) -> tuple[tf.keras.M
             raise InputError(f"{run_dir}: {found}.")
         run_name = names[0]
     config = read_json(run_dir / f"{run_name}{suffix}")
+    if not isinstance(config, dict):
+        raise InputError(f"{run_dir / (run_name + suffix)}: not the settings of a run. Copy the run again.")
     config.pop("run", None)
     profile = profile_from_dict(config, str(run_dir / f"{run_name}{suffix}"))
     labels = LabelMap.load(run_dir / "labels.json")
