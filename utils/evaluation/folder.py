@@ -231,7 +231,7 @@ def image_batches(
         yield tf.constant(np.stack(pixels)), tf.fill([len(batch)], -1), tf.constant(names), list(small)
 
 
-def _in_order(read, files: Sequence[Path]) -> Iterator:  # noqa: ANN001
+def _in_order(read, files: Sequence[Path]) -> Iterator:
     """(file, finished or running future) in the order of the files, a few files ahead of the caller."""
     workers = os.cpu_count() or 1
     waiting: deque = deque()

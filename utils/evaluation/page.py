@@ -58,11 +58,10 @@ def read_facts(run_dir: Path, profile: "Profile", labels: "LabelMap") -> RunFact
         InputError: a file is there and is not what the training wrote.
     """
     run_dir = Path(run_dir)
-    scores = [row["val_f1_score"] for row in _rows(run_dir / f"{profile.run_name}.csv", "val_f1_score")]
-    known = [float(score) for score in scores if score and math.isfinite(float(score))]
-    rows = _rows(run_dir / TRAINING_IMAGES, "scientificName", "images")
-    counts = {row["scientificName"]: int(row["images"]) for row in rows}
-    if rows and counts.keys() != set(labels.names.tolist()):
+    scores = _column(run_dir / f"{profile.run_name}.csv", "val_f1_score", float)
+    names = _column(run_dir / TRAINING_IMAGES, "scientificName", str)
+    counts = dict(zip(names, _column(run_dir / TRAINING_IMAGES, "images", int), strict=True))
+    if names and counts.keys() != set(labels.names.tolist()):
         raise InputError(
             f"{run_dir / TRAINING_IMAGES}: names other species than labels.json beside it. Copy the folder of "
             "the run again, or remove the file."
@@ -71,21 +70,22 @@ def read_facts(run_dir: Path, profile: "Profile", labels: "LabelMap") -> RunFact
         name=run_dir.resolve().name,
         profile=profile,
         labels=labels,
-        macro_f1=max(known, default=None),
-        train_images=np.array([counts[name] for name in labels.names]) if rows else None,
+        macro_f1=max(filter(math.isfinite, scores), default=None),
+        train_images=np.array([counts[name] for name in labels.names]) if names else None,
     )
 
 
-def _rows(path: Path, *columns: str) -> list[dict[str, str]]:
-    """The rows of a CSV of a run, none when it is not there."""
+def _column(path: Path, column: str, kind: type) -> list:
+    """A column of a CSV of a run, without its empty cells; nothing when there is no such file."""
     if not path.is_file():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        missing = [column for column in columns if column not in (reader.fieldnames or [])]
-        if missing:
-            raise InputError(f"{path}: no column {missing[0]!r}. Copy it from the run again, or remove it.")
-        return list(reader)
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [kind(row[column]) for row in csv.DictReader(file) if row[column] != ""]
+    except (KeyError, TypeError, ValueError):  # no such column, a row cut off, no number, not UTF-8
+        raise InputError(
+            f"{path}: its column {column!r} cannot be read. Copy it from the run again, or remove it."
+        ) from None
 
 
 class Pages:
