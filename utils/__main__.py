@@ -408,21 +408,21 @@ def predict(
     if images:
         _predict_images(run_dir, images, out, html, tta, skip_bad)
         return
+    from utils.paths import find_data
     from utils.startup import import_tensorflow
 
+    if data:
+        shards = find_data(_profile("auto"), data).test_shards
+        if not shards:
+            raise InputError(f"{data}: no test shards (*_test*.tfrec). Name the shards by --shards.")
     import_tensorflow()
     from utils.data.pipeline import evaluation_dataset
     from utils.data.tfrecords import count_records
     from utils.evaluation.predict import predict as predict_sheets
     from utils.evaluation.predict import write_predictions_csv
-    from utils.paths import find_data
     from utils.training.loop import load_trained
 
     network, chosen, labels = load_trained(run_dir)
-    if data:
-        shards = find_data(chosen, data).test_shards
-        if not shards:
-            raise InputError(f"{data}: no test shards (*_test*.tfrec). Name the shards by --shards.")
     dataset = evaluation_dataset(
         shards, image_size=chosen.image_size, batch_size=chosen.batch_size, crop=chosen.crop
     )
