@@ -261,66 +261,132 @@ def split(file: Path, out: Path, validation: float, test: float, seed: int, grou
     click.echo(f"{out}: {len(ids):,} images. A species whose only image is in train has no score.")
 
 
-@main.group(epilog=example("./course tfrecords verify data/mine/*.tfrec"))
+@main.group(epilog=example("./course tfrecords verify data/mine"))
 def tfrecords() -> None:
     """Write TFRecord shards from own sheets, or look into shards."""
 
 
 @tfrecords.command(
-    epilog=example("./course tfrecords write --labels sheets/labels.csv --images sheets --out data/mine")
+    epilog=example("./course tfrecords write --images sheets --labels sheets/labels.csv --out data/mine")
 )
+@click.option("--images", type=FOLDER, required=True, help="Folder of the image files.")
 @click.option(
-    "--labels", type=EXISTING, required=True, help="CSV with image_id, file_name, scientificName ..."
+    "--labels",
+    type=EXISTING,
+    help="CSV with image_id, file_name, scientificName ..., or another metadata file. "
+    "[default: --images has one folder a species]",
 )
-@click.option("--images", type=FOLDER, required=True, help="Folder that file_name is relative to.")
 @click.option("--out", type=OUT_FOLDER, required=True, help="Folder for shards, metadata and label map.")
-@click.option("--size", default=480, show_default=True, help="Pixels a side; the sheet is squeezed.")
+@click.option("--size", default=480, show_default=True, help="Pixels a side.")
+@click.option(
+    "--fit",
+    type=click.Choice(["squeeze", "pad"]),
+    default="squeeze",
+    show_default=True,
+    help="Squeeze the sheet to a square, as published, or pad it with the colour of its paper.",
+)
 @click.option("--quality", default=95, show_default=True, help="JPEG quality.")
+@click.option(
+    "--skip-bad", is_flag=True, help="Leave out images that cannot be read; skipped.csv lists them."
+)
 @click.option("--test-fraction", default=0.0, show_default=True, help="Share of each species to withhold.")
+@click.option("--split", "split_file", type=EXISTING, help="In place of it, a file that `split` wrote.")
+@click.option(
+    "--label-map", type=EXISTING, help="A labels.json, or a run's folder, that numbers the species."
+)
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Of the order and of what is withheld.")
+@click.option("--shard-images", default=1000, show_default=True, help="Images a shard.")
+@click.option("--shard", "part", default="1/1", metavar="I/N", help="Only part I of N that share the job.")
+@click.pass_context
 def write(
-    labels: Path, images: Path, out: Path, size: int, quality: int, test_fraction: float, seed: int
+    context: click.Context, images: Path, labels: Path | None, out: Path, part: str, **options: Any
 ) -> None:
-    """Turn a folder of sheets and a CSV into shards that train and predict can read."""
-    from utils.data.tfrecords import write_from_labels
-    from utils.startup import import_tensorflow
+    """Turn image files of named sheets into shards that train and predict can read.
 
-    import_tensorflow()
-    shards = write_from_labels(
-        labels, images, out, size=size, quality=quality, test_fraction=test_fraction, seed=seed
-    )
-    for shard in shards:
-        click.echo(shard)
+    The same command continues a job that was stopped. Several machines share a job by --shard 1/2 and 2/2,
+    in one folder or in folders that are copied together.
+    """
+    import re
+
+    from utils.data.writing import write_from_labels
+
+    found = re.fullmatch(r"(\d+)/(\d+)", part)
+    if not found:
+        raise UsageError(f"--shard {part}: must be I/N, as in 1/2 and 2/2.")
+    options["split"] = options.pop("split_file")
+    try:
+        written = write_from_labels(
+            labels, images, out, part=(int(found[1]), int(found[2])), **options, progress=True
+        )
+    except KeyboardInterrupt:
+        click.echo("\nStopped. Finished shards are kept; the same command continues.", err=True)
+        context.exit(130)
+    for note in written.notes:
+        click.echo(note)
+    if written.missing:
+        click.echo(
+            f"{out}: {len(written.shards)} shards are here, {written.missing} are missing. Run the other parts "
+            "of --shard; the last one, or any of them once all shards are in one folder, writes the metadata."
+        )
+    else:
+        click.echo(f"{out}: {len(written.shards)} shards. Train on them: ./course train --data {out}")
 
 
-@tfrecords.command(epilog=example("./course tfrecords inspect data/mine/*.tfrec"))
+@tfrecords.command(epilog=example("./course tfrecords inspect data/mine"))
 @click.argument("files", nargs=-1, required=True, type=EXISTING)
 def inspect(files: tuple[Path, ...]) -> None:
-    """Show schema, counts, image sizes and bytes of shard FILES."""
+    """Show schema, counts, image sizes and bytes of shard FILES, or of all shards in a folder."""
     from utils.data.tfrecords import inspect as inspect_shards
+    from utils.data.tfrecords import read_manifest, shards_in
     from utils.startup import import_tensorflow
 
+    shards = shards_in(files)
     import_tensorflow()
-    for shard in inspect_shards(files):
+    for shard in inspect_shards(shards):
         click.echo(shard.pop("file"))
         for name, value in shard.items():
             if isinstance(value, dict):
                 value = ", ".join(f"{key} {kind}" for key, kind in value.items())
-            click.echo(f"  {name.replace('_', ' '):<14} {value}")
+            elif isinstance(value, list):
+                value = ", ".join(value) or "none"
+            click.echo(f"  {name.replace('_', ' '):<14} {'-' if value is None else value}")
+    for folder in dict.fromkeys(path.parent for path in shards):
+        manifest = read_manifest(folder)
+        if manifest is not None:
+            click.echo(_manifest_summary(folder, manifest))
 
 
-@tfrecords.command(epilog=example("./course tfrecords verify data/mine/*.tfrec"))
+def _manifest_summary(folder: Path, manifest: dict[str, Any]) -> str:
+    records = ", ".join(f"{part} {count:,}" for part, count in manifest.get("records", {}).items())
+    settings = ", ".join(
+        f"{key} {manifest.get('settings', {}).get(key)}" for key in ("size", "fit", "quality")
+    )
+    lines = [
+        f"{folder / 'manifest.json'}",
+        f"  {'shards':<14} {len(manifest['shards'])}",
+        f"  {'records':<14} {records}",
+        f"  {'species':<14} {manifest.get('species', '-')}",
+        f"  {'images':<14} {settings}",
+        *(f"  {'note':<14} {note}" for note in manifest.get("notes", ())),
+    ]
+    return "\n".join(lines)
+
+
+@tfrecords.command(epilog=example("./course tfrecords verify data/mine"))
 @click.argument("files", nargs=-1, required=True, type=EXISTING)
 def verify(files: tuple[Path, ...]) -> None:
-    """Read every byte of shard FILES and list what is damaged."""
+    """Read every byte of shard FILES, or of all shards in a folder, and list what is damaged."""
+    from utils.data.tfrecords import shards_in
     from utils.data.tfrecords import verify as verify_shards
     from utils.startup import import_tensorflow
 
+    shards = shards_in(files)
     import_tensorflow()
-    problems = verify_shards(files)
+    problems = verify_shards(shards, progress=True)
     if problems:
-        raise InputError("\n".join([f"{len(problems)} problems. Write or download these again:", *problems]))
-    click.echo(f"{len(files)} shards are whole.")
+        shown = problems[:20] + [f"... and {len(problems) - 20} more"] * (len(problems) > 20)
+        raise InputError("\n".join([f"{len(problems)} problems. Write or download these again:", *shown]))
+    click.echo(f"{len(shards)} shards are whole.")
 
 
 # ---------------------------------------------------------------- model

@@ -11,11 +11,12 @@ import tensorflow as tf
 from PIL import Image
 
 from utils.config import load_profile
+from utils.data.images import encode_image
 from utils.data.pipeline import evaluation_dataset
-from utils.data.tfrecords import Record, encode_image, write_shards
+from utils.data.tfrecords import Record, write_shards
 from utils.errors import InputError
 from utils.evaluation import folder as module
-from utils.evaluation.folder import find_images, image_batches, predict_folder
+from utils.evaluation.folder import Stored, find_images, image_batches, predict_folder, stored_by
 
 PROFILE = load_profile("smoke", batch_size=4, image_size=32)
 
@@ -161,8 +162,47 @@ def test_thumbnails_have_the_proportions_of_the_upright_sheet(tmp_path, name, si
     assert (thumbnail.mode, thumbnail.size) == ("RGB", sides)
 
 
+@pytest.mark.parametrize("size", [(300, 600), (600, 300), (400, 400)])
+def test_the_thumbnail_of_a_padded_sheet_has_no_padding(tmp_path, size):
+    path = tmp_path / "a.png"
+    Image.new("RGB", size, (200, 30, 30)).save(path)
+    stored = Stored(size=400, fit="pad")
+    ((pixels, *_, (thumbnail,)),) = image_batches(
+        [path], tmp_path, PROFILE, None, stored=stored, thumbnails=True
+    )
+    sides = np.array(size) * 360 // max(size)
+    assert thumbnail.size == tuple(sides)
+    assert np.abs(np.asarray(thumbnail).astype(int) - (200, 30, 30)).max() < 12
+    assert pixels.shape == (1, 32, 32, 3)
+
+
+def test_a_padded_sheet_is_predicted_padded(images):
+    path = picture(images / "wide.png", size=(120, 40))
+    files = [path]
+    ((squeezed, *_),) = image_batches(files, images, PROFILE, None)
+    ((padded, *_),) = image_batches(files, images, PROFILE, None, stored=Stored(fit="pad"))
+    top, middle = padded[0, 3].numpy().astype(int), padded[0, 16].numpy().astype(int)
+    assert np.ptp(top, axis=0).max() <= 8 < np.ptp(middle, axis=0).max(), "paper above, the sheet between"
+    assert np.ptp(squeezed[0, 3].numpy().astype(int), axis=0).max() > 8
+
+
+def test_how_training_images_were_stored_is_in_the_run(tmp_path):
+    file = tmp_path / "r_configs.json"
+    for text, stored in (
+        ("{}", Stored()),
+        ('{"run": {"stored": null}}', Stored()),
+        ('{"run": {"stored": {"size": 600, "fit": "pad"}}}', Stored(600, "pad")),
+    ):
+        file.write_text(text)
+        assert stored_by(tmp_path, "r") == stored
+    for text in ("[]", '{"run": {"stored": {"sise": 1}}}', '{"run": []}'):
+        file.write_text(text)
+        with pytest.raises(InputError, match=r"r_configs\.json: not the settings"):
+            stored_by(tmp_path, "r")
+
+
 @pytest.fixture
-def network(monkeypatch, six_species) -> tf.keras.Model:
+def network(monkeypatch, tmp_path, six_species) -> tf.keras.Model:
     """Stands in for a run's network, so that a prediction takes a second."""
     tf.keras.utils.set_random_seed(0)
     inputs = tf.keras.Input((32, 32, 3))
@@ -171,6 +211,7 @@ def network(monkeypatch, six_species) -> tf.keras.Model:
     )
     pooled = tf.keras.layers.GlobalAveragePooling2D(name="avg_pool")(features)
     model = tf.keras.Model(inputs, tf.keras.layers.Dense(6)(pooled))
+    (tmp_path / f"{PROFILE.run_name}_configs.json").write_text('{"run": {}}')
     monkeypatch.setattr("utils.training.loop.load_trained", lambda _: (model, PROFILE, six_species))
     return model
 

@@ -9,13 +9,17 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
+from utils.data.images import FORMATS, MAX_PIXELS, BadImage, encode_image
 from utils.errors import InputError
+from utils.files import read_json
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -24,12 +28,31 @@ if TYPE_CHECKING:
     from utils.evaluation.predict import Predictions
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
-STORED = 480  # pixels a side of the JPEG that every image goes through, as in shards of own sheets
 THUMBNAIL = 360  # pixels of the longer edge
 MAX_LISTED = 20  # bad images in a message; the rest is counted
-FORMATS = ("JPEG", "PNG", "TIFF")
-MAX_PIXELS = 200_000_000
 _ORIENTATION, _ROTATED = 0x0112, (5, 6, 7, 8)  # EXIF; these values swap width and height
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The square JPEGs that a network was trained on; images to predict go through the same."""
+
+    size: int = 480  # pixels a side
+    fit: str = "squeeze"  # or "pad", see `encode_image`
+
+
+def stored_by(run_dir: Path, run_name: str) -> Stored:
+    """How a run's training images were stored: as its settings say, else as published.
+
+    Raises:
+        InputError: the settings are damaged.
+    """
+    path = Path(run_dir) / f"{run_name}_configs.json"
+    try:
+        found = read_json(path).get("run", {}).get("stored") or {}
+        return Stored(**{**asdict(Stored()), **found})
+    except (AttributeError, TypeError):
+        raise InputError(f"{path}: not the settings of a run. Copy the run again.") from None
 
 
 def find_images(folder: Path, *, skip_bad: bool = False) -> tuple[list[Path], dict[str, str]]:
@@ -143,7 +166,14 @@ def predict_folder(
     from utils.training.loop import load_trained
 
     network, profile, labels = load_trained(run_dir)
-    batches = image_batches(files, folder, profile, left_out if skip_bad else None, thumbnails=bool(html))
+    batches = image_batches(
+        files,
+        folder,
+        profile,
+        left_out if skip_bad else None,
+        stored=stored_by(run_dir, profile.run_name),
+        thumbnails=bool(html),
+    )
     parts = []
     with ExitStack() as stack:
         stack.callback(batches.close)  # stops the readers when predicting fails
@@ -177,6 +207,7 @@ def image_batches(
     profile: "Profile",
     left_out: dict[str, str] | None,
     *,
+    stored: Stored = Stored(),
     thumbnails: bool = False,
 ) -> "Iterator[tuple[tf.Tensor, tf.Tensor, tf.Tensor, list[Image.Image | None]]]":
     """Batches as evaluation_dataset() gives them, from image files, through the same JPEG as in own shards.
@@ -185,6 +216,7 @@ def image_batches(
         files, folder: the images, and the folder that their ids are relative to.
         profile: gives image size, crop and batch size.
         left_out: gets {id: reason} of images that cannot be decoded; None to stop at the first.
+        stored: how the training images were stored.
         thumbnails: make them.
 
     Returns:
@@ -197,31 +229,27 @@ def image_batches(
     import tensorflow as tf
 
     from utils.data.pipeline import decode_crop_resize, to_uint8
-    from utils.data.tfrecords import encode_image
-
-    size = max(STORED, round(profile.image_size / profile.crop))
 
     @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
     def decode(jpeg: "tf.Tensor") -> "tf.Tensor":
         return to_uint8(decode_crop_resize(jpeg, profile.image_size, profile.crop, None))
 
     def read(path: Path) -> tuple[np.ndarray, Image.Image | None]:
-        jpeg = encode_image(path, size=size)
-        return decode(tf.constant(jpeg)).numpy(), _thumbnail(jpeg, path) if thumbnails else None
+        jpeg = encode_image(path, size=stored.size, fit=stored.fit)
+        return decode(tf.constant(jpeg)).numpy(), _thumbnail(jpeg, path, stored) if thumbnails else None
 
     def images() -> Iterator[tuple[str, np.ndarray, Image.Image | None]]:
         for path, reading in _in_order(read, files):
             name = _name(path, folder)
             try:
                 pixels, thumbnail = reading.result()
-            except InputError as error:
-                reason = str(error.__cause__ or error)
+            except BadImage as error:
                 if left_out is None:
                     raise InputError(
-                        f"{path}: not a readable image ({reason}). Replace or remove it, or leave such files "
-                        "out with --skip-bad. Nothing was written."
+                        f"{path}: not a readable image ({error.reason}). Replace or remove it, or leave such "
+                        "files out with --skip-bad. Nothing was written."
                     ) from error
-                left_out[name] = reason
+                left_out[name] = error.reason
                 continue
             yield name, pixels, thumbnail
 
@@ -248,17 +276,18 @@ def _in_order(read, files: Sequence[Path]) -> Iterator:
                 future.cancel()
 
 
-def _thumbnail(jpeg: bytes, path: Path) -> Image.Image:
+def _thumbnail(jpeg: bytes, path: Path, stored: Stored) -> Image.Image:
     """A small RGB image with the proportions of the file, from its square JPEG."""
-    from io import BytesIO
-
-    with Image.open(path) as original:
+    with Image.open(path, formats=FORMATS) as original:
         width, height = original.size
         # of a PNG without EXIF data getexif() would decode the whole image to look behind it
         has_exif = original.format != "PNG" or "exif" in original.info
         if has_exif and original.getexif().get(_ORIENTATION) in _ROTATED:
             width, height = height, width
-    scale = THUMBNAIL / max(width, height)
-    sides = max(1, round(width * scale)), max(1, round(height * scale))
+    sides = [max(1, round(side * THUMBNAIL / max(width, height))) for side in (width, height)]
     with Image.open(BytesIO(jpeg)) as square:
-        return square.convert("RGB").resize(sides, Image.Resampling.LANCZOS)
+        image = square.convert("RGB")
+    if stored.fit == "pad":
+        margins = [(stored.size - side * stored.size / THUMBNAIL) / 2 for side in sides]
+        image = image.crop((*map(round, margins), *(stored.size - round(margin) for margin in margins)))
+    return image.resize(sides, Image.Resampling.LANCZOS)

@@ -21,6 +21,7 @@ from utils.config import Profile, profile_from_dict
 from utils.data import longtail
 from utils.data.labels import LabelMap
 from utils.data.pipeline import evaluation_dataset, training_dataset
+from utils.data.tfrecords import read_manifest
 from utils.errors import InputError
 from utils.files import read_json, replacing, write_json
 from utils.metrics import make_metric
@@ -287,6 +288,7 @@ def _describe(task: _Task, model: tf.keras.Model, run_dir: Path, devices: str) -
             "run": {
                 **facts,
                 "steps_per_epoch": task.steps,
+                "stored": _stored(task.shards),
                 "devices": devices,
                 "rescale_mode": model.rescale_mode,
                 "parameters": list(backbone.parameter_counts(model)),
@@ -307,6 +309,12 @@ def _describe(task: _Task, model: tf.keras.Model, run_dir: Path, devices: str) -
     with replacing(run_dir / "training_images.csv") as temporary:
         counts = pd.DataFrame({"scientificName": task.labels.names, "images": task.counts})
         counts.to_csv(temporary, index=False, lineterminator="\n")
+
+
+def _stored(shards: tuple[Path, ...]) -> dict[str, Any] | None:
+    """Size and fit of the stored images, by the manifest beside the shards; None without one."""
+    manifest = read_manifest(shards[0].parent)
+    return manifest and {key: manifest.get("settings", {})[key] for key in ("size", "fit")}
 
 
 def _version(package: str) -> str | None:
