@@ -396,8 +396,10 @@ article tr:nth-child(2) > th { font-weight: 600 }
   white-space: nowrap }
 .low { color: #8a2d00 } .few { color: #5a4300 } .quiet { color: #555 }
 details { margin: .8rem 0 } summary { cursor: pointer } nav { margin: .8rem 0 } nav b, nav a { margin: 0 .15rem }
-@media (max-width: 60rem) { article { grid-template-columns: 1fr 1fr } article table { grid-column: 1 / -1 } }
-@media (max-width: 40rem) { th, td { font-size: .85rem; padding-right: .5rem } .share { width: 4.5rem } }
-@media print { body { font-size: 10pt; max-width: none; margin: 0 } nav, details:not([open]) { display: none }
-  article { grid-template-columns: 4.2cm 4.2cm minmax(0, 1fr) } }
+@media screen and (max-width: 60rem) { article { grid-template-columns: 1fr 1fr } article table { grid-column: 1 / -1 } }
+@media screen and (max-width: 40rem) { th, td { font-size: .85rem; padding-right: .5rem } .share { width: 4.5rem } }
+@media print { html { font-size: 9pt } body { font-size: 1rem; max-width: none; margin: 0 }
+  nav, details:not([open]) { display: none } article { padding: .6rem 0; gap: .2rem .8rem;
+  grid-template-columns: 3.6cm 3.6cm minmax(0, 1fr) } .share { width: 2.2cm }
+  th, td { padding: .1rem .4rem .1rem 0; font-size: .9rem } }
 """
