@@ -202,36 +202,45 @@ def lab(context: click.Context, options: tuple[str, ...]) -> None:
     help="TFRecords as published, or JPEG files.",
 )
 @click.option("--metadata-only", is_flag=True, help="Only metadata, at the size of the published set.")
-def flora(out: Path, species: int, seed: int, max_images: int, form: str, metadata_only: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="With --metadata-only: the published JSON files too.")
+def flora(
+    out: Path, species: int, seed: int, max_images: int, form: str, metadata_only: bool, as_json: bool
+) -> None:
     """Make a sample flora: procedural herbarium sheets in the published format."""
     from utils.flora.dataset import make_flora, make_metadata
 
+    if as_json and not metadata_only:
+        raise UsageError("--json goes with --metadata-only: a flora with images always has the JSON files.")
     if metadata_only:
-        folder = make_metadata(out, seed=seed)
+        folder = make_metadata(out, seed=seed, json=as_json)
     else:
         folder = make_flora(out, species=species, seed=seed, max_images=max_images, form=form)
     click.echo(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
 
 
-@main.command(epilog=example("./course metadata data/train_metadata.json"))
+@main.command(
+    epilog=example("./course metadata data/train_metadata.json", "./course metadata my_sheets --json")
+)
 @click.argument("file", type=EXISTING)
 @click.option("--json", "as_json", is_flag=True, help="The same for programs, as JSON.")
 def metadata(file: Path, as_json: bool) -> None:
-    """Summarise a metadata FILE: images, species, genera, families, the long tail.
+    """Check a metadata FILE in any form and summarise it: images, species, families, the long tail.
 
-    FILE is train_metadata.json, a folder of columns (.columns), or a CSV of own sheets.
+    FILE is train_metadata.json, test_metadata.json, the TSV of NAFlora-mini, a CSV of own sheets (file_name,
+    scientificName; image_id, authors, genus, species and family where known), a folder with one subfolder
+    per species, or a folder of columns (.columns).
     """
     import json
 
-    from utils.data.longtail import summarize
-    from utils.data.metadata import read_metadata
+    from utils.data.longtail import summarize_file
 
-    summary = summarize(read_metadata(file))
+    summary = summarize_file(file)
     if as_json:
-        click.echo(json.dumps(summary, indent=2))
+        known = {name: None if value != value else value for name, value in summary.items()}  # NaN is no JSON
+        click.echo(json.dumps(known, indent=2))
         return
     for name, value in summary.items():
-        shown = f"{value:,}" if isinstance(value, int) else f"{value:,.3f}"
+        shown = f"{value:,.3f}" if isinstance(value, float) else value if name == "form" else f"{value:,}"
         click.echo(f"{name.replace('_', ' '):<24} {shown:>12}")
 
 
@@ -252,13 +261,17 @@ def split(file: Path, out: Path, validation: float, test: float, seed: int, grou
     from utils.data.metadata import read_metadata
 
     tables = read_metadata(file)
-    classes = LabelMap.from_metadata(tables).to_class(tables.annotations["category_id"])
+    labels = LabelMap.from_metadata(tables)
+    classes = labels.to_class(tables.annotations["category_id"])
     ids = tables.annotations["image_id"].to_numpy(dtype=str)
     groups = None if group is None else splits.groups_of(ids, group, tables, file)
     parts = splits.assign(ids, classes, validation=validation, test=test, seed=seed, groups=groups)
     splits.write_split(ids, parts, out)
     click.echo(splits.report(classes, parts).to_string(index=False))
-    click.echo(f"{out}: {len(ids):,} images. A species whose only image is in train has no score.")
+    for part, wanted in (("validation", validation), ("test", test)):
+        if wanted:
+            click.echo(f"{splits.coverage(classes, parts, labels.n_classes, part)}.")
+    click.echo(f"{out}: {len(ids):,} images.")
 
 
 @main.group(epilog=example("./course tfrecords verify data/mine"))
@@ -418,7 +431,11 @@ def model(profile: str, settings: tuple[str, ...], classes: int) -> None:
 @click.option("--data", type=FOLDER, help="Folder with shards and metadata. [default: the profile's own]")
 @click.option("--out", type=OUT_FOLDER, help="Folder of the run. [default: runs/<profile>]")
 def train(profile: str, settings: tuple[str, ...], data: Path | None, out: Path | None) -> None:
-    """Train a profile's network; the same command again goes on where the last one stopped."""
+    """Train a profile's network; the same command again goes on where the last one stopped.
+
+    Beside the shards a split.csv, as `split` writes it, says what is held out. A damaged record stops the
+    training by file and record; with -s skip_bad=true such records are left out and counted.
+    """
     from utils.paths import find_data, output_dir
     from utils.startup import import_tensorflow
 
@@ -429,7 +446,11 @@ def train(profile: str, settings: tuple[str, ...], data: Path | None, out: Path 
 
     folder = output_dir(out or "auto", chosen)
     result = train_network(chosen, found, folder)
-    click.echo(f"Best epoch {result.best_epoch}, weights {result.weights}")
+    scored = result.best_f1 == result.best_f1  # not nan
+    which = f"Best epoch {result.best_epoch}, validation macro-F1 {result.best_f1:.3f}"
+    click.echo(
+        f"{which if scored else f'Epoch {result.best_epoch}, without a score'}, weights {result.weights}"
+    )
     click.echo(f"Predict with: ./course predict --model {folder} --images FOLDER --out predictions.csv")
 
 

@@ -35,6 +35,7 @@ class Profile:
     flora_max_images: int = 100  # images of its commonest species, train and test together
     flora_seed: int = 0  # of the sample, apart from `seed` so that several runs share one flora
     validation_fraction: float = 0.1  # of train; every species with two images gets at least one
+    skip_bad: bool = False  # look at every record first and leave damaged ones out, instead of stopping there
     seed: int = 0  # of the split, the shuffling, the initial weights
 
     # model

@@ -99,3 +99,41 @@ def test_genus_distances_are_symmetric_and_unknown_where_not_given(tables, write
     nan = np.nan
     np.testing.assert_array_equal(matrix, [[0, nan, 250.5], [nan, 0, nan], [250.5, nan, 0]])
     assert matrix.dtype == np.float32
+
+
+def labels_of(tables, write_tables, names):
+    tables["categories"] = [
+        {**tables["categories"][0], "category_id": number, "scientificName": name}
+        for number, name in enumerate(names)
+    ]
+    tables["annotations"], tables["images"] = [], []
+    return LabelMap.from_metadata(read_metadata(write_tables(tables)))
+
+
+def test_names_match_with_and_without_authors(tables, write_tables):
+    labels = labels_of(
+        tables, write_tables, ["Abies alba", "Mentha ×piperita L.", "Polyscias", "Zea mays L."]
+    )
+    wanted = ["Zea mays", "Zea  mays L.", "Abies alba Mill.", "Abies alba", "Mentha x piperita", "Polyscias"]
+    assert labels.match(wanted).tolist() == [3, 3, 0, 0, 1, 2]
+    unknown = ["Abies", "Zea", "Polyscias fruticosa", "Zea mays subsp. mays", "zea mays", ""]
+    assert labels.match(unknown).tolist() == [-1] * 6
+
+
+def test_a_name_that_may_be_several_classes_matches_only_as_written(tables, write_tables):
+    labels = labels_of(tables, write_tables, ["Poa annua", "Poa annua Bosc", "Zea mays L.", "Zea mays Mill."])
+    assert labels.match(["Zea mays L.", "Zea mays Mill.", "Poa annua", "Poa annua Bosc"]).tolist() == [
+        2,
+        3,
+        0,
+        1,
+    ]
+    assert labels.match(["Zea mays", "Zea mays Vahl", "Poa annua L."]).tolist() == [-1, -1, -1]
+
+
+def test_matches_have_the_shape_of_the_names(metadata):
+    labels = LabelMap.from_metadata(metadata)
+    found = labels.match(np.array([["Zea mays", "Poa"], ["Abies alba", "Zea mays"]]))
+    assert found.tolist() == [[2, -1], [0, 2]] and found.dtype == np.int64
+    assert labels.match([]).shape == (0,)
+    assert (labels.match(labels.names) == np.arange(3)).all()

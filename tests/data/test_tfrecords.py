@@ -224,6 +224,12 @@ def test_every_damaged_record_of_a_shard_is_listed(train_records, tmp_path):
     ]
 
 
+def test_bytes_behind_the_last_record_are_told(train_shards, tmp_path):
+    shard = damaged(train_shards[0], tmp_path, "e_train00_4.tfrec", lambda content: content.extend(b"12345"))
+    (problem,) = tfrecords.verify([shard])
+    assert problem.startswith(f"{shard}: record 4 at byte {shard.stat().st_size - 5}: length is wrong")
+
+
 def test_the_records_behind_a_damaged_one_are_checked_as_well(tmp_path, make_jpeg):
     good = make_jpeg(0, 32, 32)
     records = [Record(good, "a", 0, 0, 0), Record(good, "b", 0, 0, 0), Record(good[:300], "c", 0, 0, 0)]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.data.metadata import Metadata
+from utils.data.names import split_authors, tidy
 from utils.errors import InputError
 from utils.files import read_json, write_json
 
@@ -75,6 +76,31 @@ class LabelMap:
     def family_index(self) -> np.ndarray:
         """Position in `family_names` of each class's family, int64 [C]; `family` of the TFRecords."""
         return np.searchsorted(self.family_names, self.families)
+
+    @cached_property
+    def _classes_by_name(self) -> tuple[dict[str, int], dict[str, int]]:
+        """Class index by name, and by the name without authors: -1 there where several classes have it."""
+        whole = {tidy(name): index for index, name in enumerate(self.names.tolist())}
+        bare: dict[str, int] = {}
+        for name, index in whole.items():
+            without, _ = split_authors(name)
+            bare[without] = -1 if without in bare else index
+        return whole, bare
+
+    def match(self, names: Sequence[str] | np.ndarray) -> np.ndarray:
+        """Class indices of scientific names, int64 of the same shape; -1 where a name is not known.
+
+        The name as written counts first. If no class has it, names are compared without their authors, and
+        match when that leaves one class: "Zea mays L." is the class "Zea mays", and the other way round. See
+        `utils.data.names.split_authors` for hybrids and ranks.
+        """
+        wanted = np.asarray(names, dtype=object)
+        whole, bare = self._classes_by_name
+        of = {}
+        for name in set(wanted.ravel().tolist()):
+            found = whole.get(tidy(name))
+            of[name] = bare.get(split_authors(name)[0], -1) if found is None else found
+        return np.array([of[name] for name in wanted.ravel()], dtype=np.int64).reshape(wanted.shape)
 
     def to_class(self, category_ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """Class indices of category ids, int64 of the same shape.

@@ -1,11 +1,12 @@
 """The long tail in figures, class weights against it, and a train/validation split that respects it."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from utils.data.labels import LabelMap
-from utils.data.metadata import Metadata
+from utils.data.metadata import TEST_JSON, UNKNOWN, Metadata, form_of, read_metadata, read_test_metadata
 from utils.errors import UsageError
 
 HEAD_MIN = 60  # training images of a species, this many or more: head
@@ -123,18 +124,21 @@ def split(
 def summarize(metadata: Metadata) -> dict[str, int | float]:
     """The figures of a data set as plain numbers, ready for JSON.
 
-    Species, genera and families are those of the label map, institutions those that hold an image. Bins and
-    ratios are of images a species.
+    Species, genera and families are those of the label map, institutions those known to hold an image. Bins
+    and ratios are of images a species.
     """
     labels = LabelMap.from_metadata(metadata)
     counts = class_counts(labels.to_class(metadata.annotations["category_id"]), labels.n_classes)
     bin_of = bins(counts)
+    institutions = metadata.institutions
+    unnamed = institutions["institution_id"][institutions["collectionCode"] == UNKNOWN]
+    held = metadata.annotations["institution_id"]
     summary: dict[str, int | float] = {
         "images": len(metadata.annotations),
         "species": labels.n_classes,
         "genera": len(labels.genus_names),
         "families": len(labels.family_names),
-        "institutions": int(metadata.annotations["institution_id"].nunique()),
+        "institutions": int(held[~held.isin(unnamed)].nunique()),
         "min_images": int(counts.min()),
         "median_images": float(np.median(counts)),
         "max_images": int(counts.max()),
@@ -146,3 +150,29 @@ def summarize(metadata: Metadata) -> dict[str, int | float]:
     summary["gini"] = gini(counts)
     summary["top_20_percent_share"] = top_share(counts, 0.2)
     return summary
+
+
+def summarize_file(path: Path) -> dict[str, str | int | float]:
+    """The form and the figures of a metadata file in any form, ready for JSON.
+
+    For test_metadata.json, which names no species, these are the form and the numbers of images and licences.
+    For the other forms they are those of `summarize` and, beside them, single_image_species,
+    images_without_family and genus_distances.
+
+    Raises:
+        InputError: see `utils.data.metadata.read_metadata`.
+    """
+    form = form_of(path)
+    if form == TEST_JSON:
+        images = read_test_metadata(path)
+        return {"form": form, "images": len(images), "licenses": int(images["license"].nunique())}
+    metadata = read_metadata(path)
+    categories, used = metadata.categories, metadata.annotations["category_id"]
+    without_family = categories["category_id"][categories["family"] == UNKNOWN]
+    return {
+        "form": form,
+        **summarize(metadata),
+        "single_image_species": int((used.value_counts() == 1).sum()),
+        "images_without_family": int(used.isin(without_family).sum()),
+        "genus_distances": len(metadata.distances),
+    }

@@ -189,7 +189,7 @@ def _examples(paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
 
 
 class _NotAnExample(ValueError):
-    """A record's bytes are no tf.train.Example, or a feature has no value."""
+    """A record's bytes are no tf.train.Example, or a feature that is used has not one value."""
 
 
 def _first_line(error: Exception) -> str:
@@ -209,17 +209,22 @@ def _features(serialized: bytes) -> dict[str, Any]:
     for name, feature in features.items():
         kind = feature.WhichOneof("kind")
         content = getattr(feature, kind).value if kind else ()
-        if len(content) != 1:
+        if len(content) != 1 and name in (IMAGE, IMAGE_ID, CLASS, GENUS, FAMILY):
             raise _NotAnExample(f"feature {name!r} has {len(content)} values instead of one")
-        values[name] = content[0]
+        values[name] = content[0] if len(content) == 1 else list(content)
     return values
 
 
 _KINDS = {bytes: "bytes", int: "int64", float: "float"}
 
 
+def _kind(value: Any) -> str:
+    """The kind of a feature's value, or values: one of another make may hold several, or none ("empty")."""
+    return _KINDS.get(type(value[0] if isinstance(value, list) and value else value), "empty")
+
+
 def read_schema(path: Path) -> dict[str, str]:
-    """Features of a shard's first record: name -> "bytes", "int64" or "float", sorted by name.
+    """Features of a shard's first record: name -> "bytes", "int64", "float" or "empty", sorted by name.
 
     Raises:
         InputError: the file is missing, empty or damaged.
@@ -227,7 +232,7 @@ def read_schema(path: Path) -> dict[str, str]:
     first = next(_examples([Path(path)]), None)
     if first is None:
         raise InputError(f"{path}: has no records. Download or write the shard again.")
-    return {name: _KINDS[type(first[name])] for name in sorted(first)}
+    return {name: _kind(first[name]) for name in sorted(first)}
 
 
 def count_records(paths: Iterable[Path]) -> int:
@@ -513,6 +518,8 @@ def _entries(path: Path) -> Iterator[tuple[int, bytes | str]]:
         for serialized in _raw_records(path):
             yield offset, serialized
             offset += 16 + len(serialized)
+        if offset < path.stat().st_size:  # TensorFlow takes less than a header for the end
+            yield offset, _LOST
     except tf.errors.DataLossError:
         yield from _entries_behind(path, offset)  # TensorFlow reads no further, and says only that
 

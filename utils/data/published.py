@@ -1,0 +1,239 @@
+"""The published train_metadata.json and test_metadata.json, read fast and in little memory."""
+
+import codecs
+import json
+import math
+import mmap
+import re
+from collections.abc import Iterator
+from operator import attrgetter
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+import pandas as pd
+
+from utils.data.tables import COLUMNS, NULLABLE, Metadata, Problems, check, complete, shown
+from utils.errors import InputError
+
+_OPTIONAL_TABLES = ("distances", "institutions", "licenses")
+_LARGEST = 2**53  # whole numbers up to this are exact in every reader of JSON
+
+
+def read_train_json(path: Path) -> Metadata:
+    """The seven tables of train_metadata.json, see `utils.data.metadata.read_metadata`."""
+    problems = Problems(path)
+    content = _split_tables(path)
+    tables = {}
+    for name in COLUMNS:
+        if name not in content and name not in _OPTIONAL_TABLES:
+            found = ", ".join([*tables, *content]) or "nothing"
+            problems.add(f"no table {name!r}; found {found}. Is it the published training file?")
+            continue
+        tables[name] = _typed_table(problems, name, content.pop(name, []))
+    check(problems, tables, place_in_json)
+    problems.raise_any()
+    return complete(tables)
+
+
+def read_test_json(path: Path) -> pd.DataFrame:
+    """The table of test_metadata.json, see `utils.data.metadata.read_test_metadata`."""
+    problems = Problems(path)
+    content = path.read_bytes()
+    try:
+        rows: Any = msgspec.json.decode(content, type=msgspec.Raw)
+    except msgspec.MsgspecError:
+        rows = _parse(path, content)
+    images = _typed_table(problems, "images", rows)
+    check(problems, {"images": images}, place_in_json)
+    problems.raise_any()
+    return images
+
+
+def place_in_json(table: str, row: int) -> str:
+    """Words for a row of a table."""
+    return f"table {table!r}, row {row}"
+
+
+def _row_type(table: str) -> type[msgspec.Struct]:
+    """The record of a published table. What it refuses goes to `_convert`, which tells the row and accepts more."""
+    integer = Annotated[int, msgspec.Meta(ge=-_LARGEST, le=_LARGEST)]
+    text = Annotated[str, msgspec.Meta(min_length=1)]
+    fields: list[Any] = []
+    for name, kind in COLUMNS[table].items():
+        if name in NULLABLE:
+            fields.append((name, str | None, ""))
+        elif name == "image_id":
+            fields.append((name, integer | text))
+        else:
+            fields.append((name, {int: integer, str: text, float: float}[kind]))
+    return msgspec.defstruct(table, fields, kw_only=True, gc=False)
+
+
+_ROW_TYPES = {table: _row_type(table) for table in COLUMNS}
+
+
+def _split_tables(path: Path) -> dict[str, Any]:
+    """The tables of a JSON file, each still as its bytes; plain lists where the fast reader gives up."""
+    with path.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    content = memoryview(mapped)
+    if content[:3] == codecs.BOM_UTF8:
+        content = content[3:]
+    try:
+        return msgspec.json.decode(content, type=dict[str, msgspec.Raw])
+    except msgspec.ValidationError:
+        raise InputError(
+            f"{path}: must be an object of tables, as the published train_metadata.json is."
+        ) from None
+    except (ValueError, RecursionError) as error:
+        # pandas and Python write NaN, which is no JSON: then a slower reader finds the row that has it.
+        if not re.search(rb"\b(NaN|Infinity)\b", mapped):
+            raise _not_json(path, error) from None
+    return _parse(path, bytes(content))
+
+
+def _parse(path: Path, content: bytes) -> Any:
+    """JSON by Python's own reader, which also takes NaN: costs several times the time and memory."""
+    try:
+        return json.loads(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise _not_json(path, error) from None
+
+
+def _not_json(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path}: not valid JSON ({error}). Download or write the file again.")
+
+
+def _typed_table(problems: Problems, table: str, rows: Any) -> pd.DataFrame:
+    """Rows of one JSON table (its bytes, or a list) as a frame with the published columns and types.
+
+    A row that is no object is left out, so the index tells the row; a value that is wrong is None or NaN.
+    """
+    if isinstance(rows, msgspec.Raw):
+        try:
+            return _decode(table, memoryview(rows))
+        except (ValueError, RecursionError):  # msgspec's errors name no row, and it is stricter than we are
+            rows = _parse(problems.path, bytes(rows))
+    if not isinstance(rows, list):
+        problems.add(f"table {table!r} must be a list of objects, found {type(rows).__name__}.")
+        return pd.DataFrame()
+    return _convert(problems, table, rows)
+
+
+def _decode(table: str, content: memoryview) -> pd.DataFrame:
+    """A JSON list of right rows as a frame, a piece at a time: the rows as objects take most memory."""
+    if content[:1] != b"[":
+        raise msgspec.DecodeError("not a list")
+    decoder = msgspec.json.Decoder(list[_ROW_TYPES[table]])
+    columns: dict[str, list[Any]] = {name: [] for name in COLUMNS[table]}
+    for piece in _pieces(content):
+        rows = decoder.decode(piece)
+        for name, kind in COLUMNS[table].items():
+            values = map(attrgetter(name), rows)
+            if name == "image_id":
+                columns[name].extend(map(str, values))
+            elif kind is str:
+                columns[name].extend(value or "" for value in values)
+            else:
+                columns[name].append(np.fromiter(values, np.dtype(kind), len(rows)))
+    return pd.DataFrame(
+        {
+            name: pd.Series(columns[name], dtype=object)
+            if kind is str
+            else np.concatenate([np.empty(0, np.dtype(kind)), *columns[name]])
+            for name, kind in COLUMNS[table].items()
+        }
+    )
+
+
+def _pieces(content: memoryview, size: int = 1 << 20) -> Iterator[bytes]:
+    """A JSON list as lists of some of its rows, cut behind a closing brace.
+
+    Where that brace closes no row (it is in a text, or closes an object within a row), the piece is no JSON
+    and its decoder says so.
+    """
+    inner, position = content[1:-1], 0
+    while position < len(inner):
+        piece = bytes(inner[position : position + size])
+        if position + size < len(inner):
+            piece = piece[: piece.rfind(b"}") + 1] or bytes(inner[position:])
+        position += len(piece)
+        position += bytes(inner[position : position + 256]).find(b",") + 1
+        yield b"[" + piece + b"]"
+
+
+def _convert(problems: Problems, table: str, rows: list[Any]) -> pd.DataFrame:
+    """As `_decode`, from parsed rows, with each value that is wrong added to the problems."""
+    objects = [number for number, row in enumerate(rows) if isinstance(row, dict)]
+    if len(objects) < len(rows):
+        others = sorted({*range(len(rows))} - {*objects})
+        problems.add_rows(
+            others,
+            lambda row: f"{place_in_json(table, row)}: must be an object, found {type(rows[row]).__name__}.",
+        )
+    result: dict[str, Any] = {}
+    for name, kind in COLUMNS[table].items():
+        if objects and name not in NULLABLE and not any(name in rows[number] for number in objects):
+            found = ", ".join(map(str, rows[objects[0]])) or "nothing"
+            problems.add(f"table {table!r} has no field {name!r}; found {found}. Add the field to every row.")
+            continue
+        result[name] = _convert_column(problems, table, name, kind, {n: rows[n].get(name) for n in objects})
+    return pd.DataFrame(result, index=pd.RangeIndex(len(rows)) if len(objects) == len(rows) else objects)
+
+
+def _convert_column(
+    problems: Problems, table: str, name: str, kind: type, given: dict[int, Any]
+) -> pd.Series:
+    convert, wanted = {
+        int: (_integer, "must be an integer"),
+        float: (_number, "must be a number"),
+        str: (_text, "must be text and not empty"),
+    }[kind]
+    if name == "image_id":
+        convert, wanted = _identifier, "must be text or an integer"
+
+    def converted(value: Any) -> Any:
+        blank = value is None or (isinstance(value, str) and not value.strip())
+        return "" if blank and name in NULLABLE else convert(value)
+
+    values = {row: converted(value) for row, value in given.items()}
+    wrong = [row for row, value in values.items() if value is None]
+    problems.add_rows(
+        wrong,
+        lambda row: (
+            f"{place_in_json(table, row)}: field {name!r} is missing. Give it a value."
+            if given[row] is None
+            else f"{place_in_json(table, row)}: {name} is {shown(given[row])}, {wanted}."
+        ),
+    )
+    dtype = object if kind is str else "float64" if kind is float or wrong else "int64"
+    return pd.Series(values, dtype=dtype)
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value.strip() else None
+
+
+def _identifier(value: Any) -> str | None:
+    return str(value) if type(value) is int else _text(value)
+
+
+def _integer(value: Any) -> int | None:
+    if isinstance(value, str):
+        value = int(value) if re.fullmatch(r"[+-]?\d{1,16}", value.strip()) else None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if type(value) is int and abs(value) <= _LARGEST else None
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return None
+    if type(value) is int:
+        value = _integer(value)
+    return float(value) if type(value) in (int, float) and math.isfinite(value) else None
