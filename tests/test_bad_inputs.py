@@ -132,6 +132,24 @@ def configs(**settings: Any) -> str:
     return json.dumps({**load_profile("smoke").to_dict(), **settings})
 
 
+def mini(**fields: str) -> str:
+    """A row of NAFlora-mini's TSV, whose first column has no name, with other fields."""
+    row = {
+        "": "0",
+        "genus_id": "3",
+        "institution_id": "0",
+        "category_id": "0",
+        "image_id": "00000__001",
+        "scientificName": "Abies alba",
+        "family": "Pinaceae",
+        "genus": "Abies",
+        "species": "alba",
+        "authors": "Mill.",
+        **fields,
+    }
+    return "\t".join(row) + "\n" + "\t".join(row.values()) + "\n"
+
+
 TEST_IMAGES = json.dumps(
     [{"image_id": number, "file_name": f"{number}.jpg", "license": 0} for number in (7, 8, 9)]
 )
@@ -263,6 +281,7 @@ CASES = [
     case("CSV is a folder", f"{PREDICT} --images i", {"m": {}, "i": IMAGES, "p.csv": {}}, 2, "'p.csv'", "--out"),
     case("CSV below a file", f"{PREDICT}/x.csv --images i", {"m": {}, "i": IMAGES, "p.csv": "mine"}, 1, "p.csv is a file", "another place"),
     case("page is a folder", f"{PREDICT} --images i --html h", {"m": {}, "i": IMAGES, "h": {}}, 2, "'h'", "--html"),
+    case("CSV in place of a sheet", "predict --model m --images i --out i/a.png", {"m": {}, "i": IMAGES}, 2, "i/a.png", "another name"),
     case("no images", f"{PREDICT} --images i", {"m": {}, "i": {"a.heic": "x", "b": {}}}, 1, "i: no image files", "1 .heic", "convert"),
     case("empty image", f"{PREDICT} --images i", {"m": {}, "i": {**IMAGES, "c.jpg": ""}}, 1, "c.jpg: the file is empty", "--skip-bad"),
     case("text as image", f"{PREDICT} --images i", {"m": {}, "i": {**IMAGES, "c.tif": "text"}}, 1, "c.tif: not a JPEG", "--skip-bad"),
@@ -312,7 +331,42 @@ CASES = [
     case("sheet twice in the CSV", "metadata s.csv", {"s.csv": sheets("1,a.jpg,Abies alba,x", "1,b.jpg,Zea mays,y")}, 1, "s.csv", "line 3", "image_id '1'"),
     case("species of two families", "metadata s.csv", {"s.csv": sheets("1,a.jpg,Zea mays,A", "2,b.jpg,Zea mays,B", header="image_id,file_name,scientificName,family")}, 1, "s.csv", "line 3", "family", "'B'"),
 
+    case("file name that climbs out", "metadata m.json", {"m.json": published("images", 0, file_name="../x.jpg")}, 1, "m.json", "'images'", "../x.jpg"),
+    case("file name that is absolute", "metadata s.csv", {"s.csv": sheets("1,/etc/x.jpg,Abies alba,x")}, 1, "s.csv", "line 2", "/etc/x.jpg"),
+    case("file name of Windows", "metadata s.csv", {"s.csv": sheets("1,C:\\x.jpg,Abies alba,x")}, 1, "s.csv", "line 2", "C:"),
+    case("genus without entry", "metadata m.json", {"m.json": published("genera", 1, genus_id=6)}, 1, "m.json", "genus_id 5"),
+    case("distances the wrong way round", "metadata m.json", {"m.json": published("distances", 0, genus_id_x=5, genus_id_y=3)}, 1, "m.json", "'distances'", "genus_id_x"),
+    case("distance that is no number", "metadata m.json", {"m.json": published("distances", 0, distance="far")}, 1, "m.json", "'distances'", "'far'"),
+    case("image under two species", "metadata s.csv", {"s.csv": sheets("1,a.jpg,Abies alba,x", "2,a.jpg,Zea mays,y")}, 1, "s.csv", "line 3", "a.jpg"),
+    case("several problems at once", "metadata s.csv", {"s.csv": sheets("1,a.jpg,,x", "1,b.jpg,Zea mays,y", "3,,Zea mays,y")}, 1, "s.csv", "line 2", "line 3", "line 4"),
+    case("forty problems", "metadata s.csv", {"s.csv": sheets(*["1,a.jpg,,x"] * 40)}, 1, "s.csv", "79 problems, 20 of them", "line 2"),
+    case("CSV with a column twice", "metadata s.csv", {"s.csv": sheets("1,a.jpg,Zea mays,1", header="image_id,file_name,scientificName,image_id")}, 1, "s.csv", "'image_id'", "Keep one"),
+    case("CSV with too many fields", "metadata s.csv", {"s.csv": sheets("1,a.jpg,Zea mays,x,y")}, 1, "s.csv", "line 2", "Quote"),
+    case("mini TSV with a word for an id", "metadata m.tsv", {"m.tsv": mini(category_id="x")}, 1, "m.tsv", "category_id", "'x'"),
+    case("mini TSV with an odd image_id", "metadata m.tsv", {"m.tsv": mini(image_id="7")}, 1, "m.tsv", "image_id", "00026__004"),
+    case("folder without subfolders", "metadata i", {"i": IMAGES}, 1, "i: no folders", "one subfolder per species"),
+    case("folder with a sheet beside the species", "metadata i", {"i": {"a.png": image(), "Zea mays": IMAGES}}, 1, "'a.png'", "Move it"),
+    case("folder without images", "metadata i", {"i": {"Zea mays": {"notes.txt": "x"}}}, 1, "i: no folders", "give a CSV"),
+    case("metadata is an empty object", "metadata m.json", {"m.json": "{}"}, 1, "m.json", "'annotations'"),
+
+    # split files
+    case("split file without its column", f"{WRITE} --split p.csv", {"s.csv": sheets(), "i": IMAGES, "p.csv": "image_id\n1\n"}, 1, "p.csv", "'split'"),
+    case("split file with another word", f"{WRITE} --split p.csv", {"s.csv": sheets(), "i": IMAGES, "p.csv": "image_id,split\n1,train\n2,dev\n"}, 1, "p.csv", "line 3", "'dev'", "one of train"),
+    case("split file with a sheet twice", f"{WRITE} --split p.csv", {"s.csv": sheets(), "i": IMAGES, "p.csv": "image_id,split\n1,train\n1,test\n"}, 1, "p.csv", "line 3", "twice"),
+    case("split file without a sheet", f"{WRITE} --split p.csv", {"s.csv": sheets(), "i": IMAGES, "p.csv": "image_id,split\n1,train\n"}, 1, "p.csv", "'2'", "Write the split"),
+    case("split file that leaves nothing", f"{WRITE} --split p.csv", {"s.csv": sheets(), "i": IMAGES, "p.csv": "image_id,split\n1,test\n2,test\n"}, 1, "p.csv", "to train on"),
+    case("split file and a fraction", f"{WRITE} --split p.csv --test-fraction 0.5", {"s.csv": sheets(), "i": IMAGES, "p.csv": "image_id,split\n1,train\n2,test\n"}, 2, "split file", "test fraction"),
+
     # tfrecords
+    case("part of nothing", f"{WRITE} --shard 3/2", {"s.csv": sheets(), "i": IMAGES}, 2, "3/2", "as in 1/2"),
+    case("part without a number", f"{WRITE} --shard one", {"s.csv": sheets(), "i": IMAGES}, 2, "--shard one", "as in 1/2"),
+    case("shards of no image", f"{WRITE} --shard-images 0", {"s.csv": sheets(), "i": IMAGES}, 2, "0", "1 or more"),
+    case("unknown fit", f"{WRITE} --fit crop", {"s.csv": sheets(), "i": IMAGES}, 2, "--fit", "'pad'"),
+    case("label map of other species", f"{WRITE} --label-map l.json", {"s.csv": sheets("1,a.png,Rosa alba,x"), "i": IMAGES, "l.json": labels()}, 1, "s.csv", "Rosa alba", "Correct"),
+    case("label map cut off", f"{WRITE} --label-map l.json", {"s.csv": sheets(), "i": IMAGES, "l.json": "{"}, 1, "l.json", "again"),
+    case("folder of another job", WRITE, {"s.csv": sheets(), "i": IMAGES, "o": {"manifest.json": json.dumps({"shards": [], "settings": {"size": 64}})}}, 1, "manifest.json", "another"),
+    case("manifest that is none", "tfrecords inspect o", {"o": {"x.tfrec": shard(image("JPEG")), "manifest.json": "[]"}}, 1, "manifest.json", "again", **TF),
+    case("folder without shards", "tfrecords verify o", {"o": {"notes.txt": "x"}}, 1, "o: no shards", "Name the folder"),
     case("no CSV to write from", WRITE, {"i": IMAGES}, 2, "s.csv", "--labels"),
     case("no images to write", WRITE, {"s.csv": sheets()}, 2, "'i'", "--images"),
     case("shards into a file", WRITE, {"s.csv": sheets(), "i": IMAGES, "o": "mine"}, 2, "'o'", "--out"),
@@ -443,13 +497,13 @@ def test_there_are_enough_cases_each_with_its_own_name():
 
 def test_the_good_files_are_good(tmp_path, monkeypatch):
     """What the bad ones are made from passes, so that a case fails for its own reason."""
-    make(
-        tmp_path, {"m.json": published(), "s.csv": sheets(), "d": data(solution=SOLUTION), "a.csv": SOLUTION}
-    )
+    tables = {"m.json": published(), "m.tsv": mini(), "s.csv": sheets(), "a.csv": SOLUTION}
+    make(tmp_path, {**tables, "d": data(solution=SOLUTION)})
     monkeypatch.chdir(tmp_path)
     for command in (
         "metadata m.json",
         "metadata s.csv",
+        "metadata m.tsv",
         "split s.csv --out split.csv --group collector",
         "submission validate a.csv --data d",
         "submission score a.csv --data d",

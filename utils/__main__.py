@@ -488,7 +488,7 @@ def predict(
         raise UsageError("Give one of --shards, --data and --images: what is to be predicted.")
     if (html or skip_bad) and not images:
         raise UsageError("--html and --skip-bad go with --images only.")
-    if html == out:
+    if html and html.resolve() == out.resolve():
         raise UsageError(f"--html {html}: is the CSV of --out too. Give the page another name.")
     for path in filter(None, (out, html)):
         check_writable(path)
@@ -503,6 +503,7 @@ def predict(
         if not shards:
             raise InputError(f"{data}: no test shards (*_test*.tfrec). Name the shards by --shards.")
     import_tensorflow()
+    from utils.data.damage import naming_damage
     from utils.data.pipeline import evaluation_dataset
     from utils.data.tfrecords import count_records
     from utils.evaluation.predict import predict as predict_sheets
@@ -513,7 +514,8 @@ def predict(
     dataset = evaluation_dataset(
         shards, image_size=chosen.image_size, batch_size=chosen.batch_size, crop=chosen.crop
     )
-    predictions = predict_sheets(network, dataset, tta=tta, total=count_records(shards))
+    with naming_damage(shards, progress=True):
+        predictions = predict_sheets(network, dataset, tta=tta, total=count_records(shards))
     click.echo(f"{len(predictions):,} sheets -> {write_predictions_csv(predictions, labels, out)}")
 
 
@@ -524,6 +526,8 @@ def _predict_images(
     from utils.startup import import_tensorflow
 
     files, left_out = find_images(images, skip_bad=skip_bad)
+    for path in {path.resolve() for path in (out, html) if path} & {path.resolve() for path in files}:
+        raise UsageError(f"{path}: is one of the images to predict. Give what is written another name.")
     import_tensorflow()
     predictions = predict_folder(run_dir, images, files, left_out, out, html=html, tta=tta, skip_bad=skip_bad)
     for name, reason in left_out.items():

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from utils.data.longtail import BINS, HEAD_MIN, TAIL_MAX, bins, gini, imbalance_ratio, lorenz, top_share
-from utils.names import name_words
+from utils.data.names import printed_words
 
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 SKY, GREY = "#56B4E9", "#7F7F7F"
@@ -83,7 +83,7 @@ def _name_words(name: str) -> list[str]:
     """The words of a scientific name as matplotlib text; in mathtext a hyphen would become a minus sign."""
     return [
         rf"$\mathit{{{word.replace('-', '‐')}}}$" if in_italics else word.replace("$", r"\$")
-        for word, in_italics in name_words(name)
+        for word, in_italics in printed_words(name)
     ]
 
 

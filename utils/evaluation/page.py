@@ -23,8 +23,8 @@ from PIL import Image
 
 from utils.data.longtail import TAIL_MAX
 from utils.data.metadata import UNKNOWN
+from utils.data.names import printed_words
 from utils.errors import InputError
-from utils.names import name_words
 
 if TYPE_CHECKING:
     from utils.config import Profile
@@ -349,7 +349,7 @@ def _image(image: Image.Image, text: str) -> str:
 def _printed(name: Any) -> str:
     """A scientific name as HTML: genus and epithets in italics, authors upright."""
     runs = []
-    for in_italics, words in groupby(name_words(str(name)), key=lambda word: word[1]):
+    for in_italics, words in groupby(printed_words(str(name)), key=lambda word: word[1]):
         text = html.escape(" ".join(word for word, _ in words))
         runs.append(f"<em>{text}</em>" if in_italics else text)
     return " ".join(runs)
@@ -396,7 +396,8 @@ article tr:nth-child(2) > th { font-weight: 600 }
   white-space: nowrap }
 .low { color: #8a2d00 } .few { color: #5a4300 } .quiet { color: #555 }
 details { margin: .8rem 0 } summary { cursor: pointer } nav { margin: .8rem 0 } nav b, nav a { margin: 0 .15rem }
-@media screen and (max-width: 60rem) { article { grid-template-columns: 1fr 1fr } article table { grid-column: 1 / -1 } }
+@media screen and (max-width: 60rem) { article { grid-template-columns: 1fr 1fr }
+  article table { grid-column: 1 / -1 } }
 @media screen and (max-width: 40rem) { th, td { font-size: .85rem; padding-right: .5rem } .share { width: 4.5rem } }
 @media print { html { font-size: 9pt } body { font-size: 1rem; max-width: none; margin: 0 }
   nav, details:not([open]) { display: none } article { padding: .6rem 0; gap: .2rem .8rem;

@@ -207,7 +207,8 @@ def train(
 
     Leaves in `output_dir` what the published run leaves ({run_name} is the profile's):
     {run_name}_configs.json, {run_name}_model_summary.txt, {run_name}.csv (one row an epoch),
-    {run_name}_weights.h5 (of the epoch with the best validation macro-F1), and labels.json and state/. A part
+    {run_name}_weights.h5 (of the epoch with the best validation macro-F1), and labels.json,
+    training_images.csv (of each species, without those held out) and state/. A part
     of the training images (see `Data.split`) is held out and scored as a whole after every epoch. Where it
     covers fewer than two species there is no score: its figures are empty and the last epoch's weights are kept.
 
