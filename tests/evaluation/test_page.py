@@ -2,6 +2,7 @@
 
 import base64
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
@@ -116,6 +117,16 @@ def test_what_is_not_known_is_said_or_left_out(tmp_path, facts):
     assert "no part speaks for" in text
     useless = RunFacts("mine", facts.profile, facts.labels, 0.01, None)
     make(tmp_path / "p.html", useless, predictions("a.jpg"))
+    assert "of no use" in Read(tmp_path / "p.html").text
+
+
+def test_a_score_over_part_of_the_species_is_told_as_such(tmp_path, facts):
+    part = replace(facts, macro_f1=0.3, held_out=(20, 3))
+    make(tmp_path / "p.html", part, predictions("a.jpg"))
+    text = Read(tmp_path / "p.html").text
+    assert "On 20 sheets of 3 species held out of its training the model reached macro-F1 0.300" in text
+    assert "0.5: all, always" in text and "the other 3 species is not known" in text
+    make(tmp_path / "p.html", replace(part, macro_f1=0.049), predictions("a.jpg"))
     assert "of no use" in Read(tmp_path / "p.html").text
 
 
@@ -248,6 +259,9 @@ def test_words_are_dark_enough_to_read():
 
 def run_folder(folder: Path, labels: LabelMap, scores: str, counts: str | None) -> Path:
     profile = load_profile("smoke")
+    (folder / f"{profile.run_name}_configs.json").write_text(
+        '{"run": {"validation_images": 9, "validation_species": 3}}'
+    )
     (folder / f"{profile.run_name}.csv").write_text(f"epoch,val_f1_score\n{scores}")
     if counts is not None:
         (folder / "training_images.csv").write_text("scientificName,images\n" + counts)
@@ -258,13 +272,15 @@ def test_facts_are_read_from_what_a_run_leaves(tmp_path, six_species):
     rows = "".join(f'"{name}",{number}\n' for number, name in enumerate(six_species.names))
     run = run_folder(tmp_path, six_species, "1,0.2\n2,0.5\n3,0.4\n4,nan\n5,\n", rows)
     facts = read_facts(run, load_profile("smoke"), six_species)
-    assert facts.macro_f1 == 0.5 and facts.name == tmp_path.name
+    assert facts.macro_f1 == 0.5 and facts.name == tmp_path.name and facts.held_out == (9, 3)
     assert facts.train_images.tolist() == [0, 1, 2, 3, 4, 5]
 
 
 def test_a_run_of_before_these_files_has_none(tmp_path, six_species):
-    facts = read_facts(tmp_path, load_profile("smoke"), six_species)
-    assert facts.macro_f1 is None and facts.train_images is None
+    profile = load_profile("smoke")
+    (tmp_path / f"{profile.run_name}_configs.json").write_text('{"run": {"validation_images": 9}}')
+    facts = read_facts(tmp_path, profile, six_species)
+    assert facts.macro_f1 is None and facts.train_images is None and facts.held_out is None
 
 
 @pytest.mark.parametrize("counts", ["Zea mays,3\n", "Zea mays\n"])

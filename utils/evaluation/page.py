@@ -25,6 +25,7 @@ from utils.data.longtail import TAIL_MAX
 from utils.data.metadata import UNKNOWN
 from utils.data.names import printed_words
 from utils.errors import InputError
+from utils.files import read_json
 
 if TYPE_CHECKING:
     from utils.config import Profile
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 SHEETS_A_PAGE = 100  # some 50 KB each
 LOW_CONFIDENCE = 0.5  # below it, all other species together are likelier than the first answer
-NO_USE = 0.1  # macro-F1 below which the page says that the model recognises almost nothing
+NO_USE = 0.1  # share of the reachable macro-F1 below which the model recognises almost nothing
 TRAINING_IMAGES = "training_images.csv"  # in a run's folder: scientificName, images
 _OVERLAY = 0.55  # share of the heat's colour, as in utils.plots.grad_cam
 _QUALITY = 80  # of the JPEGs inside
@@ -47,8 +48,9 @@ class RunFacts:
     name: str
     profile: "Profile"
     labels: "LabelMap"
-    macro_f1: float | None  # best on the sheets held out of training
+    macro_f1: float | None  # best on the sheets held out of training, over all species
     train_images: np.ndarray | None  # of each class, int [C]
+    held_out: tuple[int, int] | None = None  # sheets that the macro-F1 is of, and their species
 
 
 def read_facts(run_dir: Path, profile: "Profile", labels: "LabelMap") -> RunFacts:
@@ -66,12 +68,15 @@ def read_facts(run_dir: Path, profile: "Profile", labels: "LabelMap") -> RunFact
             f"{run_dir / TRAINING_IMAGES}: names other species than labels.json beside it. Copy the folder of "
             "the run again, or remove the file."
         )
+    run = read_json(run_dir / f"{profile.run_name}_configs.json").get("run", {})
+    held_out = run.get("validation_images"), run.get("validation_species")
     return RunFacts(
         name=run_dir.resolve().name,
         profile=profile,
         labels=labels,
         macro_f1=max(filter(math.isfinite, scores), default=None),
         train_images=np.array([counts[name] for name in labels.names]) if names else None,
+        held_out=None if None in held_out else held_out,
     )
 
 
@@ -233,24 +238,12 @@ class Pages:
         )
 
     def _notes(self) -> list[str]:
-        facts = self.facts
+        facts, known = self.facts, self.facts.labels.n_classes
         notes = [
-            f"<b>The answers are guesses among these {facts.labels.n_classes:,} species and no others.</b> A "
-            "sheet of any other species gets one of their names too.",
+            f"<b>The answers are guesses among these {known:,} species and no others.</b> A sheet of any other "
+            "species gets one of their names too.",
+            self._score(),
         ]
-        if facts.macro_f1 is None:
-            notes.append("How well the model does is not known: its run has no score on held-out sheets.")
-        else:
-            verdict = (
-                "<b>It recognises almost nothing: these answers are of no use.</b> Train it longer, or on more "
-                "sheets."
-                if facts.macro_f1 < NO_USE
-                else "On sheets of another kind it may do worse."
-            )
-            notes.append(
-                f"On sheets held out of its training the model reached macro-F1 {facts.macro_f1:.3f} (0: no "
-                f"species is recognised, 1: all always). {verdict}"
-            )
         notes.append(
             f"<span class='low'>low confidence</span> marks a sheet whose first answer has less than "
             f"{LOW_CONFIDENCE:.0%} probability, so that all other species together are likelier: "
@@ -260,7 +253,7 @@ class Pages:
             few = int((facts.train_images <= TAIL_MAX).sum())
             notes.append(
                 f"<span class='few'>few</span> marks a species with at most {TAIL_MAX} training images "
-                f"({few:,} of {facts.labels.n_classes:,}); the rarer in training, the less reliable."
+                f"({few:,} of {known:,}); the rarer in training, the less reliable."
             )
         notes.append(
             "The second picture shows where the model sees the first answer: bright parts speak most for it, "
@@ -273,6 +266,30 @@ class Pages:
             + " Be wary of an answer that rests on a label, a stamp or a ruler."
         )
         return notes
+
+    def _score(self) -> str:
+        """What the model's score on held-out sheets says, and what it does not."""
+        facts, known = self.facts, self.facts.labels.n_classes
+        if facts.macro_f1 is None:
+            return "How well the model does is not known: its run has no score on held-out sheets."
+        images, covered = facts.held_out or (None, known)
+        best = covered / known
+        sheets = "sheets" if images is None else f"{images:,} sheets of {covered:,} species"
+        told = (
+            f"On {sheets} held out of its training the model reached macro-F1 {facts.macro_f1:.3f} (0: no species "
+            f"is recognised, {best:.3g}: all, always)."
+        )
+        if facts.macro_f1 < NO_USE * best:
+            return (
+                f"{told} <b>It recognises almost nothing: these answers are of no use.</b> Train it longer, or on "
+                "more sheets."
+            )
+        others = (
+            f" How well it knows the other {known - covered:,} species is not known."
+            if covered < known
+            else ""
+        )
+        return f"{told}{others} On sheets of another kind it may do worse."
 
     def _sheet(
         self,
