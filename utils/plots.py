@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from utils.data.longtail import BINS, HEAD_MIN, TAIL_MAX, bins, gini, imbalance_ratio, lorenz, top_share
+from utils.data.names import printed_words
 
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 SKY, GREY = "#56B4E9", "#7F7F7F"
@@ -47,8 +48,6 @@ _STYLE = {
     "lines.linewidth": 1.8,
     "image.cmap": "viridis",
 }
-_RANKS = {"var.", "subsp.", "ssp.", "f.", "nothosubsp.", "nothovar.", "×", "x"}
-_PARTICLES = {"ex", "in", "et", "de", "von", "van"}  # within authors
 _MANY = 2000  # points; above, a scatter is drawn as density
 
 
@@ -81,21 +80,11 @@ def italic(name: str) -> str:
 
 
 def _name_words(name: str) -> list[str]:
-    """The words of a scientific name as matplotlib text."""
-    words, drawn, epithets = name.split(), [], True
-    for position, word in enumerate(words):
-        following = words[position + 1] if position + 1 < len(words) else ""
-        if word in _RANKS:
-            # f. is a rank before an epithet and "the son" after an author
-            epithets = following[:1].islower() and following not in _PARTICLES
-        elif position:
-            epithets = epithets and word[0].islower()
-        if epithets and word not in _RANKS and word.replace("-", "").isalpha():
-            # in mathtext a hyphen would become a minus sign
-            drawn.append(rf"$\mathit{{{word.replace('-', '‐')}}}$")
-        else:
-            drawn.append(word.replace("$", r"\$"))
-    return drawn
+    """The words of a scientific name as matplotlib text; in mathtext a hyphen would become a minus sign."""
+    return [
+        rf"$\mathit{{{word.replace('-', '‐')}}}$" if in_italics else word.replace("$", r"\$")
+        for word, in_italics in printed_words(name)
+    ]
 
 
 def _share(value: float) -> str:
