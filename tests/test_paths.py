@@ -1,5 +1,6 @@
 """Data are found by marker files, here and in both of Kaggle's mount layouts."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,79 @@ def test_shards_in_two_folders_are_not_guessed_at(tmp_path):
     put(tmp_path / "b", TRAIN)
     with pytest.raises(InputError, match="several folders"):
         find_data(load_profile("laptop"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("h22_res480by480_train00_1000.tfrec", "train"),
+        ("h22_miniv1_res512by512_val03_17.tfrec", "val"),
+        ("my_train_test_res480by480_test00_5.tfrec", "test"),  # the last word counts
+        ("training_res480by480_train00_5.tfrec", "train"),
+        ("own_validation.tfrec", "val"),
+        ("own_test_000_5.tfrec", "test"),
+        ("own_trainer00_5.tfrec", None),
+        ("own_res480by480_train00_5.tfrec.part", None),
+    ],
+)
+def test_shards_are_told_apart_by_their_names_whatever_the_prefix(tmp_path, name, split):
+    put(tmp_path, "a_res32by32_train00_1.tfrec", name)
+    data = find_data(load_profile("laptop"), tmp_path)
+    by_split = {"test": data.test_shards, "val": data.val_shards}
+    by_split["train"] = tuple(shard for shard in data.train_shards if shard not in data.val_shards)
+    for each, shards in by_split.items():
+        assert (name in [shard.name for shard in shards]) == (each == split)
+
+
+def test_naflora_mini_has_its_table_and_validation_shards(tmp_path):
+    put(tmp_path / "NAFlora-mini", "h22_miniv1_train.tsv", "h22_miniv1_val.tsv", "h22_miniv1_test.tsv")
+    put(tmp_path / "tfrec", "mini_res512by512_train00_3.tfrec", "mini_res512by512_test00_2.tfrec")
+    put(tmp_path / "val", "mini_res512by512_val00_2.tfrec")
+    data = find_data(load_profile("laptop"), tmp_path)
+    assert data.train_metadata == tmp_path / "NAFlora-mini" / "h22_miniv1_train.tsv"
+    assert [shard.name for shard in data.val_shards] == ["mini_res512by512_val00_2.tfrec"]
+    assert data.train_shards[-1:] == data.val_shards and len(data.train_shards) == 2
+    put(tmp_path, "train_metadata.json")  # the published form comes first
+    assert find_data(load_profile("laptop"), tmp_path).train_metadata == tmp_path / "train_metadata.json"
+    put(tmp_path, "train.csv", "train_metadata.csv")
+    (tmp_path / "train_metadata.json").unlink()
+    with pytest.raises(InputError, match=r"several .*train\.csv, .*h22_miniv1_train\.tsv"):
+        find_data(load_profile("laptop"), tmp_path)
+
+
+def test_the_split_file_is_that_beside_the_shards_or_the_only_one(tmp_path):
+    put(tmp_path / "shards", TRAIN)
+    put(tmp_path / "splits", "split.csv")
+    assert find_data(load_profile("laptop"), tmp_path).split_file == tmp_path / "splits" / "split.csv"
+    put(tmp_path / "others", "split.csv")
+    with pytest.raises(InputError, match=r"several split\.csv"):
+        find_data(load_profile("laptop"), tmp_path)
+    put(tmp_path / "shards", "split.csv")
+    assert find_data(load_profile("laptop"), tmp_path).split_file == tmp_path / "shards" / "split.csv"
+
+
+def test_without_a_split_file_a_seeded_share_is_held_out(sample_flora):
+    profile = load_profile("smoke")
+    data = find_data(profile, sample_flora)
+    table = data.split(profile)
+    assert (table["held_out"] == (table["part"] == "validation")).all()
+    assert set(table["part"]) == {"train", "validation"}
+    assert table["held_out"].mean() == pytest.approx(profile.validation_fraction, abs=0.03)
+    assert (data.split(profile)["part"] == table["part"]).all()
+
+
+def test_a_split_file_must_know_the_images_and_leave_some_to_train_on(sample_flora, tmp_path):
+    profile = load_profile("smoke")
+    data = find_data(profile, sample_flora)
+    ids = data.training_table()["image_id"]
+    file = tmp_path / "split.csv"
+    data = replace(data, split_file=file)
+    file.write_text("image_id,split\nnone,train\n")
+    with pytest.raises(InputError, match=rf"split\.csv: image '{ids[0]}' is not in it \({len(ids)} of"):
+        data.split(profile)
+    file.write_text("image_id,split\n" + "".join(f"{name},test\n" for name in ids))
+    with pytest.raises(InputError, match=r"split\.csv: no image is left to train on"):
+        data.split(profile)
 
 
 def test_a_given_folder_is_searched_whatever_the_profile(tmp_path):

@@ -6,6 +6,7 @@ an error and not a silently ignored wish.
 
 import dataclasses
 import difflib
+import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ class Profile:
     flora_max_images: int = 100  # images of its commonest species, train and test together
     flora_seed: int = 0  # of the sample, apart from `seed` so that several runs share one flora
     validation_fraction: float = 0.1  # of train; every species with two images gets at least one
+    skip_bad: bool = False  # look at every record first and leave damaged ones out, instead of stopping there
     seed: int = 0  # of the split, the shuffling, the initial weights
 
     # model
@@ -133,11 +135,11 @@ def _typed(key: str, value: Any, where: str) -> Any:
     try:
         if wanted in (str, bool) and isinstance(value, wanted):
             return value
-        if wanted is float and not isinstance(value, bool):
-            return float(value)
-        if wanted is int and not isinstance(value, bool) and float(value) == int(float(value)):
-            return int(float(value))
-    except (TypeError, ValueError):
+        if wanted in (int, float) and not isinstance(value, bool):
+            number = float(value)
+            if math.isfinite(number) and number == wanted(number):
+                return wanted(number)
+    except (TypeError, ValueError, OverflowError):
         pass  # the message below names the value and the type
     raise UsageError(f"{where}: {key} is {value!r}, must be of type {wanted.__name__}.")
 

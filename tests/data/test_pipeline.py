@@ -6,6 +6,7 @@ import tensorflow as tf
 from PIL import Image
 
 from utils.data import pipeline, tfrecords
+from utils.data.images import encode_image
 from utils.data.tfrecords import Record
 from utils.errors import InputError, UsageError
 
@@ -303,7 +304,7 @@ def test_partial_decode_stays_near_the_exact_one(make_jpeg, image_size):
 
 
 def test_real_sheets_decode_within_the_stated_tolerance(real_sheets):
-    jpegs = [tfrecords.encode_image(path) for path in sorted(real_sheets.glob("*.jpg"))[:8]]
+    jpegs = [encode_image(path) for path in sorted(real_sheets.glob("*.jpg"))[:8]]
     for image_size in (64, 96, 128, 224, 380):
         differences = [
             np.abs(

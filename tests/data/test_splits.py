@@ -111,6 +111,41 @@ def test_the_report_counts_species_and_single_sheets():
     ]
 
 
+def test_coverage_says_what_a_score_can_say():
+    classes, parts = [0, 0, 1, 1, 2, 3], np.array(["train", "validation"] * 2 + ["train", "test"])
+    said = splits.coverage(classes, parts, 4)
+    assert said.startswith("validation covers 2 of 4 species with 2 images; macro-F1 there is over all 4")
+    assert said.endswith("0.500 is perfect")
+    assert splits.coverage(classes, parts, 4, "test") == (
+        "test covers 1 of 4 species with 1 image: too few for a score, so none is given"
+    )
+    assert splits.coverage([0, 1], np.array(["validation"] * 2), 2) == (
+        "validation covers 2 of 2 species with 2 images"
+    )
+    assert "covers 0 of 3 species" in splits.coverage([0, 1, 2], np.array(["train"] * 3), 3)
+
+
+def test_species_with_one_sheet_stay_in_train_however_many_there_are():
+    classes = np.array([*range(45), *np.repeat(np.arange(45, 58), 4)])  # as in a messy collection
+    ids = [f"{number:03d}" for number in range(len(classes))]
+    for groups in (None, [f"collector{number % 7}" for number in range(len(classes))]):
+        for seed in range(5):
+            parts = splits.assign(ids, classes, validation=0.1, test=0.1, seed=seed, groups=groups)
+            assert (parts[:45] == "train").all()
+            assert len(np.unique(classes[parts == "train"])) == 58
+            if groups is None:
+                assert (np.bincount(classes[parts == "validation"], minlength=58)[45:] == 1).all()
+                assert (np.bincount(classes[parts == "test"], minlength=58)[45:] == 1).all()
+
+
+def test_each_species_gives_its_share():
+    classes = np.repeat(np.arange(30), 40)
+    ids = [f"{number:04d}" for number in range(len(classes))]
+    parts = splits.assign(ids, classes, validation=0.1, test=0.2, seed=0)
+    for part, each in (("validation", 4), ("test", 8), ("train", 28)):
+        assert (np.bincount(classes[parts == part]) == each).all()
+
+
 @pytest.fixture
 def collection(tmp_path):
     """A CSV of own sheets with a column of collectors."""
@@ -127,7 +162,9 @@ def split(*arguments: object):
 def test_the_command_keeps_collectors_together(collection, tmp_path):
     shown = split(collection, "--test", 0.2, "--group", "collector", "--out", tmp_path / "split.csv")
     assert shown.exit_code == 0, shown.output
-    assert "validation" in shown.output and f"{len(IDS):,} images" in shown.output
+    assert f"{len(IDS):,} images" in shown.output
+    for part in ("validation covers", "test covers"):
+        assert part in shown.output
     parts = splits.parts_of(IDS, tmp_path / "split.csv")
     assert (pd.DataFrame({"group": GROUPS, "part": parts}).groupby("group")["part"].nunique() == 1).all()
     assert set(parts) == set(splits.PARTS)
@@ -142,3 +179,32 @@ def test_the_command_names_the_columns_it_could_group_by(collection, tmp_path):
 def test_the_command_refuses_impossible_fractions(collection, tmp_path):
     shown = split(collection, "--test", 0.6, "--validation", 0.4, "--out", tmp_path / "split.csv")
     assert shown.exit_code == 2 and "nothing to train on" in shown.output
+
+
+def test_the_command_says_when_a_part_gives_no_score(tmp_path):
+    lines = [f"{number},{number}.jpg,Species s{number}" for number in range(20)]
+    lines.append("20,20.jpg,Species s0")
+    (tmp_path / "labels.csv").write_text("\n".join(["image_id,file_name,scientificName", *lines]) + "\n")
+    shown = split(tmp_path / "labels.csv", "--out", tmp_path / "split.csv")
+    assert shown.exit_code == 0, shown.output
+    assert "validation covers 1 of 20 species with 1 image: too few for a score" in shown.output
+    assert (splits.read_split(tmp_path / "split.csv")["split"] == "validation").sum() == 1
+
+
+def test_published_metadata_are_grouped_by_institution(write_tables, tables, tmp_path):
+    shown = split(
+        write_tables(tables),
+        "--group",
+        "institution_id",
+        "--validation",
+        0.4,
+        "--out",
+        tmp_path / "split.csv",
+    )
+    assert shown.exit_code == 0, shown.output
+    rows = tables["annotations"]
+    parts = splits.parts_of(
+        pd.Series([row["image_id"] for row in rows], index=range(5, 12)), tmp_path / "split.csv"
+    )
+    table = pd.DataFrame({"institution": [row["institution_id"] for row in rows], "part": parts})
+    assert (table.groupby("institution")["part"].nunique() == 1).all() and table["part"].nunique() == 2

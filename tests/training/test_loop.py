@@ -24,6 +24,8 @@ from utils.metrics import macro_f1
 from utils.training import backbone, checkpoint, loop
 
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent.parent / "data"))
+import published
 import tiny
 
 EPOCHS = 4
@@ -343,3 +345,155 @@ def test_loading_names_what_is_missing(whole: loop.TrainResult, tmp_path: Path) 
         (tmp_path / f"{name}_configs.json").write_text(json.dumps(PROFILE.to_dict()))
     with pytest.raises(InputError, match=r"several runs \(one, two\)"):
         loop.load_trained(tmp_path)
+
+
+# Shards as they come
+
+
+SMALL = tiny.tiny_profile(2, batch_size=4, validation_fraction=0.25)
+
+
+def small_set(folder: Path, numbers: list[int], shards: int = 2) -> paths.Data:
+    """A data set of the tests' own writer: record n has class n modulo 4."""
+    parts = np.array_split(numbers, shards)
+    for index, part in enumerate(parts):
+        records = [published.example(published.train_features(int(number), 40)) for number in part]
+        published.write_shard(folder, "train", records, part=index)
+    (folder / "train_metadata.json").write_text(json.dumps(published.metadata(numbers)))
+    return paths.find_data(SMALL, folder)
+
+
+def damage(shard: Path, offset: int) -> None:
+    content = bytearray(shard.read_bytes())
+    content[offset] ^= 1
+    shard.write_bytes(content)
+
+
+def facts(result: loop.TrainResult) -> dict:
+    return json.loads((result.run_dir / f"{result.run_name}_configs.json").read_text())["run"]
+
+
+def test_a_damaged_record_stops_training_by_file_and_position(tmp_path: Path) -> None:
+    data = small_set(tmp_path / "data", list(range(24)))
+    damage(data.train_shards[1], 400)
+    with pytest.raises(InputError, match=r"_train01_12\.tfrec: record 0 is damaged .*write the shard again"):
+        loop.train(SMALL, data, tmp_path / "first", progress=False)
+    damage(data.train_shards[1], 400)  # mended
+    damage(data.train_shards[1], data.train_shards[1].stat().st_size - 20)
+    message = r"_train01_12\.tfrec: record 11 has a wrong checksum.*again, or leave .* `-s skip_bad=true`\."
+    with pytest.raises(InputError, match=message):
+        loop.train(SMALL, data, tmp_path / "last", progress=False)
+    assert not list(tmp_path.glob("*/*_weights.h5"))
+
+
+def test_a_shard_with_fewer_records_than_its_name_says_stops_training(tmp_path: Path) -> None:
+    data = small_set(tmp_path / "data", list(range(24)))
+    last = published.frame(published.example(published.train_features(23, 40)))
+    content = data.train_shards[1].read_bytes()
+    assert content.endswith(last)
+    data.train_shards[1].write_bytes(content.removesuffix(last))
+    message = r"_train01_12\.tfrec: record 11 is not there, though the name promises 12"
+    with pytest.raises(InputError, match=message):
+        loop.train(SMALL, data, tmp_path / "run", progress=False)
+    with pytest.raises(InputError, match=message):
+        replace(data, train_metadata=None).training_table()
+
+
+def test_labels_that_do_not_belong_to_the_shards_are_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    small_set(folder, list(range(12)))
+    odd = published.train_features(13, 40) | {"scientificName": published.packed(9)}
+    odd = published.write_shard(folder, "train", [published.example(odd)], part=2)
+    data = paths.find_data(SMALL, folder)
+    with pytest.raises(
+        InputError, match=f"{odd.name}: record 0 has class index 9, and the label map has 0 to 3"
+    ):
+        data.split(SMALL)
+    odd.unlink()
+    tables = published.metadata(range(13))  # one more than the shards hold, so these are read
+    tables["annotations"][6]["category_id"] = tables["annotations"][5]["category_id"]
+    (folder / "train_metadata.json").write_text(json.dumps(tables))
+    with pytest.raises(
+        InputError, match=r"image 00002__006 has class 2 .* 'Aster amellus L\.'.*other labels"
+    ):
+        paths.find_data(SMALL, folder).split(SMALL)
+
+
+def test_skip_bad_leaves_bad_records_out_counts_them_and_resumes_exactly(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    data = small_set(tmp_path / "data", list(range(40)), shards=3)
+    bad = [data.train_shards[0], data.train_shards[2]]
+    damage(bad[0], bad[0].stat().st_size - 20)  # the last of 14
+    bad[1].write_bytes(bad[1].read_bytes()[:-9])  # the last of 13
+    damage(bad[1], 400)  # and the first
+    profile = replace(SMALL, skip_bad=True)
+    whole = loop.train(profile, data, tmp_path / "whole")
+    printed = capsys.readouterr().out
+    assert "skip_bad: records left out: 3\n" in printed
+    assert f"{bad[0]}: record 13 has a wrong checksum" in printed and f"{bad[1]}: record 0 " in printed
+    run = facts(whole)
+    assert run["skipped_records"] == 3 and len(run["skipped"]) == 3
+    assert run["train_images"] + run["validation_images"] == 37
+    assert run["steps_per_epoch"] == run["train_images"] // 4
+
+    loop.train(profile, data, tmp_path / "parts", progress=False, stop_after=1)
+    resumed = loop.train(profile, data, tmp_path / "parts", progress=False)
+    _same(resumed.history, whole.history)
+    good = small_set(tmp_path / "good", [n for n in range(40) if n not in (13, 27, 39)])
+    without = loop._task(profile, good)
+    with loop._reading(profile, data) as task:
+        assert sorted(task.validation_ids) == sorted(without.validation_ids)
+        assert task.counts.tolist() == without.counts.tolist()
+
+
+@pytest.mark.parametrize(("numbers", "covered"), [([0, 1, 2, 3], 0), ([0, 1, 2, 3, 4], 1)])
+def test_validation_of_fewer_than_two_species_gives_no_score_and_keeps_the_last_epoch(
+    tmp_path: Path, capsys: pytest.CaptureFixture, numbers: list[int], covered: int
+) -> None:
+    data = small_set(tmp_path / "data", numbers)
+    one = loop.train(SMALL, data, tmp_path / "run", stop_after=1)
+    first_weights = one.weights.read_bytes()
+    result = loop.train(SMALL, data, tmp_path / "run")
+    printed = capsys.readouterr().out
+    said = f"validation covers {covered} of 4 species with {('0 images', '1 image')[covered]}: too few for a"
+    assert printed.count(said) == 2 and "validation: no score" in printed and "nan" not in printed
+    assert result.best_epoch == 2 and np.isnan(result.best_f1)
+    assert result.weights.read_bytes() != first_weights
+    saved = pd.read_csv(result.run_dir / f"{result.run_name}.csv")
+    assert list(saved.columns) == FIGURES
+    assert saved.filter(like="val_").isna().all(axis=None) and saved["loss"].notna().all()
+    again = loop.train(SMALL, data, tmp_path / "run", progress=False)
+    pd.testing.assert_frame_equal(again.history, result.history)
+    assert loop.load_trained(tmp_path / "run")[2].n_classes == 4
+
+
+def test_validation_of_some_species_is_scored_and_said(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    data = small_set(tmp_path / "data", [0, 1, 2, 3, 4, 5])
+    result = loop.train(replace(SMALL, epochs=1), data, tmp_path / "run")
+    assert 0 <= result.best_f1 <= 0.5 and facts(result)["validation_species"] == 2
+    assert (
+        "validation covers 2 of 4 species with 2 images; macro-F1 there is over all 4 species, so 0.500 is "
+        "perfect." in capsys.readouterr().out
+    )
+
+
+def test_a_split_file_beside_the_shards_decides_what_is_held_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    numbers = list(range(24))
+    parts = ["validation" if n % 5 == 0 else "test" if n % 5 == 1 else "train" for n in numbers]
+    rows = [f"{published.train_id(n)},{part}\n" for n, part in zip(numbers, parts, strict=True)]
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "split.csv").write_text("image_id,split\n" + "".join(rows))
+    data = small_set(tmp_path / "data", numbers)
+    task = loop._task(SMALL, data)
+    wanted = {part: [published.train_id(n) for n in numbers if parts[n] == part] for part in set(parts)}
+    assert task.validation_ids.tolist() == wanted["validation"]
+    assert sorted(task.held_out_ids) == sorted(wanted["validation"] + wanted["test"])
+    assert task.counts.sum() == len(wanted["train"]) == 14
+    classes = np.concatenate([labels for _, labels in task.training(0)])
+    assert len(classes) == 12, "whole batches of four"
+    assert np.isin(classes, [n % 4 for n in numbers if parts[n] == "train"]).all()
+    loop.train(replace(SMALL, epochs=1), data, tmp_path / "run")
+    assert f"Held out as {tmp_path / 'data' / 'split.csv'} says." in capsys.readouterr().out

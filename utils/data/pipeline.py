@@ -5,11 +5,13 @@ from the shuffle buffer, and a JPEG is decoded only where the crop lies and only
 size needs.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 
 from utils.config import AUGMENTATIONS
 from utils.data.tfrecords import CLASS, IMAGE, IMAGE_ID, dataset_options, read_schema
@@ -21,6 +23,7 @@ SATURATION = 0.15  # around 1
 _DCT_RATIOS = (1, 2, 4, 8)  # scales at which libjpeg can decode
 _AVERAGE_FROM = 1.25  # shrinking by this or more, bilinear would skip pixels
 _GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
+_KINDS = {"bytes_list": "bytes", "int64_list": "int64", "float_list": "float", None: "empty"}
 _READ_AT_ONCE = 8  # shards that training mixes
 _READ_BUFFER = 1 << 20  # bytes a shard
 _BATCHES_AHEAD = 2  # made while the network works on another
@@ -37,6 +40,8 @@ def training_dataset(
     random_crop: bool = True,
     augment: str = "light",
     exclude_ids: Iterable[str] | None = None,
+    n_classes: int | None = None,
+    count: int | None = None,
     shuffle_buffer: int = 2048,
 ) -> tf.data.Dataset:
     """One epoch of shuffled, cropped and augmented training batches.
@@ -55,14 +60,20 @@ def training_dataset(
         random_crop: keep a random window instead of the central one.
         augment: see `augmented_image`.
         exclude_ids: image ids to leave out, such as those of the validation split.
+        n_classes: a class index beyond it is an error when it comes up; None for any.
+        count: how many records must be left; another number is an error at the end of the pass.
         shuffle_buffer: records held for shuffling, compressed: 2,048 of 83 KB take 170 MB.
 
     Returns:
         A dataset of (uint8 [B, S, S, 3], int32 class index [B]).
 
     Raises:
-        InputError: a shard is missing, or the first one has no image, id or class.
+        InputError: a shard is missing, the first record of one has no image, id or class, or the shards
+            differ in them.
         UsageError: an option is out of range.
+
+    A record that is damaged, or lacks what the first one has, raises TensorFlow's own error when it is read;
+    `utils.data.damage.naming_damage` says which one it was.
     """
     if augment not in AUGMENTATIONS:
         raise UsageError(f"augment is {augment!r}, must be one of {', '.join(AUGMENTATIONS)}.")
@@ -87,6 +98,8 @@ def training_dataset(
     if exclude_ids is not None:
         is_excluded = _membership(exclude_ids, schema)
         records = records.filter(lambda _, record: ~is_excluded(record))
+    if count is not None:
+        records = records.apply(tf.data.experimental.assert_cardinality(count))
     records = records.shuffle(shuffle_buffer, seed=seed + epoch, reshuffle_each_iteration=False)
 
     def load(index: tf.Tensor, record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -99,7 +112,7 @@ def training_dataset(
             random_crop=random_crop,
             augment=augment,
         )
-        return pixels, tf.cast(features[CLASS], tf.int32)
+        return pixels, _label(features[CLASS], n_classes)
 
     batches = records.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     batches = batches.batch(batch_size, drop_remainder=True).prefetch(_BATCHES_AHEAD)
@@ -113,6 +126,8 @@ def evaluation_dataset(
     batch_size: int,
     crop: float = 0.9,
     only_ids: Iterable[str] | None = None,
+    n_classes: int | None = None,
+    count: int | None = None,
 ) -> tf.data.Dataset:
     """Every image once, centrally cropped, with its class and id, in the order of the sorted shards.
 
@@ -122,25 +137,31 @@ def evaluation_dataset(
         batch_size: images a batch; the last batch has what is left.
         crop: part of each side that is kept.
         only_ids: image ids to take, such as those of the validation split; None for all.
+        n_classes, count: as for `training_dataset`.
 
     Returns:
         A dataset of (uint8 [B, S, S, 3], int32 class index [B], -1 without labels, string id [B]).
 
     Raises:
-        InputError: a shard is missing, or the first one has no image or id.
+        InputError: a shard is missing, the first record of one has no image or id, or the shards differ in
+            them.
         UsageError: an option is out of range.
+
+    A damaged record: as for `training_dataset`.
     """
     _check_options(image_size, batch_size, crop)
     paths, schema = _shards(shards)
     records = tf.data.TFRecordDataset(paths, buffer_size=_READ_BUFFER)
     if only_ids is not None:
         records = records.filter(_membership(only_ids, schema))
+    if count is not None:
+        records = records.apply(tf.data.experimental.assert_cardinality(count))
 
     def load(record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         names = (IMAGE, IMAGE_ID, CLASS) if CLASS in schema else (IMAGE, IMAGE_ID)
         features = _parse(record, schema, names)
         pixels = to_uint8(decode_crop_resize(features[IMAGE], image_size, crop, None))
-        label = tf.cast(features.get(CLASS, -1), tf.int32)
+        label = _label(features[CLASS], n_classes) if CLASS in schema else tf.constant(-1, tf.int32)
         return pixels, label, _id_text(features[IMAGE_ID])
 
     batches = records.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
@@ -159,14 +180,20 @@ def _check_options(image_size: int, batch_size: int, crop: float) -> None:
 
 
 def _shards(shards: Sequence[Path]) -> tuple[list[str], dict[str, str]]:
-    """Paths sorted by file name, and the schema of the first record."""
+    """Paths sorted by file name, and the schema that their first records share: image, id and class, if any."""
     paths = sorted((Path(shard) for shard in shards), key=lambda path: (path.name, path))
     if not paths:
         raise InputError("no shards were given. Name at least one .tfrec file.")
     missing = [path for path in paths if not path.is_file()]
     if missing:
         raise InputError(f"{missing[0]}: no such file ({len(missing)} of {len(paths)} shards are missing).")
-    schema = read_schema(paths[0])
+    states = [path.stat() for path in paths]
+    schemas = _schemas(
+        tuple(
+            (str(path), state.st_size, state.st_mtime_ns) for path, state in zip(paths, states, strict=True)
+        )
+    )
+    schema = schemas[0]
     for name, kinds in ((IMAGE, ("bytes",)), (IMAGE_ID, ("bytes", "int64")), (CLASS, ("int64",))):
         if name not in schema and name != CLASS:
             raise InputError(
@@ -175,7 +202,36 @@ def _shards(shards: Sequence[Path]) -> tuple[list[str], dict[str, str]]:
             )
         if name in schema and schema[name] not in kinds:
             raise InputError(f"{paths[0]}: feature {name!r} is {schema[name]}, must be {' or '.join(kinds)}.")
+        for path, other in zip(paths, schemas, strict=True):
+            if other.get(name) != schema.get(name):
+                raise InputError(
+                    f"{path}: feature {name!r} is {other.get(name, 'not there')}, and in {paths[0]} it is "
+                    f"{schema.get(name, 'not there')}. Keep shards of different schemas in folders of their own."
+                )
     return [str(path) for path in paths], schema
+
+
+@functools.lru_cache(maxsize=8)
+def _schemas(files: tuple[tuple[str, int, int], ...]) -> list[dict[str, str]]:
+    """`read_schema` of each of some files (path, bytes, time of change); kept, since every epoch asks again.
+
+    One data set reads all the first records: one a shard would take 10 ms each.
+    """
+    paths = tf.data.Dataset.from_tensor_slices([path for path, _, _ in files])
+    records = paths.interleave(
+        lambda path: tf.data.TFRecordDataset(path).take(1).map(lambda record: (path, record)),
+        cycle_length=_READ_AT_ONCE,
+        num_parallel_calls=tf.data.AUTOTUNE,
+    ).with_options(dataset_options())
+    found = {}
+    try:
+        for path, record in records.as_numpy_iterator():
+            features = tf.train.Example.FromString(record).features.feature
+            kinds = {name: features[name].WhichOneof("kind") for name in sorted(features)}
+            found[path.decode()] = {name: _KINDS[kind] for name, kind in kinds.items()}
+    except (tf.errors.DataLossError, DecodeError):
+        pass  # read_schema says which shard it was
+    return [found.get(path) or read_schema(Path(path)) for path, _, _ in files]
 
 
 def _parse(record: tf.Tensor, schema: dict[str, str], names: Iterable[str]) -> dict[str, tf.Tensor]:
@@ -184,6 +240,13 @@ def _parse(record: tf.Tensor, schema: dict[str, str], names: Iterable[str]) -> d
     return tf.io.parse_single_example(
         record, {name: tf.io.FixedLenFeature([], kinds[schema[name]]) for name in names}
     )
+
+
+def _label(class_index: tf.Tensor, n_classes: int | None) -> tf.Tensor:
+    """int32 []; InvalidArgumentError when it is not below `n_classes`."""
+    if n_classes is None:
+        return tf.cast(class_index, tf.int32)
+    return tf.gather(tf.range(n_classes), class_index)  # an assertion would be an op with a state
 
 
 def _id_text(image_id: tf.Tensor) -> tf.Tensor:

@@ -12,6 +12,7 @@ from utils.errors import InputError, UsageError
 from utils.files import replacing
 
 PARTS = ("train", "validation", "test")
+SCORED_FROM = 2  # species: a score over fewer says nothing
 FILE_NAME = "split.csv"  # beside shards, it decides what is held out of training
 
 
@@ -38,8 +39,10 @@ def assign(
         groups: the group of each image; an image with an empty group is a group of its own.
 
     Raises:
-        UsageError: a fraction is out of range, or both together are 1 or more.
+        UsageError: a fraction is out of range, both together are 1 or more, or the seed is below 0.
     """
+    if seed < 0:
+        raise UsageError(f"seed is {seed}, must be 0 or more.")
     for name, value in (("validation", validation), ("test", test)):
         if not 0 <= value < 1:
             raise UsageError(f"{name} fraction is {value!r}, must be from 0 to below 1.")
@@ -181,11 +184,12 @@ def parts_of(image_ids: Sequence[str] | np.ndarray, path: Path) -> np.ndarray:
         InputError: as `read_split`, or an image is not in the file.
     """
     table = read_split(path).set_index("image_id")["split"]
-    parts = table.reindex(np.asarray(image_ids, dtype=str))
+    ids = np.asarray(image_ids, dtype=str)
+    parts = table.reindex(ids)
     absent = np.flatnonzero(parts.isna())
     if len(absent):
         raise InputError(
-            f"{path}: image {image_ids[int(absent[0])]!r} is not in it ({len(absent)} of {len(parts)} images). "
+            f"{path}: image {str(ids[absent[0]])!r} is not in it ({len(absent)} of {len(parts)} images). "
             "Write the split for these sheets, or remove the file."
         )
     return parts.to_numpy(dtype=str)
@@ -199,3 +203,21 @@ def report(class_indices: Sequence[int] | np.ndarray, parts: np.ndarray) -> pd.D
         if counts.sum():
             rows.append((part, int(counts.sum()), int((counts > 0).sum()), int((counts == 1).sum())))
     return pd.DataFrame(rows, columns=["part", "images", "species", "single"])
+
+
+def coverage(
+    class_indices: Sequence[int] | np.ndarray, parts: np.ndarray, n_classes: int, part: str = "validation"
+) -> str:
+    """One sentence: how many species a part covers, and what a macro-F1 on it can say.
+
+    Macro-F1 is over all species of the label map, and one without an image in the part counts 0.
+    """
+    classes = np.asarray(class_indices, dtype=np.int64)[np.asarray(parts) == part]
+    covered = len(np.unique(classes))
+    images = "1 image" if len(classes) == 1 else f"{len(classes):,} images"
+    text = f"{part} covers {covered:,} of {n_classes:,} species with {images}"
+    if covered < SCORED_FROM:
+        return f"{text}: too few for a score, so none is given"
+    if covered < n_classes:
+        return f"{text}; macro-F1 there is over all {n_classes:,} species, so {covered / n_classes:.3f} is perfect"
+    return text

@@ -4,7 +4,7 @@ state/state.json is the one truth: it is replaced whole, and everything else in 
 it. An epoch is saved in this order, and a kill between any two steps loses at most that epoch:
 
 1. checkpoint files of model and optimizer, under a new name;
-2. the weights, if they are the best so far, as state/best_NNNN.h5;
+2. the weights, if they are the best so far (or nothing is scored), as state/best_NNNN.h5;
 3. state.json, which names both;
 4. best_NNNN.h5 is renamed to the run's _weights.h5 (again at the next start, if the kill came before);
 5. the history CSV, made from state.json; older checkpoints go.
@@ -12,6 +12,7 @@ it. An epoch is saved in this order, and a kill between any two steps loses at m
 
 import dataclasses
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -36,12 +37,12 @@ class Progress:
 
     epoch: int = 0
     best_epoch: int = 0
-    best_f1: float = -1.0
+    best_f1: float = -1.0  # nan where validation gives no score
     history: tuple[dict[str, float], ...] = ()
 
     def plus(self, row: dict[str, float]) -> "Progress":
-        """The progress after one more epoch; the first of equal scores stays the best."""
-        best = row["val_f1_score"] > self.best_f1
+        """The progress after one more epoch; the first of equal scores stays the best, the last of no scores."""
+        best = row["val_f1_score"] > self.best_f1 or math.isnan(row["val_f1_score"])
         return Progress(
             epoch=self.epoch + 1,
             best_epoch=self.epoch + 1 if best else self.best_epoch,
@@ -87,8 +88,9 @@ class RunState:
 
     def _progress(self) -> Progress:
         fields = [field.name for field in dataclasses.fields(Progress)]
-        values = {name: self._saved[name] for name in fields}
-        return Progress(**{**values, "history": tuple(values["history"])})
+        values = {name: _number(self._saved[name]) for name in fields}
+        rows = ({key: _number(value) for key, value in row.items()} for row in values["history"])
+        return Progress(**{**values, "history": tuple(rows)})
 
     def _check_settings(self, saved: dict[str, Any]) -> None:
         for key, value in self.profile.to_dict().items():
@@ -179,6 +181,11 @@ class RunState:
             if entry.name == "state.json" or entry.name.startswith(f"{checkpoint}."):
                 continue
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+
+def _number(value: Any) -> Any:
+    """A value as it was before JSON, which has null for nan."""
+    return math.nan if value is None else value
 
 
 def is_chief() -> bool:

@@ -4,9 +4,11 @@ import math
 import platform
 import shlex
 import sys
+import tempfile
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -18,9 +20,11 @@ import tensorflow as tf
 
 from utils import __version__
 from utils.config import Profile, profile_from_dict
-from utils.data import longtail
+from utils.data import longtail, splits
+from utils.data.damage import WAY_OUT, BadRecord, bad_records, naming_damage, without_bad
 from utils.data.labels import LabelMap
 from utils.data.pipeline import evaluation_dataset, training_dataset
+from utils.data.tfrecords import read_manifest
 from utils.errors import InputError
 from utils.files import read_json, replacing, write_json
 from utils.metrics import make_metric
@@ -41,8 +45,8 @@ class TrainResult:
     run_name: str
     run_dir: Path
     history: pd.DataFrame  # one row an epoch, as in {run_name}.csv
-    best_epoch: int  # from 1
-    best_f1: float  # macro-F1 on validation
+    best_epoch: int  # from 1; the last one where validation gives no score
+    best_f1: float  # macro-F1 on validation, nan without a score
     weights: Path  # of the best epoch
     finished: bool  # all epochs of the profile are done
 
@@ -55,8 +59,17 @@ class _Task:
     shards: tuple[Path, ...]
     labels: LabelMap
     validation_ids: np.ndarray
-    counts: np.ndarray  # training images by class, without validation
+    held_out_ids: np.ndarray  # of validation, and of a test part among the shards
+    counts: np.ndarray  # training images by class, without what is held out
     batches: int  # in one pass over the training images
+    validation_species: int
+    coverage: str  # what validation covers, in words
+    skipped: tuple[BadRecord, ...]  # left out by skip_bad
+
+    @property
+    def scored(self) -> bool:
+        """Whether validation covers enough species for a score."""
+        return self.validation_species >= splits.SCORED_FROM
 
     @property
     def steps(self) -> int:
@@ -83,7 +96,9 @@ class _Task:
             crop=profile.crop,
             random_crop=profile.random_crop,
             augment=profile.augment,
-            exclude_ids=self.validation_ids,
+            exclude_ids=self.held_out_ids,
+            n_classes=self.labels.n_classes,
+            count=int(self.counts.sum()),
         )
         if self.steps > self.batches:  # an epoch of a given length may need more than one pass
             dataset = dataset.repeat()
@@ -97,6 +112,8 @@ class _Task:
             batch_size=self.profile.batch_size,
             crop=self.profile.crop,
             only_ids=self.validation_ids,
+            n_classes=self.labels.n_classes,
+            count=len(self.validation_ids),
         )
         return dataset.map(lambda image, label, _: (image, label)).with_options(_sharding())
 
@@ -115,25 +132,66 @@ def _sharding() -> tf.data.Options:
     return options
 
 
-def _task(profile: Profile, data: "Data") -> _Task:
+def _task(profile: Profile, data: "Data", skipped: tuple[BadRecord, ...] = ()) -> _Task:
     labels, table = data.labels(), data.split(profile)
-    held_out = table["held_out"].to_numpy()
-    if not held_out.any():
-        raise InputError("No species has two images: none can be held out for validation. Give more images.")
-    classes = table["class_index"].to_numpy()[~held_out]
-    batches = len(classes) // profile.batch_size
+    ids, classes, part = (table[name].to_numpy() for name in ("image_id", "class_index", "part"))
+    train = part == "train"
+    batches = int(train.sum()) // profile.batch_size
     if not batches:
         raise InputError(
-            f"batch_size is {profile.batch_size}, and there are {len(classes)} training images: set it lower."
+            f"batch_size is {profile.batch_size}, and there are {train.sum()} training images: set it lower."
         )
     return _Task(
         profile=profile,
         shards=data.train_shards,
         labels=labels,
-        validation_ids=table["image_id"].to_numpy(dtype=str)[held_out],
-        counts=longtail.class_counts(classes, labels.n_classes),
+        validation_ids=ids[part == "validation"].astype(str),
+        held_out_ids=ids[~train].astype(str),
+        counts=longtail.class_counts(classes[train], labels.n_classes),
         batches=batches,
+        validation_species=len(np.unique(classes[part == "validation"])),
+        coverage=splits.coverage(classes, part, labels.n_classes),
+        skipped=skipped,
     )
+
+
+@contextmanager
+def _reading(
+    profile: Profile, data: "Data", say: Callable[[str], None] = lambda _: None, progress: bool = False
+) -> Iterator[_Task]:
+    """The task of a profile, and around its reading the promise that a bad record stops it by name.
+
+    With `skip_bad` all records are looked at first, and copies of the damaged shards, without their bad
+    records, are read in their place. The copies last as long as the block, and a resumed run makes the same.
+    """
+    n_classes = data.labels().n_classes
+    if not profile.skip_bad:
+        hint = f"{WAY_OUT}, or leave bad records out with `-s skip_bad=true`"
+        with naming_damage(data.train_shards, n_classes, way_out=hint, progress=progress):
+            yield _task(profile, data)
+        return
+    with tempfile.TemporaryDirectory(prefix="whole_records_") as folder:
+        bad = tuple(bad_records(data.train_shards, n_classes, progress=progress))
+        say(_skipped(bad))
+        whole = without_bad(data.train_shards, bad, Path(folder))
+        if not whole:
+            raise InputError(f"{data.train_shards[0].parent}: no shard has a whole record. {WAY_OUT}.")
+        kept = {
+            field: tuple(whole[shard] for shard in getattr(data, field) if shard in whole)
+            for field in ("train_shards", "val_shards")
+        }
+        with naming_damage(kept["train_shards"], n_classes, progress=progress):
+            yield _task(profile, replace(data, **kept), bad)
+
+
+def _skipped(bad: tuple[BadRecord, ...]) -> str:
+    """What skip_bad leaves out, in lines: the count and the first ten places."""
+    lost = sum(record.lost for record in bad)
+    lines = [f"skip_bad: records left out: {lost:,}"]
+    lines += [f"  {record}" for record in bad[:10]]
+    if len(bad) > 10:
+        lines.append(f"  and {len(bad) - 10:,} more places, all in the run's _configs.json")
+    return "\n".join(lines)
 
 
 def train(
@@ -150,9 +208,13 @@ def train(
 
     Leaves in `output_dir` what the published run leaves ({run_name} is the profile's):
     {run_name}_configs.json, {run_name}_model_summary.txt, {run_name}.csv (one row an epoch),
-    {run_name}_weights.h5 (of the epoch with the best validation macro-F1), and labels.json and state/. A part
-    of the training images (`validation_fraction`, seeded, stratified) is held out and scored as a whole after
-    every epoch.
+    {run_name}_weights.h5 (of the epoch with the best validation macro-F1), and labels.json,
+    training_images.csv (of each species, without those held out) and state/. A part
+    of the training images (see `Data.split`) is held out and scored as a whole after every epoch. Where it
+    covers fewer than two species there is no score: its figures are empty and the last epoch's weights are kept.
+
+    A record that cannot be read stops the run, by file and position; with `skip_bad` such records are left out,
+    which costs a look at every record at each start, and their count is printed and kept in the configs.
 
     A continued run has the schedule, batches, augmentation and dropout noise of one that was never stopped, and
     its exact figures where the profile is `deterministic`; without that, threads add up in another order.
@@ -184,67 +246,72 @@ def train(
 
     strategy, devices = choose_strategy(profile.precision)
     say(devices)
-    task = _task(profile, data)
-    facts = task.facts()
-    state.check(facts)
-    tf.keras.utils.set_random_seed(profile.seed)  # it goes into the shuffles of tf.data
-    if profile.deterministic:
-        tf.config.experimental.enable_op_determinism()
-    with strategy.scope():
-        model = _compiled(task, make_optimizer(profile, task.steps))
-        checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
-        state.restore(checkpoint)
-    if done.epoch:
-        say(f"{profile.run_name}: continues after epoch {done.epoch} of {profile.epochs}.")
-    elif state.chief:
-        _describe(task, model, run_dir, devices)
+    with _reading(profile, data, say, progress and state.chief) as task:
+        facts = task.facts()
+        if data.split_file is not None:
+            say(f"Held out as {data.split_file} says.")
+        say(f"{task.coverage}.")
+        state.check(facts)
+        tf.keras.utils.set_random_seed(profile.seed)  # it goes into the shuffles of tf.data
+        if profile.deterministic:
+            tf.config.experimental.enable_op_determinism()
+        with strategy.scope():
+            model = _compiled(task, make_optimizer(profile, task.steps))
+            checkpoint = tf.train.Checkpoint(model=model, optimizer=model.optimizer)
+            state.restore(checkpoint)
+        if done.epoch:
+            say(f"{profile.run_name}: continues after epoch {done.epoch} of {profile.epochs}.")
+        elif state.chief:
+            _describe(task, model, run_dir, devices)
 
-    schedule = make_schedule(profile, task.steps)
-    validation = task.validation()
-    last = profile.epochs if stop_after is None else min(profile.epochs, done.epoch + stop_after)
-    guard = _SessionGuard(stop_at)
-    callbacks: list[Any] = [] if stop_at is None else [guard]
-    if progress and state.chief and sys.stdout.isatty():
-        callbacks.append(_StepBar(task.steps))
-    try:
-        while done.epoch < last and guard.allows(max((row["time"] for row in done.history), default=0.0)):
-            start = time.perf_counter()
-            fitted = model.fit(
-                task.training(done.epoch), steps_per_epoch=task.steps, callbacks=callbacks, verbose=0
-            )
-            if guard.stopped:
-                break
-            scored = model.evaluate(validation, verbose=0, return_dict=True)
-            row = {
-                "epoch": done.epoch + 1,
-                "loss": float(fitted.history["loss"][0]),
-                "f1_score": float(fitted.history["f1_score"][0]),
-                "time": round(time.perf_counter() - start, 3),
-                "learning_rate": float(schedule((done.epoch + 1) * task.steps - 1)),
-                "momentum": profile.momentum,
-                "weight_decay": profile.weight_decay,
-                "val_loss": float(scored["loss"]),
-                "val_f1_score": float(scored["f1_score"]),
-                "val_accuracy": float(scored["accuracy"]),
-            }
-            if not math.isfinite(row["loss"]):
-                raise InputError(
-                    f"The loss is {row['loss']} in epoch {row['epoch']}: the learning rate is too high. Set "
-                    "max_lr "
-                    f"below {profile.max_lr:g} and use another output folder, or delete {run_dir}."
+        schedule = make_schedule(profile, task.steps)
+        validation = task.validation()
+        last = profile.epochs if stop_after is None else min(profile.epochs, done.epoch + stop_after)
+        guard = _SessionGuard(stop_at)
+        callbacks: list[Any] = [] if stop_at is None else [guard]
+        if progress and state.chief and sys.stdout.isatty():
+            callbacks.append(_StepBar(task.steps))
+        try:
+            while done.epoch < last and guard.allows(max((row["time"] for row in done.history), default=0.0)):
+                start = time.perf_counter()
+                fitted = model.fit(
+                    task.training(done.epoch), steps_per_epoch=task.steps, callbacks=callbacks, verbose=0
                 )
-            done = done.plus(row)
-            state.save(checkpoint, model, done, facts)
-            say(_line(done, profile.epochs))
-            if on_epoch is not None:
-                on_epoch(done.table())
-    except KeyboardInterrupt:
-        say(
-            f"Interrupted in epoch {done.epoch + 1}. {done.epoch} of {profile.epochs} epochs are saved in "
-            f"{run_dir}; "
-            "the same call again continues there."
-        )
-        raise
+                if guard.stopped:
+                    break
+                scored = dict.fromkeys(("loss", "f1_score", "accuracy"), math.nan)
+                if task.scored:
+                    scored = model.evaluate(validation, verbose=0, return_dict=True)
+                row = {
+                    "epoch": done.epoch + 1,
+                    "loss": float(fitted.history["loss"][0]),
+                    "f1_score": float(fitted.history["f1_score"][0]),
+                    "time": round(time.perf_counter() - start, 3),
+                    "learning_rate": float(schedule((done.epoch + 1) * task.steps - 1)),
+                    "momentum": profile.momentum,
+                    "weight_decay": profile.weight_decay,
+                    "val_loss": float(scored["loss"]),
+                    "val_f1_score": float(scored["f1_score"]),
+                    "val_accuracy": float(scored["accuracy"]),
+                }
+                if not math.isfinite(row["loss"]):
+                    raise InputError(
+                        f"The loss is {row['loss']} in epoch {row['epoch']}: the learning rate is too high. Set "
+                        "max_lr "
+                        f"below {profile.max_lr:g} and use another output folder, or delete {run_dir}."
+                    )
+                done = done.plus(row)
+                state.save(checkpoint, model, done, facts)
+                say(_line(done, profile.epochs))
+                if on_epoch is not None:
+                    on_epoch(done.table())
+        except KeyboardInterrupt:
+            say(
+                f"Interrupted in epoch {done.epoch + 1}. {done.epoch} of {profile.epochs} epochs are saved in "
+                f"{run_dir}; "
+                "the same call again continues there."
+            )
+            raise
     if guard.stopped:
         if not done.epoch:
             raise InputError(
@@ -287,10 +354,12 @@ def _result(profile: Profile, run_dir: Path, state: RunState, done: Progress) ->
 def _line(done: Progress, epochs: int) -> str:
     row = done.history[-1]
     best = " (best)" if done.best_epoch == done.epoch else ""
+    validation = f"validation: loss {row['val_loss']:.3f}  F1 {row['val_f1_score']:.3f}{best}"
+    if math.isnan(row["val_f1_score"]):
+        validation = "validation: no score"
     return (
         f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  loss {row['loss']:.3f}  F1 "
-        f"{row['f1_score']:.3f}  "
-        f"validation: loss {row['val_loss']:.3f}  F1 {row['val_f1_score']:.3f}{best}  {row['time']:.1f} s"
+        f"{row['f1_score']:.3f}  {validation}  {row['time']:.1f} s"
     )
 
 
@@ -306,7 +375,11 @@ def _describe(task: _Task, model: tf.keras.Model, run_dir: Path, devices: str) -
             **profile.to_dict(),
             "run": {
                 **facts,
+                "validation_species": task.validation_species,
+                "skipped_records": sum(record.lost for record in task.skipped),
+                "skipped": [str(record) for record in task.skipped],
                 "steps_per_epoch": task.steps,
+                "stored": _stored(task.shards),
                 "devices": devices,
                 "rescale_mode": model.rescale_mode,
                 "parameters": list(backbone.parameter_counts(model)),
@@ -324,6 +397,15 @@ def _describe(task: _Task, model: tf.keras.Model, run_dir: Path, devices: str) -
     with replacing(Path(f"{stem}_model_summary.txt")) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     task.labels.save(run_dir / "labels.json")
+    with replacing(run_dir / "training_images.csv") as temporary:
+        counts = pd.DataFrame({"scientificName": task.labels.names, "images": task.counts})
+        counts.to_csv(temporary, index=False, lineterminator="\n")
+
+
+def _stored(shards: tuple[Path, ...]) -> dict[str, Any] | None:
+    """Size and fit of the stored images, by the manifest beside the shards; None without one."""
+    manifest = read_manifest(shards[0].parent)
+    return manifest and {key: manifest.get("settings", {})[key] for key in ("size", "fit")}
 
 
 def _version(package: str) -> str | None:
@@ -389,22 +471,25 @@ def learning_rate_range_test(
         0.9).
     """
     strategy, _ = choose_strategy(profile.precision)
-    task = _task(profile, data)
-    tf.keras.utils.set_random_seed(profile.seed)
-    with strategy.scope():
-        model = _compiled(task, sgdw(lowest, profile.weight_decay, profile.momentum))
-    rows, average = [], 0.0
-    batches = task.training(0).repeat().take(steps)
-    for step, (images, classes) in enumerate(batches):
-        rate = lowest * (highest / lowest) ** (step / max(steps - 1, 1))
-        tf.keras.backend.set_value(model.optimizer.learning_rate, rate)
-        loss = float(model.train_on_batch(images, classes, return_dict=True)["loss"])
-        average = 0.9 * average + 0.1 * loss
-        rows.append({"learning_rate": rate, "loss": loss, "smoothed_loss": average / (1 - 0.9 ** (step + 1))})
-        if not math.isfinite(loss) or rows[-1]["smoothed_loss"] > 4 * min(
-            row["smoothed_loss"] for row in rows
-        ):
-            break
+    rows: list[dict[str, float]] = []
+    with _reading(profile, data) as task:
+        tf.keras.utils.set_random_seed(profile.seed)
+        with strategy.scope():
+            model = _compiled(task, sgdw(lowest, profile.weight_decay, profile.momentum))
+        average = 0.0
+        batches = task.training(0).repeat().take(steps)
+        for step, (images, classes) in enumerate(batches):
+            rate = lowest * (highest / lowest) ** (step / max(steps - 1, 1))
+            tf.keras.backend.set_value(model.optimizer.learning_rate, rate)
+            loss = float(model.train_on_batch(images, classes, return_dict=True)["loss"])
+            average = 0.9 * average + 0.1 * loss
+            rows.append(
+                {"learning_rate": rate, "loss": loss, "smoothed_loss": average / (1 - 0.9 ** (step + 1))}
+            )
+            if not math.isfinite(loss) or rows[-1]["smoothed_loss"] > 4 * min(
+                row["smoothed_loss"] for row in rows
+            ):
+                break
     return pd.DataFrame(rows)
 
 
@@ -429,6 +514,8 @@ def load_trained(run_dir: Path, run_name: str | None = None) -> tuple[tf.keras.M
             raise InputError(f"{run_dir}: {found}.")
         run_name = names[0]
     config = read_json(run_dir / f"{run_name}{suffix}")
+    if not isinstance(config, dict):
+        raise InputError(f"{run_dir / (run_name + suffix)}: not the settings of a run. Copy the run again.")
     config.pop("run", None)
     profile = profile_from_dict(config, str(run_dir / f"{run_name}{suffix}"))
     labels = LabelMap.load(run_dir / "labels.json")

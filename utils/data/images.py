@@ -1,0 +1,365 @@
+"""Image files as cameras and scanners leave them, turned into the square JPEGs that shards hold."""
+
+import errno
+import hashlib
+import os
+import threading
+import warnings
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from utils.errors import InputError
+
+FITS = ("squeeze", "pad")
+MAX_PIXELS = 200_000_000
+FORMATS = ("JPEG", "PNG", "TIFF")
+_ORIENTATION = 0x0112  # EXIF
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# Pillow's own limit warns at 90 megapixels and raises at 179; the one here is checked before decoding too.
+Image.MAX_IMAGE_PIXELS = None
+# Of damaged EXIF and the like, which say neither the file nor whether it matters; what does matter raises.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+
+
+class BadImage(InputError):
+    """An image file that cannot be used; `reason` says why, without the file's path."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        self.path, self.reason = path, reason
+        super().__init__(f"{path}: not a readable image ({reason}). Replace the file or remove its row.")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One image file as it goes into a shard, and what duplicates are found by."""
+
+    jpeg: bytes
+    sha256: str  # of the file
+    fingerprint: bytes  # 32 bytes, see `fingerprint`
+
+
+class _Budget:
+    """Lets threads decode at once only what fits into so many bytes together, whatever their number."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.used = total, 0
+        self.changed = threading.Condition()
+
+    @contextmanager
+    def hold(self, amount: int) -> Iterator[None]:
+        with self.changed:
+            # An image larger than the budget is decoded alone.
+            self.changed.wait_for(lambda: self.used == 0 or self.used + amount <= self.total)
+            self.used += amount
+        try:
+            yield
+        finally:
+            with self.changed:
+                self.used -= amount
+                self.changed.notify_all()
+
+
+# Decoding takes at most 12 bytes a pixel: 4 of the image, 4 of a turned or premultiplied copy and 4 of a
+# conversion, or 8 of a 16-bit TIFF in one strip and 4 of the image. So one image of 200 megapixels fits.
+_BYTES_A_PIXEL = 12
+_DECODING = _Budget(_BYTES_A_PIXEL * MAX_PIXELS)
+
+
+def _decoding_bytes(image: Image.Image, width: int, height: int) -> int:
+    """Most that decoding takes, after draft(): a JPEG is decoded at its reduced size.
+
+    A progressive JPEG keeps all its coefficients, 2 bytes each, until the end.
+    """
+    if image.format not in ("JPEG", "MPO"):
+        return _BYTES_A_PIXEL * width * height
+    coefficients = 2 * len(image.getbands()) * width * height if "progressive" in image.info else 0
+    return 4 * image.width * image.height + coefficients
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits scaled to 8, which convert() would clip; in bands of rows, to save memory."""
+    grey = Image.new("L", image.size)
+    rows = max(1, 2**22 // image.width)
+    for top in range(0, image.height, rows):
+        pixels = np.asarray(image.crop((0, top, image.width, min(top + rows, image.height)))).astype(np.int64)
+        if pixels.max() > 65535:
+            raise ValueError("pixels are 32-bit numbers without a known range; save it with 8 or 16 bits")
+        grey.paste(Image.fromarray((pixels.clip(0) // 257).astype(np.uint8)), (0, top))
+    return grey
+
+
+def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """8-bit RGB of any mode Pillow reads: 16 bits scaled down, transparency laid on white paper.
+
+    Colours are converted after resizing where that is the same, since a large image costs memory.
+    """
+    if image.mode.startswith("I"):
+        image = _eight_bits(image)
+    elif image.mode == "F":
+        raise ValueError("pixels are floating-point numbers without a known range; save it with 8 or 16 bits")
+    elif "transparency" in image.info:  # a colour or palette entries that stand for nothing
+        image = image.convert("RGBA")
+    elif image.mode in ("1", "P", "PA"):
+        image = image.convert({"1": "L", "P": "RGB", "PA": "RGBA"}[image.mode])
+    small = image.resize(size, Image.Resampling.LANCZOS)
+    if small.mode in ("LA", "La", "RGBA", "RGBa"):
+        small = small.convert("RGBA")
+        small = Image.alpha_composite(Image.new("RGBA", size, "white"), small)
+    return small.convert("RGB")
+
+
+def _fitted(width: int, height: int, size: int, fit: str) -> tuple[int, int]:
+    """Width and height in a square of `size` pixels a side."""
+    if fit == "squeeze":
+        return size, size
+    scale = size / max(width, height)
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _decode(file: BinaryIO, size: int, fit: str) -> Image.Image:
+    """The whole image, upright and 8-bit RGB, at the size that it has in the square."""
+    with Image.open(file, formats=FORMATS) as image:
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise ValueError(
+                f"{width} x {height} are {width * height / 1e6:.2f} megapixels, at most "
+                f"{MAX_PIXELS / 1e6:.0f} are read; save a smaller copy"
+            )
+        fitted = _fitted(width, height, size, fit)
+        # Lets a large JPEG be decoded at 1/2 to 1/8 of its size, never below twice the target.
+        image.draft(None, (2 * fitted[0], 2 * fitted[1]))
+        with _DECODING.hold(_decoding_bytes(image, width, height)):
+            image.load()
+            if image.size == (height, width):  # a TIFF is turned upright by Pillow while it is loaded
+                fitted = _fitted(height, width, size, fit)
+            turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+            small = _resized(image, fitted)
+    small.info.clear()  # else a comment of the file would go into the JPEG
+    return small if turn is None else small.transpose(turn)
+
+
+def _padded(image: Image.Image, size: int) -> Image.Image:
+    """The image in the middle of a square of its paper's colour, the median along its border."""
+    if image.size == (size, size):
+        return image
+    pixels = np.asarray(image)
+    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    square = Image.new("RGB", (size, size), tuple(np.median(border, axis=0).astype(int).tolist()))
+    square.paste(image, ((size - image.width) // 2, (size - image.height) // 2))
+    return square
+
+
+def _jpeg(image: Image.Image, size: int, quality: int) -> bytes:
+    buffer = BytesIO()
+    _padded(image, size).save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """The file, open for reading; whatever Pillow raises on its content becomes BadImage.
+
+    Raises:
+        BadImage: the content is not a whole image of a known format.
+        InputError: the file itself cannot be read, which says nothing against the image.
+    """
+    try:
+        with path.open("rb") as file:
+            yield file
+    except UnidentifiedImageError as error:
+        raise BadImage(path, f"its content is not {', '.join(FORMATS)}") from error
+    except OSError as error:
+        if error.errno is None or error.errno == errno.EINVAL:  # Pillow's own, or a seek to a wrong offset
+            raise BadImage(path, str(error)) from error
+        raise InputError(f"{path}: cannot be read ({error.strerror}). Mend that and try again.") from error
+    except MemoryError as error:
+        raise InputError(f"{path}: not enough memory to decode it. Save a smaller copy.") from error
+    except Exception as error:  # a damaged file makes Pillow raise nearly anything
+        raise BadImage(path, str(error) or type(error).__name__) from error
+
+
+def encode_image(path: Path, *, size: int = 480, quality: int = 95, fit: str = "squeeze") -> bytes:
+    """Read an image file (JPEG, PNG or TIFF) and give it as a square JPEG.
+
+    EXIF orientation is applied, transparency is laid on white, of several pages the first is taken.
+
+    Args:
+        path: the image file, of at most 200 megapixels.
+        size: pixels a side of the result.
+        quality: JPEG quality; 95 with 4:2:0 colour gives about 65 KB a real sheet at 480 px.
+        fit: "squeeze" fills the square and does not keep the aspect ratio, as in the published shards; "pad"
+            keeps it and fills the rest with the paper's colour.
+
+    Raises:
+        BadImage: the file is not a whole image, or is too large; the message names it.
+        InputError: the file cannot be read at all.
+    """
+    path = Path(path)
+    with _opened(path) as file:
+        return _jpeg(_decode(file, size, fit), size, quality)
+
+
+def prepare_image(path: Path, *, size: int = 480, quality: int = 95, fit: str = "squeeze") -> Prepared:
+    """`encode_image`, with the checksum and the fingerprint that duplicates are found by."""
+    path = Path(path)
+    with _opened(path) as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        file.seek(0)
+        small = _decode(file, size, fit)
+        return Prepared(_jpeg(small, size, quality), digest, fingerprint(small))
+
+
+def prepare_images(
+    paths: Sequence[Path],
+    *,
+    size: int = 480,
+    quality: int = 95,
+    fit: str = "squeeze",
+    workers: int | None = None,
+) -> Iterator[Prepared | BadImage]:
+    """`prepare_image` in parallel, in the order given; a bad image comes as the error that names it.
+
+    Threads are enough: Pillow decodes, resizes and encodes outside Python's lock. A few results a worker
+    wait in memory, and the images decoded at once take at most 2.4 GB, whatever the number of workers.
+
+    Raises:
+        InputError: a file cannot be read at all.
+    """
+
+    def one(path: Path) -> Prepared | BadImage:
+        try:
+            return prepare_image(path, size=size, quality=quality, fit=fit)
+        except BadImage as error:
+            return error
+
+    workers = workers or os.cpu_count() or 1
+    waiting: deque = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for path in paths:
+                waiting.append(pool.submit(one, path))
+                if len(waiting) >= 4 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def encode_images(
+    paths: Sequence[Path],
+    *,
+    size: int = 480,
+    quality: int = 95,
+    fit: str = "squeeze",
+    workers: int | None = None,
+    progress: bool = True,
+) -> Iterator[bytes]:
+    """JPEG bytes of image files as of `encode_image`, in parallel, in the order given.
+
+    Raises:
+        InputError: an image cannot be read.
+    """
+    from tqdm import tqdm
+
+    prepared = prepare_images(paths, size=size, quality=quality, fit=fit, workers=workers)
+    for image in tqdm(prepared, total=len(paths), unit=" images", disable=not progress):
+        if isinstance(image, BadImage):
+            raise image
+        yield image.jpeg
+
+
+# ---------------------------------------------------------------- duplicates
+
+# Bits of 256 in which the fingerprints of one photograph may differ. Among 100 real sheets, copies saved at
+# quality 30 or at a third of the size differ in at most 8, any two different sheets in at least 56.
+NEAR = 15
+_NEIGHBOURS = 50  # of an image in each of the 16 lists of candidates, so that the work stays linear
+_GRID = 64
+# The cosine transform of a row of 64 pixels, its 16 lowest frequencies: float64 [16, 64].
+_COSINES = np.cos(np.pi / _GRID * np.outer(np.arange(16), np.arange(_GRID) + 0.5))
+_SHUFFLED = np.random.default_rng(0).permutation(256)  # so that each 16 bits see all of the image
+
+
+def fingerprint(image: Image.Image) -> bytes:
+    """What is left of an image when it is saved again, smaller or at lower quality: 256 bits, 32 bytes.
+
+    A bit says whether one of the 16 x 16 lowest frequencies of the cosine transform of the grey image is
+    above their median (Zauner 2010, Implementation and Benchmarking of Perceptual Image Hash Functions).
+    All bits are 0 for an image in which there is nothing to see.
+    """
+    grey = image.convert("L").convert("F").resize((_GRID, _GRID), Image.Resampling.BOX)
+    frequencies = (_COSINES @ np.asarray(grey, dtype=np.float64) @ _COSINES.T).ravel()
+    frequencies[0] = 0.0  # the brightness
+    if np.abs(frequencies).max() < _GRID:
+        return bytes(32)
+    return np.packbits((frequencies > np.median(frequencies))[_SHUFFLED]).tobytes()
+
+
+def near_pairs(fingerprints: Sequence[bytes]) -> np.ndarray:
+    """Pairs of images whose fingerprints differ in at most `NEAR` bits: positions, int64 [P, 2], first < second.
+
+    Two such fingerprints agree in at least one of their 16 groups of 16 bits, so only images that share a
+    group are compared, each with the next 50 in sorted order: a million images take about two minutes.
+    Images
+    without structure are left out.
+    """
+    bits = np.frombuffer(b"".join(fingerprints), dtype=np.uint8).reshape(-1, 32)
+    places = np.flatnonzero(bits.any(axis=1))
+    bits = bits[places]
+    ones = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1, dtype=np.uint8)
+    whole = np.ascontiguousarray(bits).view("V32").ravel()
+    rank = np.unique(whole, return_inverse=True)[1] if len(places) else np.zeros(0, dtype=np.int64)
+    found = [np.zeros((0, 2), dtype=np.int64)]
+    for group in np.ascontiguousarray(bits).view(np.uint16).T:
+        order = np.lexsort((rank, group))
+        for step in range(1, _NEIGHBOURS + 1):
+            same = np.flatnonzero(group[order[step:]] == group[order[:-step]])
+            if not len(same):
+                break
+            first, second = order[same], order[same + step]
+            differing = ones[bits[first] ^ bits[second]].sum(axis=1, dtype=np.int64)
+            near = differing <= NEAR
+            found.append(np.sort(places[np.stack([first[near], second[near]], axis=1)], axis=1))
+    return np.unique(np.concatenate(found), axis=0)
+
+
+def duplicate_groups(sha256: Sequence[str], fingerprints: Sequence[bytes]) -> list[np.ndarray]:
+    """Groups of images that are the same file or nearly the same image.
+
+    Args:
+        sha256, fingerprints: of each image, as in `Prepared`.
+
+    Returns:
+        The positions of each group, ascending, two or more; groups in the order of their first image.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    count = len(sha256)
+    by_digest = np.unique(np.asarray(sha256, dtype=str), return_index=True, return_inverse=True)
+    first = by_digest[1][by_digest[2].ravel()]  # the first image with the same bytes
+    pairs = np.concatenate([np.stack([first, np.arange(count)], axis=1), near_pairs(fingerprints)])
+    linked = coo_array((np.ones(len(pairs), dtype=bool), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
+    group = connected_components(linked, directed=False)[1]
+    order = np.argsort(group, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
+    return sorted((members for members in groups if len(members) > 1), key=lambda members: members[0])
