@@ -504,7 +504,6 @@ def predict(
         if not shards:
             raise InputError(f"{data}: no test shards (*_test*.tfrec). Name the shards by --shards.")
     import_tensorflow()
-    from utils.data.damage import naming_damage
     from utils.data.pipeline import evaluation_dataset
     from utils.data.tfrecords import count_records
     from utils.evaluation.predict import predict as predict_sheets
@@ -515,8 +514,7 @@ def predict(
     dataset = evaluation_dataset(
         shards, image_size=chosen.image_size, batch_size=chosen.batch_size, crop=chosen.crop
     )
-    with naming_damage(shards, progress=True):
-        predictions = predict_sheets(network, dataset, tta=tta, total=count_records(shards))
+    predictions = predict_sheets(network, dataset, tta=tta, total=count_records(shards), shards=shards)
     click.echo(f"{len(predictions):,} sheets -> {write_predictions_csv(predictions, labels, out)}")
 
 

@@ -80,7 +80,7 @@ def test_a_run_leaves_the_published_files(whole: loop.TrainResult) -> None:
     assert whole.run_name == name
     left = {path.name for path in whole.run_dir.iterdir()}
     parts = ("_configs.json", "_model_summary.txt", ".csv", "_weights.h5")
-    assert left == {f"{name}{part}" for part in parts} | {"labels.json", "state"}
+    assert left == {f"{name}{part}" for part in parts} | {"labels.json", "training_images.csv", "state"}
     assert "logits (Dense)" in (whole.run_dir / f"{name}_model_summary.txt").read_text()
     config = json.loads((whole.run_dir / f"{name}_configs.json").read_text())
     assert {key: config[key] for key in PROFILE.to_dict()} == PROFILE.to_dict()
