@@ -297,9 +297,9 @@ def take_up_run(output: Path, profile: Profile) -> None:
     state = output / "state"
     shutil.rmtree(state, ignore_errors=True)
     state.mkdir(parents=True)
-    names = [path for path in run.iterdir() if path.is_file() and path.name.startswith("EfficientNetV2")]
-    for path in [*names, run / "labels.json"]:
-        shutil.copyfile(path, output / path.name)
+    for pattern in ("EfficientNetV2*", "labels.json", "training_images.csv"):
+        for path in run.glob(pattern):
+            shutil.copyfile(path, output / path.name)
     for path in sorted((run / "state").iterdir(), key=lambda path: path.name == "state.json"):
         shutil.copyfile(path, state / path.name)
 
