@@ -55,7 +55,7 @@ _FILES = (
     DUPLICATES,
     MANIFEST,
 )
-_ANOTHER_FOLDER = "Name another folder for --out, or delete this one."
+_ANOTHER_FOLDER = "Name another folder to write to, or delete this one."
 
 
 @dataclass(frozen=True)
@@ -396,8 +396,11 @@ def _is_whole(job: _Job) -> bool:
     if job_file.is_file():
         _refuse_another(job, job_file, read_json(job_file))
     _refuse_foreign(job, started=job_file.is_file())
-    job.unfinished.mkdir(parents=True, exist_ok=True)
-    write_json(job_file, job.settings)
+    try:
+        job.unfinished.mkdir(parents=True, exist_ok=True)
+        write_json(job_file, job.settings)
+    except OSError as error:
+        raise InputError(f"{job.out}: cannot be written ({error.strerror}). {_ANOTHER_FOLDER}") from error
     return False
 
 
