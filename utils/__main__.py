@@ -434,6 +434,8 @@ def train(profile: str, settings: tuple[str, ...], data: Path | None, out: Path 
     Beside the shards a split.csv, as `split` writes it, says what is held out. A damaged record stops the
     training by file and record; with -s skip_bad=true such records are left out and counted.
     """
+    import math
+
     from utils.paths import find_data, output_dir
     from utils.startup import import_tensorflow
 
@@ -444,11 +446,10 @@ def train(profile: str, settings: tuple[str, ...], data: Path | None, out: Path 
 
     folder = output_dir(out or "auto", chosen)
     result = train_network(chosen, found, folder)
-    scored = result.best_f1 == result.best_f1  # not nan
     which = f"Best epoch {result.best_epoch}, validation macro-F1 {result.best_f1:.3f}"
-    click.echo(
-        f"{which if scored else f'Epoch {result.best_epoch}, without a score'}, weights {result.weights}"
-    )
+    if math.isnan(result.best_f1):
+        which = f"Epoch {result.best_epoch}, without a score"
+    click.echo(f"{which}, weights {result.weights}")
     click.echo(f"Predict with: ./course predict --model {folder} --images FOLDER --out predictions.csv")
 
 

@@ -175,3 +175,16 @@ def metadata(numbers: Sequence[int]) -> dict:
         "institutions": [{"institution_id": 0, "collectionCode": "NY"}],
         "licenses": [{"id": 0, "name": "CC BY-NC-ND 4.0", "url": ""}],
     }
+
+
+def write_mini_table(path: Path, numbers: Sequence[int]) -> None:
+    """The table of NAFlora-mini, whose first column has no name and counts the rows of the whole set."""
+    tables = metadata(numbers)
+    categories = {row["category_id"]: row for row in tables["categories"]}
+    names = ("genus_id", "institution_id", "category_id", "image_id", "scientificName", "family", "genus")
+    names += ("species", "authors")
+    lines = ["\t".join(["", *names])]
+    for count, row in enumerate(tables["annotations"]):
+        row = row | categories[row["category_id"]]
+        lines.append("\t".join([str(1582 + 2 * count), *(str(row[name]) for name in names)]))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")

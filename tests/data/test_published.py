@@ -202,8 +202,9 @@ def test_the_published_set_is_trained_on_and_predicted(tmp_path, monkeypatch):
 def test_the_validation_shards_of_naflora_mini_are_its_validation_set(tmp_path, monkeypatch):
     write(tmp_path / "tfrec", mini_512, "train", 512)
     write(tmp_path / "tfrec", mini_512, "val", 512, first=100)
-    (tmp_path / "train_metadata.json").write_text(json.dumps(published.metadata(range(N_RECORDS))))
+    published.write_mini_table(tmp_path / "h22_miniv1_train.tsv", range(N_RECORDS))
     data = find_data(load_profile("laptop"), tmp_path)
+    assert data.labels().names.tolist() == SPECIES
     table = data.split(load_profile("laptop"))
     assert table["image_id"][table["part"] == "train"].tolist() == [train_id(n) for n in range(N_RECORDS)]
     held_out = [train_id(number) for number in range(100, 100 + N_RECORDS)]

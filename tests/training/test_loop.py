@@ -382,7 +382,7 @@ def test_skip_bad_leaves_bad_records_out_counts_them_and_resumes_exactly(
     profile = replace(SMALL, skip_bad=True)
     whole = loop.train(profile, data, tmp_path / "whole")
     printed = capsys.readouterr().out
-    assert "skip_bad: 3 records are left out:" in printed
+    assert "skip_bad: records left out: 3\n" in printed
     assert f"{bad[0]}: record 13 has a wrong checksum" in printed and f"{bad[1]}: record 0 " in printed
     run = facts(whole)
     assert run["skipped_records"] == 3 and len(run["skipped"]) == 3

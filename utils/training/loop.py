@@ -186,7 +186,7 @@ def _reading(
 def _skipped(bad: tuple[BadRecord, ...]) -> str:
     """What skip_bad leaves out, in lines: the count and the first ten places."""
     lost = sum(record.lost for record in bad)
-    lines = [f"skip_bad: {lost:,} records are left out" + (":" if bad else ".")]
+    lines = [f"skip_bad: records left out: {lost:,}"]
     lines += [f"  {record}" for record in bad[:10]]
     if len(bad) > 10:
         lines.append(f"  and {len(bad) - 10:,} more places, all in the run's _configs.json")
