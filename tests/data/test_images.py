@@ -482,12 +482,12 @@ def test_blank_images_are_not_copies_of_each_other(tmp_path):
 
 
 @pytest.mark.long
-def test_a_million_fingerprints_are_compared():
+def test_many_fingerprints_are_compared():
     generator = np.random.default_rng(0)
-    bits = generator.integers(0, 256, (1_000_000, 32), dtype=np.uint8)
-    bits[500_000:500_100] = bits[:100]
+    bits = generator.integers(0, 256, (300_000, 32), dtype=np.uint8)
+    bits[150_000:150_100] = bits[:100]
     pairs = images.near_pairs([row.tobytes() for row in bits])
-    assert pairs.tolist() == [[row, row + 500_000] for row in range(100)]
+    assert pairs.tolist() == [[row, row + 150_000] for row in range(100)]
 
 
 def test_nothing_here_imports_tensorflow():
