@@ -70,6 +70,7 @@ def test_help_lists_every_command():
         ["metadata"],
         ["metadata", "no_such_file.json"],
         ["flora", "--species", "few", "--out", "x"],
+        ["flora", "--json", "--out", "x"],
         ["predict", "--model", ".", "--out", "x.csv"],
         ["predict", "--model", ".", "--images", ".", "--data", ".", "--out", "x.csv"],
     ],

@@ -231,7 +231,7 @@ def test_throughput():
     def table(*rates):
         return pd.DataFrame({"way": [f"way {i}" for i in range(len(rates))], "images_per_second": rates})
 
-    assert title(plots.throughput(table(500.0, 1500.0))) == "way 1 is 3.0 times as fast as way 0"
+    assert title(plots.throughput(table(500.0, 1500.0))) == "Fastest: way 1, 3.0 times the slowest (way 0)"
     assert title(plots.throughput(table(500.0, 510.0))) == "All ways read about 505 images a second"
     figure = plots.throughput(table(500.0), needed=85)
     assert title(figure) == "way 0: 500 images a second"
@@ -303,6 +303,13 @@ def test_training_curves(f1, epochs, expected):
     ]
     figure.draw_without_rendering()
     assert all(float(tick).is_integer() for tick in figure.axes[0].get_xticks())
+
+
+def test_training_curves_without_a_held_out_score():
+    figure = plots.training_curves(history(np.nan, np.nan, np.nan))
+    assert title(figure) == "No held-out score: too few species have images to hold out"
+    assert "best" not in [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
+    figure.draw_without_rendering()
 
 
 @pytest.mark.parametrize(

@@ -613,9 +613,8 @@ def throughput(table: pd.DataFrame, needed: float | None = None) -> Figure:
     table = table.sort_values("images_per_second", ascending=False)
     rates = table["images_per_second"].to_numpy()
     if len(rates) > 1 and rates[0] >= 1.05 * rates[-1]:
-        title = (
-            f"{table['way'].iloc[0]} is {rates[0] / rates[-1]:.1f} times as fast as {table['way'].iloc[-1]}"
-        )
+        slowest = table["way"].iloc[-1]
+        title = f"Fastest: {table['way'].iloc[0]}, {rates[0] / rates[-1]:.1f} times the slowest ({slowest})"
     elif len(rates) > 1:
         title = f"All ways read about {rates.mean():,.0f} images a second"
     else:
@@ -695,17 +694,21 @@ def training_curves(history: pd.DataFrame, epochs: int | None = None) -> Figure:
     """Loss, macro-F1 and learning rate, epoch by epoch.
 
     Args:
-        history: of train(): epoch, loss, val_loss, f1_score, val_f1_score, learning_rate.
+        history: of train(): epoch, loss, val_loss, f1_score, val_f1_score, learning_rate; the val_ columns
+            are nan where too few species are held out for a score.
         epochs: of the whole run, to leave room for those to come.
     """
     epoch, held_out = history["epoch"].to_numpy(), history["val_f1_score"].to_numpy()
-    best = int(np.argmax(held_out))
+    scored = not np.isnan(held_out).any()
+    best = int(np.argmax(held_out)) if scored else len(epoch) - 1
     title = f"Held-out macro-F1 is best in epoch {epoch[best]}: {held_out[best]:.3f}"
-    if len(epoch) == 1:
+    if not scored:
+        title = "No held-out score: too few species have images to hold out"
+    elif len(epoch) == 1:
         title = f"Held-out macro-F1 after one epoch: {held_out[0]:.3f}"
     if epochs is not None and epoch[-1] < epochs:
         title += f" ({epoch[-1]} of {epochs} epochs so far)"
-    elif len(epoch) > 2 and best == len(epoch) - 1:
+    elif scored and len(epoch) > 2 and best == len(epoch) - 1:
         title += ", the last; more epochs may help"
     elif len(epoch) > 2 and held_out[-1] < 0.95 * held_out[best]:
         title += f"; it fell to {held_out[-1]:.3f} afterwards"
@@ -715,7 +718,8 @@ def training_curves(history: pd.DataFrame, epochs: int | None = None) -> Figure:
         axes.plot(epoch, history[column], color=SKY, marker=marker, label="train")
         axes.plot(epoch, history[f"val_{column}"], color=BLUE, marker=marker, label="held out")
         axes.set_ylabel(label)
-    row[1].plot(epoch[best], held_out[best], "*", color=VERMILION, ms=12, label="best")
+    if scored:
+        row[1].plot(epoch[best], held_out[best], "*", color=VERMILION, ms=12, label="best")
     row[0].set_yscale("log")  # the first held-out loss may be ten times the others
     row[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     row[0].yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))

@@ -466,6 +466,7 @@ BAD_TABLES = [
     (HEADER + "\n,,,,,\n", ["no rows"]),
     ("image_id,scientificName\na,b\n", ["no column 'file_name'", "image_id, scientificName"]),
     ("image_id,file_name\na,b\n", ["no column 'scientificName'", "image_id, file_name"]),
+    ("name,file\na,b\n", ["no column 'file_name' and no 'scientificName'; found name, file", "Give a table"]),
     ("file_name,scientificName,file_name\na,b,c\n", ["column 'file_name' is there twice"]),
     (HEADER + "a,a.jpg,Zea,,,\n,b.jpg,Zea,,,\n", ["line 3", "image_id is empty"]),
     (HEADER + "a,a.jpg,Zea,,,\nb,,Zea,,,\n", ["line 3", "file_name is empty"]),

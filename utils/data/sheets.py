@@ -51,12 +51,13 @@ def _read_table(path: Path, needed: tuple[str, ...]) -> tuple[pd.DataFrame, Call
     """
     columns, delimiter = header(path)
     known = (*needed, *_OF_SPECIES)
-    for column in needed:
-        if column not in columns:
-            raise InputError(
-                f"{path}: no column {column!r}; found {', '.join(columns) or 'nothing'}. A table of sheets has "
-                "file_name and scientificName; image_id, authors, genus, species and family are welcome."
-            )
+    missing = [column for column in needed if column not in columns]
+    if missing:
+        raise InputError(
+            f"{path}: no column {' and no '.join(map(repr, missing))}; found {', '.join(columns) or 'nothing'}. "
+            "Give a table (CSV) with file_name and scientificName; image_id, authors, genus, species and family "
+            "are welcome."
+        )
     twice = [column for column in known if columns.count(column) > 1]
     if twice:
         raise InputError(f"{path}: column {twice[0]!r} is there twice. Keep one of them.")
