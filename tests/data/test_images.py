@@ -328,14 +328,15 @@ def test_a_broken_image_is_named(tmp_path, content):
 
 @pytest.mark.parametrize("kind", ["jpg", "progressive.jpg", "png", "tif", "lzw.tif"])
 @pytest.mark.parametrize("kept", [0.2, 0.6, 0.95])
-def test_a_truncated_image_is_bad(tmp_path, make_sheet, kind, kept):
+@pytest.mark.parametrize("size", [480, 32])  # a JPEG for 32 px is decoded at 1/4 of its size
+def test_a_truncated_image_is_bad(tmp_path, make_sheet, kind, kept, size):
     whole, cut = tmp_path / f"whole.{kind}", tmp_path / f"cut.{kind}"
     saving = {"progressive.jpg": {"progressive": True}, "lzw.tif": {"compression": "tiff_lzw"}}.get(kind, {})
     make_sheet(4, 400, 500).save(whole, **saving)
-    encode_image(whole)
+    encode_image(whole, size=size)
     cut.write_bytes(whole.read_bytes()[: int(kept * whole.stat().st_size)])
     with pytest.raises(BadImage, match="cut"):
-        encode_image(cut)
+        encode_image(cut, size=size)
 
 
 def test_damage_anywhere_in_the_header_is_a_bad_image_or_a_square(tmp_path, make_sheet):

@@ -6,7 +6,7 @@ import os
 import threading
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -227,7 +227,7 @@ def prepare_image(path: Path, *, size: int = 480, quality: int = 95, fit: str = 
 
 
 def prepare_images(
-    paths: Sequence[Path],
+    paths: Iterable[Path],
     *,
     size: int = 480,
     quality: int = 95,
