@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from utils import paths
 from utils.config import Profile, load_profile
+from utils.data import splits
 from utils.data.pipeline import evaluation_dataset
 from utils.errors import InputError, UsageError
 from utils.metrics import macro_f1
@@ -476,6 +477,23 @@ def test_validation_of_some_species_is_scored_and_said(tmp_path: Path, capsys: p
         "validation covers 2 of 4 species with 2 images; macro-F1 there is over all 4 species, so 0.500 is "
         "perfect." in capsys.readouterr().out
     )
+
+
+@pytest.mark.parametrize("copy", [4, 5])  # sheet 4 is validated on by the split below, 5 is trained on
+def test_copies_in_training_and_validation_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture, copy: int
+) -> None:
+    data = small_set(tmp_path, list(range(12)))
+    data.labels().save(tmp_path / "labels.json")
+    parts = np.where(np.arange(12) % 5 == 4, "validation", "train")
+    splits.write_split([published.train_id(number) for number in range(12)], parts, tmp_path / "split.csv")
+    rows = [f"0,near-identical,{published.train_id(number)},x.jpg,Zea,train\n" for number in (0, copy)]
+    (tmp_path / "duplicates.csv").write_text(
+        "group,kind,image_id,file_name,scientificName,split\n" + "".join(rows)
+    )
+    loop.train(replace(SMALL, epochs=1), paths.find_data(SMALL, tmp_path), tmp_path / "run")
+    said = "Warning: 1 groups of copies in duplicates.csv lie in more than one part"
+    assert (said in capsys.readouterr().out) == (copy == 4)
 
 
 def test_a_split_file_beside_the_shards_decides_what_is_held_out(

@@ -25,6 +25,7 @@ from utils.data.damage import WAY_OUT, BadRecord, bad_records, naming_damage, wi
 from utils.data.labels import LabelMap
 from utils.data.pipeline import evaluation_dataset, training_dataset
 from utils.data.tfrecords import read_manifest
+from utils.data.writing import DUPLICATES, shared_duplicates
 from utils.errors import InputError
 from utils.files import read_json, replacing, write_json
 from utils.metrics import make_metric
@@ -65,6 +66,7 @@ class _Task:
     validation_species: int
     coverage: str  # what validation covers, in words
     skipped: tuple[BadRecord, ...]  # left out by skip_bad
+    shared_duplicates: int  # groups of copies of one image in more than one part
 
     @property
     def scored(self) -> bool:
@@ -152,6 +154,10 @@ def _task(profile: Profile, data: "Data", skipped: tuple[BadRecord, ...] = ()) -
         validation_species=len(np.unique(classes[part == "validation"])),
         coverage=splits.coverage(classes, part, labels.n_classes),
         skipped=skipped,
+        # Beside labels.json, which own shards have; the shards themselves may be copies without bad records.
+        shared_duplicates=shared_duplicates(data.label_file.parent / DUPLICATES, ids, part)
+        if data.label_file
+        else 0,
     )
 
 
@@ -251,6 +257,12 @@ def train(
         if data.split_file is not None:
             say(f"Held out as {data.split_file} says.")
         say(f"{task.coverage}.")
+        if task.shared_duplicates:
+            say(
+                f"Warning: {task.shared_duplicates} groups of copies in {DUPLICATES} lie in more than one part, so "
+                "scores come out too good. Remove the copies, or split by a column that says what belongs "
+                "together (split --group)."
+            )
         state.check(facts)
         tf.keras.utils.set_random_seed(profile.seed)  # it goes into the shuffles of tf.data
         if profile.deterministic:
