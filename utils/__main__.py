@@ -438,7 +438,8 @@ def train(profile: str, settings: tuple[str, ...], data: Path | None, out: Path 
     """
     import math
 
-    from utils.paths import find_data, output_dir
+    from utils.datasets import find_data
+    from utils.paths import output_dir
     from utils.startup import import_tensorflow
 
     chosen = _profile(profile, settings)
@@ -496,7 +497,7 @@ def predict(
     if images:
         _predict_images(run_dir, images, out, html, tta, skip_bad)
         return
-    from utils.paths import find_data
+    from utils.datasets import find_data
     from utils.startup import import_tensorflow
 
     if data:
@@ -551,8 +552,8 @@ def submission() -> None:
 def validate(file: Path, profile: str, data: Path | None) -> None:
     """Say whether Kaggle would take a submission FILE: every test id once, only known category_ids."""
     from utils.data.metadata import read_test_metadata
+    from utils.datasets import find_data
     from utils.evaluation.submission import validate_submission
-    from utils.paths import find_data
 
     found = find_data(_profile(profile), data or "auto")
     if found.test_metadata is None:
@@ -572,8 +573,8 @@ def validate(file: Path, profile: str, data: Path | None) -> None:
 @click.option("--solution", type=EXISTING, help="The withheld answers, in place of the data's own.")
 def score(file: Path, profile: str, data: Path | None, solution: Path | None) -> None:
     """Score a submission FILE locally as Kaggle would: macro-F1 over all species."""
+    from utils.datasets import find_data
     from utils.evaluation.submission import score_submission
-    from utils.paths import find_data
 
     found = find_data(_profile(profile), data or "auto")
     answers = solution or found.solution

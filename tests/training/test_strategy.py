@@ -48,7 +48,7 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
 import tiny
-from utils.paths import find_data
+from utils.datasets import find_data
 from utils.training import backbone, loop
 
 

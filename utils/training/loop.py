@@ -36,7 +36,7 @@ from utils.training.optimizer import make_optimizer, make_schedule, sgdw
 from utils.training.strategy import choose_strategy
 
 if TYPE_CHECKING:
-    from utils.paths import Data
+    from utils.datasets import Data
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,7 @@ def train(
 
     Args:
         profile: all settings.
-        data: from `utils.paths.find_data`.
+        data: from `utils.datasets.find_data`.
         output_dir: one run's folder; made if it is not there.
         progress: print the devices and one line an epoch, with a bar over its steps in a terminal.
         on_epoch: called after every epoch with the history so far.
