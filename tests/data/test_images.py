@@ -312,7 +312,9 @@ def test_sixteen_workers_on_the_largest_images_stay_below_4_gb(tmp_path):
         [sys.executable, "-c", LARGE, *map(str, paths)], cwd=REPOSITORY, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout.split()[-1]) * 1024 < 4e9
+    peak = int(done.stdout.split()[-1]) * 1024
+    print(f"peak {peak / 1e9:.2f} GB")
+    assert peak < 4e9
 
 
 # Bad images

@@ -8,7 +8,7 @@ import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -34,6 +34,9 @@ _UPRIGHT = {
 }
 # Pillow's own limit warns at 90 megapixels and raises at 179; the one here is checked before decoding too.
 Image.MAX_IMAGE_PIXELS = None
+# As PILLOW_BLOCK_SIZE=64m does, also where Pillow is imported already. Blocks of its default 16 MB come from
+# the heaps of glibc's threads, which keep what is freed: 3.6 to 3.8 GB at the peak instead of 3.0.
+Image.core.set_block_size(64 * 2**20)
 # Of damaged EXIF and the like, which say neither the file nor whether it matters; what does matter raises.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
@@ -145,7 +148,7 @@ def _decode(file: BinaryIO, size: int, fit: str) -> Image.Image:
         fitted = _fitted(width, height, size, fit)
         # Lets a large JPEG be decoded at 1/2 to 1/8 of its size, never below twice the target.
         image.draft(None, (2 * fitted[0], 2 * fitted[1]))
-        with _DECODING.hold(_decoding_bytes(image, width, height)):
+        with _DECODING.hold(_decoding_bytes(image, width, height)), closing(image):  # which frees its pixels
             image.load()
             if image.size == (height, width):  # a TIFF is turned upright by Pillow while it is loaded
                 fitted = _fitted(height, width, size, fit)
@@ -247,7 +250,7 @@ def prepare_images(
         try:
             return prepare_image(path, size=size, quality=quality, fit=fit)
         except BadImage as error:
-            return error
+            return BadImage(error.path, error.reason)  # without the traceback, which holds pixels
 
     workers = workers or os.cpu_count() or 1
     waiting: deque = deque()
