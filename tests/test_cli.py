@@ -27,6 +27,7 @@ COMMANDS = [
     ],
     *[["predict"], ["submission"], ["tfrecords", "write"], ["tfrecords", "inspect"], ["tfrecords", "verify"]],
     *[["submission", "validate"], ["submission", "score"]],
+    *[["kaggle"], ["kaggle", "build"], ["kaggle", "weights"], ["kaggle", "check"], ["kaggle", "push"]],
 ]
 LABELS = """image_id,file_name,scientificName,genus,family
 1,a.jpg,Aster novi,Aster,Asteraceae

@@ -3,12 +3,14 @@
 import functools
 import os
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.config import Profile
 from utils.errors import InputError
+from utils.files import read_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -21,6 +23,16 @@ _IMAGE_FOLDERS = {"train_images", "test_images", "images"}  # up to a million fi
 _MAX_DEPTH = 4  # /kaggle/input/datasets/<owner>/<slug>/<folder>
 _SPLIT_IN_NAME = re.compile(r".*_(train|val|test)(?:idation)?(?![A-Za-z]).*\.tfrec")  # the last one counts
 _TRAIN_TABLE = re.compile(r"(.*_)?train(_metadata)?\.(tsv|csv)")  # h22_miniv1_train.tsv
+# What Kaggle calls the published data.
+COMPETITION = "herbarium-2022-fgvc9"
+TRAIN_SHARDS = "parkjohnychae/herbarium-2022-train-tfrec-480"
+TEST_SHARDS = "parkjohnychae/herbarium-2022-test-tfrec-480"
+_SOURCES = {  # field of Data -> marker file, kind and name of what holds it on Kaggle
+    "train_metadata": ("train_metadata.json (or *_train.tsv)", "Competitions", COMPETITION),
+    "test_metadata": ("test_metadata.json", "Competitions", COMPETITION),
+    "train_shards": ("training shards (*_train*.tfrec)", "Datasets", TRAIN_SHARDS),
+    "test_shards": ("test shards (*_test*.tfrec)", "Datasets", TEST_SHARDS),
+}
 
 
 @dataclass(frozen=True)
@@ -56,11 +68,8 @@ class Data:
         from utils.data.metadata import read_metadata
 
         if self.train_metadata is None:
-            where = f"{self.train_shards[0].parent}: " if self.train_shards else ""
-            raise InputError(
-                f"{where}no train_metadata.json (or *_train.tsv) was found, and this step needs it. "
-                "Put the file beside the shards."
-            )
+            where = self.train_shards[0].parent if self.train_shards else "data"
+            raise InputError(_missing("train_metadata", where))
         return read_metadata(self.train_metadata)
 
     def training_table(self) -> "pd.DataFrame":
@@ -178,6 +187,11 @@ def kaggle_root() -> Path:
     return Path(os.environ.get("NAFLORA_KAGGLE_ROOT", "/kaggle"))
 
 
+def attach(kind: str, name: str) -> str:
+    """Where to click in Kaggle's notebook editor to attach `name`, a sentence."""
+    return f"On Kaggle: Add Input > {kind} > {name} > +, then Run > Restart and run all."
+
+
 def on_kaggle() -> bool:
     """Whether this runs in a Kaggle kernel, by the variable that Kaggle sets there."""
     return "KAGGLE_KERNEL_RUN_TYPE" in os.environ
@@ -224,6 +238,70 @@ def find_data(profile: Profile, data_dir: str | Path = "auto", *, progress: bool
     else:
         roots = Path(data_dir).expanduser().resolve()
     return _search(roots)
+
+
+def require(data: Data, *fields: str) -> None:
+    """Raise InputError, with where it comes from, unless the data have these fields of Data."""
+    for field in fields:
+        if not getattr(data, field):
+            raise InputError(_missing(field, data.train_shards[0].parent))
+
+
+def _missing(field: str, where: Path) -> str:
+    marker, kind, name = _SOURCES[field]
+    way = attach(kind, name) if on_kaggle() else "data_links.md says where it comes from and goes."
+    return f"{where}: no {marker}. {way}"
+
+
+def mounted(name: str) -> list[Path]:
+    """Every file called `name` in what is attached to a Kaggle kernel, in the order of their folders."""
+    root = kaggle_root() / "input"
+    return [folder / name for folder, names in _walk(root).items() if name in names] if root.is_dir() else []
+
+
+def find_run(output: Path, profile: Profile) -> Path:
+    """The folder of a training run: `output`, or on Kaggle the attached output in which it is furthest.
+
+    A kernel takes the output of the kernel before it, mounted at /kaggle/input/<slug> or
+    /kaggle/input/notebooks/<owner>/<slug>, or made into a data set. It is known by its state/state.json, which
+    must be of a profile of the same name.
+
+    Raises:
+        InputError: on Kaggle, there is no such run; the message says what to attach.
+    """
+    marker = Path("state") / "state.json"
+    if not on_kaggle() or (output / marker).exists():
+        return output
+    states = {
+        path.parent.parent: read_json(path) for path in mounted(marker.name) if path.parent.name == "state"
+    }
+    runs = {run: state["epoch"] for run, state in states.items() if state["profile"]["name"] == profile.name}
+    if not runs:
+        seen = ", ".join(f"{run} ({state['profile']['name']})" for run, state in states.items()) or "none"
+        raise InputError(
+            f"No trained run of profile {profile.name} in {output} or among the attached (runs there: {seen}). "
+            + attach("Your Work > Notebooks", "the kernel of notebook 03 or 03b that has finished")
+        )
+    return max(runs, key=runs.__getitem__)
+
+
+def take_up_run(output: Path, profile: Profile) -> None:
+    """Copy the run that `find_run` finds into `output`, where training can go on; state.json comes last.
+
+    Raises:
+        InputError: as `find_run`.
+    """
+    run = find_run(output, profile)
+    if run == output:
+        return
+    state = output / "state"
+    shutil.rmtree(state, ignore_errors=True)
+    state.mkdir(parents=True)
+    names = [path for path in run.iterdir() if path.is_file() and path.name.startswith("EfficientNetV2")]
+    for path in [*names, run / "labels.json"]:
+        shutil.copyfile(path, output / path.name)
+    for path in sorted((run / "state").iterdir(), key=lambda path: path.name == "state.json"):
+        shutil.copyfile(path, state / path.name)
 
 
 def sample_folder(profile: Profile) -> Path:
@@ -304,15 +382,16 @@ def _search(root: Path, kind: str = "folder") -> Data:
     train_shards, val_shards = shards("train"), shards("val")
     if not train_shards:
         raise InputError(
-            f"{root}: no training shards (*_train*.tfrec). Looked in: {seen}. data_links.md says where they "
-            "come from; profile 'laptop' runs on the generated sample flora and needs none."
+            f"{_missing('train_shards', root)} Looked in: {seen}. Profile 'laptop' runs on the generated "
+            "sample flora and needs none, and so does 'smoke'."
         )
     beside = train_shards[0].parent / FILE_NAME
+    label_file = train_shards[0].parent / "labels.json"  # one elsewhere is of a training run
     return Data(
         kind=kind,
         train_metadata=one("train_metadata.json") or one(_TRAIN_TABLE),
         test_metadata=one("test_metadata.json"),
-        label_file=one("labels.json"),
+        label_file=label_file if label_file.name in by_folder[label_file.parent] else None,
         train_shards=train_shards + val_shards,
         test_shards=shards("test"),
         solution=one("solution.csv"),

@@ -147,6 +147,54 @@ def test_a_stopped_run_continues_as_if_it_had_not_stopped(
     assert "continues after epoch 1 of 4" in printed and printed.count("epoch 3/4") == 1
 
 
+def test_the_guard_begins_no_epoch_that_would_outlast_the_session_and_another_session_goes_on(
+    whole: loop.TrainResult,
+    stopped: Path,
+    data: paths.Data,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    state = json.loads((stopped / "state" / "state.json").read_text())
+    state["history"][0]["time"] = 3600.0
+    (stopped / "state" / "state.json").write_text(json.dumps(state))
+    guarded = loop.train(PROFILE, data, stopped, stop_at=time.time() + 3599)
+    assert not guarded.finished and len(guarded.history) == 1
+    assert "1 of 4 epochs are saved" in capsys.readouterr().out
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")  # the folder becomes an attached output
+    monkeypatch.setenv("NAFLORA_KAGGLE_ROOT", str(tmp_path / "kaggle"))
+    shutil.copytree(stopped, tmp_path / "kaggle" / "input" / "notebooks" / "owner" / "naflora-03")
+    (tmp_path / "working").mkdir()
+    paths.take_up_run(tmp_path / "working", PROFILE)
+    going_on = loop.train(PROFILE, data, tmp_path / "working", progress=False, stop_at=time.time() + 36000)
+    assert going_on.finished
+    _same(going_on.history, whole.history)
+
+
+def test_the_guard_breaks_an_epoch_off_and_saves_nothing_of_it(
+    stopped: Path, data: paths.Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = []
+    monkeypatch.setattr(
+        loop._SessionGuard, "allows", lambda guard, seconds: _count_to(3, steps, guard, seconds)
+    )
+    result = loop.train(PROFILE, data, stopped, progress=False, stop_at=time.time() + 3600)
+    assert len(steps) == 3 and len(result.history) == 1 and not result.finished
+
+
+def _count_to(last: int, steps: list, guard: loop._SessionGuard, seconds: float) -> bool:
+    """As if time were up after `last` questions: one before the epoch, one after each step."""
+    steps.append(seconds)
+    guard.stopped = len(steps) >= last
+    return not guard.stopped
+
+
+def test_a_session_too_short_for_the_first_epoch_says_what_to_set(data: paths.Data, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"before the first epoch does.*steps_per_epoch below \d+"):
+        loop.train(PROFILE, data, tmp_path, progress=False, stop_at=time.time())
+    assert not (tmp_path / "state").exists()
+
+
 def test_changed_settings_are_refused_by_name(whole: loop.TrainResult, data: paths.Data) -> None:
     with pytest.raises(
         UsageError, match=r"max_lr: 0\.05, and this call has max_lr: 0\.2.*another output folder"

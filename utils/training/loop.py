@@ -201,6 +201,7 @@ def train(
     progress: bool = True,
     on_epoch: Callable[[pd.DataFrame], None] | None = None,
     stop_after: int | None = None,
+    stop_at: float | None = None,
 ) -> TrainResult:
     """Train the profile's network, continue a run that was stopped or killed, or return a finished one.
 
@@ -223,10 +224,14 @@ def train(
         progress: print the devices and one line an epoch, with a bar over its steps in a terminal.
         on_epoch: called after every epoch with the history so far.
         stop_after: stop after so many epochs of this call; the next call continues.
+        stop_at: the time.time() at which a session ends. No epoch begins that would last beyond it, by the
+            longest so far, and one that does is broken off and counts for nothing; the next call continues.
+            For one process: several workers would not stop at the same step.
 
     Raises:
         UsageError: `output_dir` holds a run with other settings.
-        InputError: the data, the weights or the devices cannot be used, or the loss is no longer a number.
+        InputError: the data, the weights or the devices cannot be used, the loss is no longer a number, or
+            `stop_at` came before the end of the first epoch.
     """
     run_dir = Path(output_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -260,13 +265,18 @@ def train(
         schedule = make_schedule(profile, task.steps)
         validation = task.validation()
         last = profile.epochs if stop_after is None else min(profile.epochs, done.epoch + stop_after)
-        callbacks = [_StepBar(task.steps)] if progress and state.chief and sys.stdout.isatty() else []
+        guard = _SessionGuard(stop_at)
+        callbacks: list[Any] = [] if stop_at is None else [guard]
+        if progress and state.chief and sys.stdout.isatty():
+            callbacks.append(_StepBar(task.steps))
         try:
-            while done.epoch < last:
+            while done.epoch < last and guard.allows(max((row["time"] for row in done.history), default=0.0)):
                 start = time.perf_counter()
                 fitted = model.fit(
                     task.training(done.epoch), steps_per_epoch=task.steps, callbacks=callbacks, verbose=0
                 )
+                if guard.stopped:
+                    break
                 scored = dict.fromkeys(("loss", "f1_score", "accuracy"), math.nan)
                 if task.scored:
                     scored = model.evaluate(validation, verbose=0, return_dict=True)
@@ -300,6 +310,17 @@ def train(
                 "the same call again continues there."
             )
             raise
+        if guard.stopped:
+            if not done.epoch:
+                raise InputError(
+                    f"{profile.run_name}: the session ends before the first epoch does, so nothing could be "
+                    f"saved. Set steps_per_epoch below {task.steps} or image_size below {profile.image_size} in "
+                    "the profile."
+                )
+            say(
+                f"Stopped before the session ends. {done.epoch} of {profile.epochs} epochs are saved in "
+                f"{run_dir}; the next session continues there (on Kaggle: kernel 03b)."
+            )
     return _result(profile, run_dir, state, done)
 
 
@@ -381,6 +402,24 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+class _SessionGuard(tf.keras.callbacks.Callback):
+    """Stops training at a given time, and says before an epoch whether it would be over by then."""
+
+    def __init__(self, stop_at: float | None) -> None:
+        super().__init__()
+        self._stop_at = math.inf if stop_at is None else stop_at
+        self.stopped = False
+
+    def allows(self, seconds: float) -> bool:
+        """Whether `seconds` are left; the training counts as stopped when not."""
+        self.stopped = self.stopped or time.time() + seconds >= self._stop_at
+        return not self.stopped
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        if not self.allows(0.0):
+            self.model.stop_training = True
 
 
 class _StepBar(tf.keras.callbacks.Callback):
