@@ -1,9 +1,12 @@
 """Profiles: known keys, known values, the published figures."""
 
+import re
+
 import pytest
 
 from utils.config import load_profile, profile_from_dict, profile_names
 from utils.errors import UsageError
+from utils.paths import REPOSITORY
 
 
 @pytest.mark.parametrize("name", profile_names())
@@ -69,3 +72,12 @@ def test_reference_is_the_published_recipe():
     assert {key: reference.to_dict()[key] for key in published} == published
     assert reference.max_lr * reference.initial_lr_scale == pytest.approx(0.007)
     assert reference.epochs * reference.steps_per_epoch == 49_230
+
+
+def test_yaml_is_read_without_making_objects():
+    code = [
+        path for folder in ("utils", "tests", "benchmarks") for path in (REPOSITORY / folder).rglob("*.py")
+    ]
+    code += (REPOSITORY / "notebooks").rglob("*.ipynb")
+    used = {name for path in code for name in re.findall(r"\byaml\.(\w+)", path.read_text(encoding="utf-8"))}
+    assert used - {"safe_dump", "YAMLError"} == {"safe_load"}

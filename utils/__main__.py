@@ -14,16 +14,16 @@ import click
 
 from utils import __version__
 from utils.errors import InputError, UsageError
+from utils.files import check_writable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from utils.config import Profile
 
-FILE = click.Path(path_type=Path)
+OUT_FILE = click.Path(dir_okay=False, path_type=Path)
+OUT_FOLDER = click.Path(file_okay=False, path_type=Path)
 EXISTING = click.Path(exists=True, path_type=Path)
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff"}
+SEED = click.IntRange(min=0)
 
 
 class Commands(click.Group):
@@ -108,10 +108,10 @@ def _profile(name: str, settings: tuple[str, ...] = ()) -> "Profile":
     metavar="NAME=VALUE",
     help="A value for a notebook's parameters cell; can be given several times.",
 )
-@click.option("--data", type=FILE, help="Folder with shards and metadata, in place of the profile's own.")
+@click.option("--data", type=FOLDER, help="Folder with shards and metadata, in place of the profile's own.")
 @click.option(
     "--out",
-    type=FILE,
+    type=OUT_FOLDER,
     help="Folder of the run; an earlier run's folder goes on with its files. [default: runs/<date-time>]",
 )
 def run(
@@ -188,9 +188,11 @@ def lab(context: click.Context, options: tuple[str, ...]) -> None:
 
 
 @main.command(epilog=example("./course flora --species 40 --out data/flora40"))
-@click.option("--out", type=FILE, required=True, help="Folder for the flora; new, or of the same flora.")
+@click.option(
+    "--out", type=OUT_FOLDER, required=True, help="Folder for the flora; new, or of the same flora."
+)
 @click.option("--species", default=40, show_default=True, help="Number of species.")
-@click.option("--seed", default=0, show_default=True, help="The same seed gives the same bytes.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="The same seed gives the same bytes.")
 @click.option("--max-images", default=100, show_default=True, help="Images of the commonest species.")
 @click.option(
     "--form",
@@ -244,10 +246,10 @@ def metadata(file: Path, as_json: bool) -> None:
 
 @main.command(epilog=example("./course split sheets/labels.csv --test 0.2 --group collector --out split.csv"))
 @click.argument("file", type=EXISTING)
-@click.option("--out", type=FILE, required=True, help="CSV to write: image_id, split.")
+@click.option("--out", type=OUT_FILE, required=True, help="CSV to write: image_id, split.")
 @click.option("--validation", default=0.1, show_default=True, help="Share of the images to validate on.")
 @click.option("--test", default=0.0, show_default=True, help="Share of the images to withhold as a test.")
-@click.option("--seed", default=0, show_default=True, help="Another seed gives other parts.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Another seed gives other parts.")
 @click.option("--group", help="Column whose values must not straddle: institution_id, or one of a CSV.")
 def split(file: Path, out: Path, validation: float, test: float, seed: int, group: str | None) -> None:
     """Split the sheets of a metadata FILE into train, validation and test, by species and by seed.
@@ -287,7 +289,7 @@ def tfrecords() -> None:
     help="CSV with image_id, file_name, scientificName ..., or another metadata file. "
     "[default: --images has one folder a species]",
 )
-@click.option("--out", type=FILE, required=True, help="Folder for shards, metadata and label map.")
+@click.option("--out", type=OUT_FOLDER, required=True, help="Folder for shards, metadata and label map.")
 @click.option("--size", default=480, show_default=True, help="Pixels a side.")
 @click.option(
     "--fit",
@@ -305,7 +307,7 @@ def tfrecords() -> None:
 @click.option(
     "--label-map", type=EXISTING, help="A labels.json, or a run's folder, that numbers the species."
 )
-@click.option("--seed", default=0, show_default=True, help="Of the order and of what is withheld.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of the order and of what is withheld.")
 @click.option("--shard-images", default=1000, show_default=True, help="Images a shard.")
 @click.option("--shard", "part", default="1/1", metavar="I/N", help="Only part I of N that share the job.")
 @click.pass_context
@@ -427,7 +429,7 @@ def model(profile: str, settings: tuple[str, ...], classes: int) -> None:
 @PROFILE
 @SETTINGS
 @click.option("--data", type=FOLDER, help="Folder with shards and metadata. [default: the profile's own]")
-@click.option("--out", type=FILE, help="Folder of the run. [default: runs/<profile>]")
+@click.option("--out", type=OUT_FOLDER, help="Folder of the run. [default: runs/<profile>]")
 def train(profile: str, settings: tuple[str, ...], data: Path | None, out: Path | None) -> None:
     """Train a profile's network; the same command again goes on where the last one stopped.
 
@@ -454,14 +456,18 @@ def train(profile: str, settings: tuple[str, ...], data: Path | None, out: Path 
 
 
 @main.command(
-    epilog=example("./course predict --model runs/mine --images new_sheets --out predictions.csv --tta")
+    epilog=example(
+        "./course predict --model runs/mine --images new_sheets --out predictions.csv --html predictions.html"
+    )
 )
 @click.option("--model", "run_dir", type=FOLDER, required=True, help="Folder of a training run.")
 @click.option("--shards", type=EXISTING, multiple=True, help="A shard; can be given several times.")
 @click.option("--data", type=FOLDER, help="Data folder, whose test shards are predicted.")
 @click.option("--images", type=FOLDER, help="Folder of image files (JPEG, PNG, TIFF), subfolders too.")
-@click.option("--out", type=FILE, required=True, help="CSV to write: image_id and the five best species.")
+@click.option("--out", type=OUT_FILE, required=True, help="CSV to write: image_id and the five best species.")
+@click.option("--html", type=OUT_FILE, help="Page to write: each sheet, its answers, what speaks for them.")
 @click.option("--tta", is_flag=True, help="Average over the sheet and its mirror images; four times slower.")
+@click.option("--skip-bad", is_flag=True, help="Leave out images that cannot be read, and list them.")
 @click.argument("more_shards", nargs=-1, type=EXISTING)
 def predict(
     run_dir: Path,
@@ -469,68 +475,67 @@ def predict(
     data: Path | None,
     images: Path | None,
     out: Path,
+    html: Path | None,
     tta: bool,
+    skip_bad: bool,
     more_shards: tuple[Path, ...],
 ) -> None:
-    """Name the five most probable species of every sheet, with family and probability.
+    """Name the five most probable species of every sheet, with genus, family and probability.
 
     Give one of --shards (more shards may follow it, as from *.tfrec), --data or --images.
     """
     shards = (*shards, *more_shards)
     if sum(map(bool, (shards, data, images))) != 1:
         raise UsageError("Give one of --shards, --data and --images: what is to be predicted.")
-    files = _image_files(images) if images else []
+    if (html or skip_bad) and not images:
+        raise UsageError("--html and --skip-bad go with --images only.")
+    if html and html.resolve() == out.resolve():
+        raise UsageError(f"--html {html}: is the CSV of --out too. Give the page another name.")
+    for path in filter(None, (out, html)):
+        check_writable(path)
+    if images:
+        _predict_images(run_dir, images, out, html, tta, skip_bad)
+        return
+    from utils.paths import find_data
     from utils.startup import import_tensorflow
 
+    if data:
+        shards = find_data(_profile("auto"), data).test_shards
+        if not shards:
+            raise InputError(f"{data}: no test shards (*_test*.tfrec). Name the shards by --shards.")
     import_tensorflow()
+    from utils.data.damage import naming_damage
     from utils.data.pipeline import evaluation_dataset
     from utils.data.tfrecords import count_records
     from utils.evaluation.predict import predict as predict_sheets
     from utils.evaluation.predict import write_predictions_csv
-    from utils.paths import find_data
     from utils.training.loop import load_trained
 
     network, chosen, labels = load_trained(run_dir)
-    if data:
-        shards = find_data(chosen, data).test_shards
-        if not shards:
-            raise InputError(f"{data}: no test shards (*_test*.tfrec). Name the shards by --shards.")
-    if images:
-        dataset: Any = _image_batches(files, images, chosen)
-    else:
-        dataset = evaluation_dataset(
-            shards, image_size=chosen.image_size, batch_size=chosen.batch_size, crop=chosen.crop
-        )
-    predictions = predict_sheets(network, dataset, tta=tta, total=len(files) or count_records(shards))
+    dataset = evaluation_dataset(
+        shards, image_size=chosen.image_size, batch_size=chosen.batch_size, crop=chosen.crop
+    )
+    with naming_damage(shards, progress=True):
+        predictions = predict_sheets(network, dataset, tta=tta, total=count_records(shards))
     click.echo(f"{len(predictions):,} sheets -> {write_predictions_csv(predictions, labels, out)}")
 
 
-def _image_files(folder: Path) -> list[Path]:
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    if not files:
-        raise InputError(
-            f"{folder}: no image files. Looked for {', '.join(sorted(IMAGE_SUFFIXES))}, subfolders too."
-        )
-    return files
+def _predict_images(
+    run_dir: Path, images: Path, out: Path, html: Path | None, tta: bool, skip_bad: bool
+) -> None:
+    from utils.evaluation.folder import find_images, predict_folder
+    from utils.startup import import_tensorflow
 
-
-def _image_batches(files: list[Path], folder: Path, profile: "Profile") -> "Iterator":
-    """Batches as evaluation_dataset() gives them, from image files, through the same JPEG as in own shards."""
-    import itertools
-
-    import tensorflow as tf
-
-    from utils.data.images import encode_images
-    from utils.data.pipeline import decode_crop_resize, to_uint8
-
-    encoded = zip(files, encode_images(files, progress=False), strict=True)
-    while batch := list(itertools.islice(encoded, profile.batch_size)):
-        pixels = [
-            to_uint8(decode_crop_resize(tf.constant(jpeg), profile.image_size, profile.crop, None))
-            for _, jpeg in batch
-        ]
-        ids = [str(path.relative_to(folder)) for path, _ in batch]
-        yield tf.stack(pixels), tf.fill([len(batch)], -1), tf.constant(ids)
+    files, left_out = find_images(images, skip_bad=skip_bad)
+    for path in {path.resolve() for path in (out, html) if path} & {path.resolve() for path in files}:
+        raise UsageError(f"{path}: is one of the images to predict. Give what is written another name.")
+    import_tensorflow()
+    predictions = predict_folder(run_dir, images, files, left_out, out, html=html, tta=tta, skip_bad=skip_bad)
+    for name, reason in left_out.items():
+        click.echo(f"left out: {name}: {reason}", err=True)
+    click.echo(f"{len(predictions):,} sheets -> {out}")
+    if html:
+        click.echo(f"Look at {html.resolve()}")
 
 
 # ---------------------------------------------------------------- submission

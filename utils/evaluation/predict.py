@@ -12,6 +12,8 @@ from utils.errors import InputError
 from utils.files import replacing
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
     import tensorflow as tf
 
     from utils.data.labels import LabelMap
@@ -73,6 +75,52 @@ class Predictions:
             raise InputError(f"{path}: not a file of predictions ({error}). Predict again.") from None
 
 
+def predict_batches(
+    model: "tf.keras.Model", dataset: "Iterable[tuple]", *, tta: bool = False, top: int = 5
+) -> "Iterator[tuple[Predictions, tuple]]":
+    """Predict a data set batch by batch, giving the predictions of each batch with the batch itself.
+
+    Args:
+        model, tta, top: as for `predict`.
+        dataset: batches whose first three items are images, int class or -1, and string image_id.
+
+    Raises:
+        InputError: a probability that is not a number.
+    """
+    import tensorflow as tf
+
+    def best_classes(images: "tf.Tensor") -> tuple["tf.Tensor", "tf.Tensor"]:
+        views = [images]
+        if tta:
+            mirrored = tf.reverse(images, axis=[2])
+            views += [mirrored, tf.reverse(images, axis=[1]), tf.reverse(mirrored, axis=[1])]
+        # softmax in float32 also where the network computes in float16
+        each = [tf.nn.softmax(tf.cast(model(view, training=False), tf.float32)) for view in views]
+        probabilities = tf.add_n(each) / len(each)
+        return tf.math.top_k(probabilities, k=min(top, probabilities.shape[-1]))
+
+    traced = None
+    for batch in dataset:
+        images, true, ids = batch[:3]
+        if traced is None:  # once for all batches, also a shorter last one: a trace takes seconds
+            of_any_number = tf.TensorSpec([None, *images.shape[1:]], images.dtype)
+            traced = tf.function(best_classes, input_signature=[of_any_number])
+        values, indices = traced(images)
+        predictions = Predictions(
+            np.array([image_id.decode() for image_id in ids.numpy()]),
+            indices.numpy().astype(np.int32),
+            values.numpy(),
+            true.numpy().astype(np.int32),
+        )
+        numbers = np.isfinite(predictions.probabilities).all(axis=1)
+        if not numbers.all():
+            raise InputError(
+                f"The model gives no number for sheet {predictions.image_ids[int(np.argmin(numbers))]}: its "
+                "weights have overflowed. Train again with a lower max_lr."
+            )
+        yield predictions, batch
+
+
 def predict(
     model: "tf.keras.Model",
     dataset: "tf.data.Dataset",
@@ -99,51 +147,41 @@ def predict(
     Raises:
         InputError: the data set gave no sheet, or a probability that is not a number.
     """
-    import tensorflow as tf
     from tqdm import tqdm
 
-    @tf.function(reduce_retracing=True)
-    def best_classes(images: "tf.Tensor") -> tuple["tf.Tensor", "tf.Tensor"]:
-        views = [images]
-        if tta:
-            mirrored = tf.reverse(images, axis=[2])
-            views += [mirrored, tf.reverse(images, axis=[1]), tf.reverse(mirrored, axis=[1])]
-        # softmax in float32 also where the network computes in float16
-        each = [tf.nn.softmax(tf.cast(model(view, training=False), tf.float32)) for view in views]
-        probabilities = tf.add_n(each) / len(each)
-        return tf.math.top_k(probabilities, k=min(top, probabilities.shape[-1]))
-
-    ids, classes, probabilities, true = [], [], [], []
+    parts = []
     with tqdm(total=total, unit=" sheets", desc="predict", disable=not progress) as bar:
-        for images, batch_true, batch_ids in dataset:
-            values, indices = best_classes(images)
-            ids.extend(image_id.decode() for image_id in batch_ids.numpy())
-            classes.append(indices.numpy().astype(np.int32))
-            probabilities.append(values.numpy())
-            true.append(batch_true.numpy().astype(np.int32))
-            bar.update(len(batch_ids))
-    if not ids:
+        for predictions, _ in predict_batches(model, dataset, tta=tta, top=top):
+            parts.append(predictions)
+            bar.update(len(predictions))
+    return concatenate(parts)
+
+
+def concatenate(parts: "Sequence[Predictions]") -> Predictions:
+    """The predictions of all batches in one.
+
+    Raises:
+        InputError: there is none.
+    """
+    if not parts:
         raise InputError("There was no sheet to predict. Check the shards and the chosen image ids.")
-    predictions = Predictions(
-        np.array(ids), np.concatenate(classes), np.concatenate(probabilities), np.concatenate(true)
+    return Predictions(
+        **{
+            name: np.concatenate([getattr(part, name) for part in parts])
+            for name in Predictions.__dataclass_fields__
+        }
     )
-    if not np.isfinite(predictions.probabilities).all():
-        first = ids[int(np.argmin(np.isfinite(predictions.probabilities).all(axis=1)))]
-        raise InputError(
-            f"The model gives no number for sheet {first}: its weights have overflowed. "
-            "Train again with a lower max_lr."
-        )
-    return predictions
 
 
 def write_predictions_csv(predictions: Predictions, labels: "LabelMap", path: Path) -> Path:
-    """Write one row a sheet: image_id, then species, family and probability of each rank.
+    """Write one row a sheet: image_id, then species, genus, family and probability of each rank.
 
-    Columns are named species_1, family_1, probability_1, species_2 ... in UTF-8; the file is written whole.
+    Columns are named species_1, genus_1, family_1, probability_1, species_2 ... in UTF-8; the file is
+    written whole.
     """
     ranks = range(1, predictions.classes.shape[1] + 1)
     header = ["image_id"] + [
-        f"{name}_{rank}" for rank in ranks for name in ("species", "family", "probability")
+        f"{name}_{rank}" for rank in ranks for name in ("species", "genus", "family", "probability")
     ]
     with replacing(Path(path)) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -153,6 +191,7 @@ def write_predictions_csv(predictions: Predictions, labels: "LabelMap", path: Pa
         ):
             cells = [image_id]
             for index, probability in zip(classes, row, strict=True):
-                cells += [labels.names[index], labels.families[index], f"{probability:.4f}"]
+                cells += [labels.names[index], labels.genera[index], labels.families[index]]
+                cells.append(f"{probability:.4f}")
             writer.writerow(cells)
     return Path(path)

@@ -188,7 +188,8 @@ def _is_made(folder: Path, spec: dict[str, Any]) -> bool:
         return False
     if not (folder / "flora.json").is_file():
         raise InputError(f"{folder}: has files that are not of a sample flora. Name a new or empty folder.")
-    found = read_json(folder / "flora.json").get("spec", {})
+    content = read_json(folder / "flora.json")
+    found = content.get("spec", {}) if isinstance(content, dict) else {}
     if found == spec:
         return True
     keys = [key for key in spec if found.get(key) != spec[key]]

@@ -24,6 +24,7 @@ from utils.data import longtail, splits
 from utils.data.damage import WAY_OUT, BadRecord, bad_records, naming_damage, without_bad
 from utils.data.labels import LabelMap
 from utils.data.pipeline import evaluation_dataset, training_dataset
+from utils.data.tfrecords import read_manifest
 from utils.errors import InputError
 from utils.files import read_json, replacing, write_json
 from utils.metrics import make_metric
@@ -207,7 +208,8 @@ def train(
 
     Leaves in `output_dir` what the published run leaves ({run_name} is the profile's):
     {run_name}_configs.json, {run_name}_model_summary.txt, {run_name}.csv (one row an epoch),
-    {run_name}_weights.h5 (of the epoch with the best validation macro-F1), and labels.json and state/. A part
+    {run_name}_weights.h5 (of the epoch with the best validation macro-F1), and labels.json,
+    training_images.csv (of each species, without those held out) and state/. A part
     of the training images (see `Data.split`) is held out and scored as a whole after every epoch. Where it
     covers fewer than two species there is no score: its figures are empty and the last epoch's weights are kept.
 
@@ -378,6 +380,7 @@ def _describe(task: _Task, model: tf.keras.Model, run_dir: Path, devices: str) -
                 "skipped_records": sum(record.lost for record in task.skipped),
                 "skipped": [str(record) for record in task.skipped],
                 "steps_per_epoch": task.steps,
+                "stored": _stored(task.shards),
                 "devices": devices,
                 "rescale_mode": model.rescale_mode,
                 "parameters": list(backbone.parameter_counts(model)),
@@ -395,6 +398,15 @@ def _describe(task: _Task, model: tf.keras.Model, run_dir: Path, devices: str) -
     with replacing(Path(f"{stem}_model_summary.txt")) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     task.labels.save(run_dir / "labels.json")
+    with replacing(run_dir / "training_images.csv") as temporary:
+        counts = pd.DataFrame({"scientificName": task.labels.names, "images": task.counts})
+        counts.to_csv(temporary, index=False, lineterminator="\n")
+
+
+def _stored(shards: tuple[Path, ...]) -> dict[str, Any] | None:
+    """Size and fit of the stored images, by the manifest beside the shards; None without one."""
+    manifest = read_manifest(shards[0].parent)
+    return manifest and {key: manifest.get("settings", {})[key] for key in ("size", "fit")}
 
 
 def _version(package: str) -> str | None:
@@ -503,6 +515,8 @@ def load_trained(run_dir: Path, run_name: str | None = None) -> tuple[tf.keras.M
             raise InputError(f"{run_dir}: {found}.")
         run_name = names[0]
     config = read_json(run_dir / f"{run_name}{suffix}")
+    if not isinstance(config, dict):
+        raise InputError(f"{run_dir / (run_name + suffix)}: not the settings of a run. Copy the run again.")
     config.pop("run", None)
     profile = profile_from_dict(config, str(run_dir / f"{run_name}{suffix}"))
     labels = LabelMap.load(run_dir / "labels.json")
