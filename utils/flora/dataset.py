@@ -34,6 +34,7 @@ from utils.flora import morphology, phylogeny, sheet
 GENERATOR_VERSION = 1  # same version, same spec: same bytes. Any change to a sheet's bytes raises it.
 
 _INSTITUTIONS = 16  # of the sample; the published set has 60
+_MIN_IMAGES, _TEST_FRACTION = 7, 0.2
 _SHARD_IMAGES = 256
 _CHUNK = 16  # sheets a worker draws at a time
 _LICENSE = {"id": 0, "name": "CC0 1.0", "url": "https://creativecommons.org/publicdomain/zero/1.0/"}
@@ -151,6 +152,11 @@ def _long_tail(
     return total - test, test
 
 
+def training_counts(species: int, seed: int, max_images: int) -> np.ndarray:
+    """Training images of every species of the sample flora that `make_flora` makes, int64 [species]."""
+    return _long_tail(species, _MIN_IMAGES, max_images, _TEST_FRACTION, seed)[0]
+
+
 def _check(
     species: int, seed: int, min_images: int, max_images: int, test_fraction: float, size: int, form: str
 ):
@@ -250,9 +256,9 @@ def make_flora(
     *,
     species: int,
     seed: int,
-    min_images: int = 7,
+    min_images: int = _MIN_IMAGES,
     max_images: int = 100,
-    test_fraction: float = 0.2,
+    test_fraction: float = _TEST_FRACTION,
     size: int = 480,
     form: str = "shards",
     workers: int | None = None,
