@@ -220,7 +220,8 @@ def wait_for(condition, seconds: float = 60) -> None:
         time.sleep(0.02)
 
 
-def test_a_batch_killed_midway_ends_with_the_same_table(stand_in, tmp_path, capsys):
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
+def test_a_batch_stopped_midway_ends_with_the_same_table(stop, stand_in, tmp_path, capsys):
     file, out = batch_file(tmp_path, TEXT), tmp_path / "out"
     for folder in (out, tmp_path / "whole"):
         folder.mkdir()
@@ -230,10 +231,11 @@ def test_a_batch_killed_midway_ends_with_the_same_table(stand_in, tmp_path, caps
         [sys.executable, "-c", BATCH, *arguments],
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     wait_for(lambda: len(list(out.glob("*/result.json"))) == 1 and len(list(out.glob("*/pid"))) == 2)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.send_signal(stop)
+    assert process.wait() != 0
     pids = [int(path.read_text()) for path in out.glob("*/pid")]
     wait_for(lambda: not any(map(alive, pids)), 10)
     (first,) = out.glob("*/result.json")

@@ -537,7 +537,9 @@ def _plan(profile: "Profile", data: Path | None, out: Path | None, images_per_se
     else:
         try:
             found = find_data(profile, data or "auto")
-            where = f"{len(found.train_shards)} training shards in {found.train_shards[0].parent}"
+            where = f"{len(found.train_shards)} training shards in {found.train_shards[0].parent}, "
+            where += f"{len(found.test_shards) or 'no'} test shards, "
+            where += "metadata" if found.train_metadata else "no train_metadata.json"
         except InputError as error:
             missing, where = error, "NOT THERE, see below"
     for line in describe(make_plan(profile, found), profile, planned_dir(out, profile), images_per_second):

@@ -415,6 +415,7 @@ def run_batch(file: Path, *, out: Path | None = None, jobs: int = 1, dry_run: bo
         waiting = [run for run in batch.runs if not run.finished]
         running: dict[subprocess.Popen, BatchRun] = {}
         failed: list[BatchRun] = []
+        look = time.monotonic()
         bar = tqdm(total=len(batch.runs), initial=len(batch.runs) - len(waiting), unit="run", disable=None)
         try:
             while waiting or running:
@@ -431,6 +432,9 @@ def run_batch(file: Path, *, out: Path | None = None, jobs: int = 1, dry_run: bo
                         failed.append(run)
                         tqdm.write(f"FAILED    {run.title}: {_last_line(run)}")
                     bar.update()
+                if not bar.disable and time.monotonic() > look + 2:
+                    look = time.monotonic()
+                    bar.set_postfix_str(", ".join(map(_progress, running.values())))
                 time.sleep(0.1)
         finally:
             bar.close()
@@ -525,6 +529,10 @@ def _in_short(run: BatchRun) -> str:
     return (
         f"{METRICS.get(first, first)} {_shown(metrics[first])}, {metrics['minutes']:.1f} min" if first else ""
     )
+
+
+def _progress(run: BatchRun) -> str:
+    return f"{run.method} {run.seed}: epoch {run.epochs_done + 1}/{run.profile.epochs}"
 
 
 def _last_line(run: BatchRun) -> str:

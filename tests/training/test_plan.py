@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from utils.__main__ import main
 from utils.config import BACKBONES, load_profile
+from utils.errors import InputError
 from utils.paths import REPOSITORY, find_data
 from utils.training.plan import describe, make_plan
 
@@ -113,6 +114,12 @@ def test_the_plan_takes_seconds_and_no_tensorflow(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True)
     assert done.stdout.split() == ["0", "False"], done.stderr
     assert time.monotonic() - begin < 20
+
+
+def test_data_that_do_not_fill_a_batch_are_refused_as_in_training(sample_flora: Path) -> None:
+    profile = load_profile("smoke", batch_size=1000)
+    with pytest.raises(InputError, match="batch_size is 1000, and there are 89 training images"):
+        make_plan(profile, find_data(profile, sample_flora))
 
 
 def test_images_per_second_goes_with_the_plan() -> None:

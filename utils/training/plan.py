@@ -10,6 +10,7 @@ from pathlib import Path
 from utils.config import Profile
 from utils.data import longtail
 from utils.data.tfrecords import count_records
+from utils.errors import InputError
 from utils.paths import Data
 
 SESSION_HOURS = 11.5  # of Kaggle's 12, the rest is for the start and the last save
@@ -85,7 +86,7 @@ def make_plan(profile: Profile, data: Data | None) -> TrainingPlan:
     """The plan of a profile on these data, or, where there are none, on the published set or the sample flora.
 
     Raises:
-        InputError: the data cannot be read.
+        InputError: the data cannot be read, or they do not fill a batch.
     """
     assumed: list[str] = []
     size = float(PUBLISHED_BYTES)
@@ -113,6 +114,10 @@ def make_plan(profile: Profile, data: Data | None) -> TrainingPlan:
         assumed += ["images", "classes", "size of the shards"]
         classes = PUBLISHED_CLASSES
         train, validation, exact = *_share(profile, PUBLISHED_IMAGES), False
+    if train < profile.batch_size:
+        raise InputError(
+            f"batch_size is {profile.batch_size}, and there are {train} training images: set it lower."
+        )
     parameters, features = _BACKBONES[profile.backbone]
     if profile.hidden_units:
         parameters += (features + 1) * profile.hidden_units
