@@ -532,7 +532,9 @@ def _in_short(run: BatchRun) -> str:
 
 
 def _progress(run: BatchRun) -> str:
-    return f"{run.method} {run.seed}: epoch {run.epochs_done + 1}/{run.profile.epochs}"
+    return (
+        f"{run.method} {run.seed}: epoch {min(run.epochs_done + 1, run.profile.epochs)}/{run.profile.epochs}"
+    )
 
 
 def _last_line(run: BatchRun) -> str:
