@@ -322,7 +322,7 @@ CASES = [
     case("annotation without category", "metadata m.json", {"m.json": published("annotations", 0, category_id=9)}, 1, "m.json", "category_id 9"),
     case("annotation without genus", "metadata m.json", {"m.json": published("annotations", 0, genus_id=9)}, 1, "m.json", "genus_id 9"),
     case("test metadata for training", "split m.json --out split.csv", {"m.json": TEST_IMAGES}, 1, "m.json", "test_metadata.json"),
-    case("metadata of another format", "metadata m.xlsx", {"m.xlsx": b"PK"}, 1, "m.xlsx"),
+    case("metadata of another format", "metadata m.xlsx", {"m.xlsx": b"PK\x03\x04"}, 1, "m.xlsx", "Save the table as CSV"),
     case("CSV without a name", "metadata s.csv", {"s.csv": sheets("1,a.jpg,,x")}, 1, "s.csv", "line 2", "scientificName"),
     case("CSV without a column", "metadata s.csv", {"s.csv": sheets("1,a.jpg", header="image_id,file_name")}, 1, "s.csv", "scientificName"),
     case("CSV without rows", "metadata s.csv", {"s.csv": sheets("")}, 1, "s.csv", "no rows"),

@@ -16,9 +16,10 @@ from click.testing import CliRunner
 
 from utils import batch as batches
 from utils.__main__ import main
+from utils.datasets import find_data
 from utils.errors import InputError, UsageError
 from utils.files import read_json, write_json
-from utils.paths import REPOSITORY, find_data
+from utils.paths import REPOSITORY
 
 EXAMPLE = REPOSITORY / "notebooks" / "batches" / "example.batch.yaml"
 

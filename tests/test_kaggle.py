@@ -27,11 +27,12 @@ from utils import kaggle
 from utils.__main__ import main
 from utils.data.labels import LabelMap
 from utils.data.metadata import read_metadata, read_test_metadata
+from utils.datasets import COMPETITION, TEST_SHARDS, TRAIN_SHARDS
 from utils.errors import InputError, UsageError
 from utils.evaluation.submission import validate_submission
 from utils.files import read_json, write_json
 from utils.kaggle import KERNELS, UTILS, WEIGHTS, Push, build, check, slugify
-from utils.paths import COMPETITION, REPOSITORY, TEST_SHARDS, TRAIN_SHARDS
+from utils.paths import REPOSITORY
 from utils.runner import judge_cells
 
 OWNER = "botanist"

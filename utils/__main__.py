@@ -500,7 +500,8 @@ def train(
     import time
 
     begin = time.time()
-    from utils.paths import find_data, output_dir
+    from utils.datasets import find_data
+    from utils.paths import output_dir
 
     chosen = _profile(profile, settings)
     if images_per_second and not plan:
@@ -528,7 +529,8 @@ def train(
 
 def _plan(profile: "Profile", data: Path | None, out: Path | None, images_per_second: float | None) -> None:
     """Print the plan; without the data it is that of the published set, and the exit code says so."""
-    from utils.paths import find_data, planned_dir, sample_folder
+    from utils.datasets import find_data, sample_folder
+    from utils.paths import planned_dir
     from utils.training.plan import describe, make_plan
 
     found, missing = None, None
@@ -590,7 +592,7 @@ def predict(
     if images:
         _predict_images(run_dir, images, out, html, tta, skip_bad)
         return
-    from utils.paths import find_data
+    from utils.datasets import find_data
     from utils.startup import import_tensorflow
 
     if data:
@@ -598,7 +600,6 @@ def predict(
         if not shards:
             raise InputError(f"{data}: no test shards (*_test*.tfrec). Name the shards by --shards.")
     import_tensorflow()
-    from utils.data.damage import naming_damage
     from utils.data.pipeline import evaluation_dataset
     from utils.data.tfrecords import count_records
     from utils.evaluation.predict import predict as predict_sheets
@@ -609,8 +610,7 @@ def predict(
     dataset = evaluation_dataset(
         shards, image_size=chosen.image_size, batch_size=chosen.batch_size, crop=chosen.crop
     )
-    with naming_damage(shards, progress=True):
-        predictions = predict_sheets(network, dataset, tta=tta, total=count_records(shards))
+    predictions = predict_sheets(network, dataset, tta=tta, total=count_records(shards), shards=shards)
     click.echo(f"{len(predictions):,} sheets -> {write_predictions_csv(predictions, labels, out)}")
 
 
@@ -647,8 +647,8 @@ def submission() -> None:
 def validate(file: Path, profile: str, data: Path | None) -> None:
     """Say whether Kaggle would take a submission FILE: every test id once, only known category_ids."""
     from utils.data.metadata import read_test_metadata
+    from utils.datasets import find_data
     from utils.evaluation.submission import validate_submission
-    from utils.paths import find_data
 
     found = find_data(_profile(profile), data or "auto")
     if found.test_metadata is None:
@@ -668,8 +668,8 @@ def validate(file: Path, profile: str, data: Path | None) -> None:
 @click.option("--solution", type=EXISTING, help="The withheld answers, in place of the data's own.")
 def score(file: Path, profile: str, data: Path | None, solution: Path | None) -> None:
     """Score a submission FILE locally as Kaggle would: macro-F1 over all species."""
+    from utils.datasets import find_data
     from utils.evaluation.submission import score_submission
-    from utils.paths import find_data
 
     found = find_data(_profile(profile), data or "auto")
     answers = solution or found.solution

@@ -46,9 +46,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from utils.config import Profile, load_profile, nearest, profile_from_dict
+from utils.datasets import Data, find_data, with_extra_test
 from utils.errors import InputError, UsageError
 from utils.files import read_json, replacing, write_json
-from utils.paths import REPOSITORY, Data, find_data, with_extra_test
+from utils.paths import REPOSITORY
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -27,9 +27,10 @@ from tqdm import tqdm
 
 from utils import __version__
 from utils.check import check_notebook
+from utils.datasets import COMPETITION, TEST_SHARDS, TRAIN_SHARDS
 from utils.errors import InputError, UsageError
 from utils.files import read_json, replacing, write_json
-from utils.paths import COMPETITION, REPOSITORY, TEST_SHARDS, TRAIN_SHARDS
+from utils.paths import REPOSITORY
 from utils.startup import COMMIT, commit_of_package
 
 T4_X2 = "NvidiaTeslaT4"  # Kaggle's name of the machine with two T4

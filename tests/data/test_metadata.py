@@ -761,7 +761,7 @@ def large(tables, write_tables, tmp_path, monkeypatch):
     """A train_metadata.json that counts as large, changed some time ago, with the folder of its copies."""
     monkeypatch.setattr(md, "_CACHED_FROM", 1)
     monkeypatch.setattr(md, "_SETTLED_NS", 0)
-    monkeypatch.setattr("utils.paths.scratch_dir", lambda: tmp_path / "scratch")
+    monkeypatch.setattr("utils.data.metadata.scratch_dir", lambda: tmp_path / "scratch")
     return write_tables(tables), tmp_path / "scratch" / ".metadata"
 
 

@@ -12,8 +12,9 @@ from click.testing import CliRunner
 
 from utils.__main__ import main
 from utils.config import BACKBONES, load_profile
+from utils.datasets import find_data
 from utils.errors import InputError
-from utils.paths import REPOSITORY, find_data
+from utils.paths import REPOSITORY
 from utils.training.plan import describe, make_plan
 
 
@@ -72,6 +73,7 @@ def test_without_data_the_plan_is_of_the_published_set_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("utils.paths.REPOSITORY", tmp_path)
+    monkeypatch.setattr("utils.datasets.REPOSITORY", tmp_path)
     (tmp_path / "data").mkdir()
     code, text = shown("--profile", "kaggle", "--images-per-second", 100)
     assert code == 1 and "no training shards" in text and "NOT THERE" in text

@@ -51,7 +51,7 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
 import tiny
-from utils.paths import find_data
+from utils.datasets import find_data
 from utils.training import backbone, loop
 
 
@@ -121,7 +121,7 @@ from utils.training.strategy import choose_strategy
 
 strategy, line = choose_strategy()  # before anything else uses TensorFlow
 import tiny
-from utils.paths import find_data
+from utils.datasets import find_data
 from utils.training import backbone, loop
 
 backbone._network = tiny.tiny_network

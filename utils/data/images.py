@@ -6,7 +6,7 @@ import os
 import threading
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -227,7 +227,7 @@ def prepare_image(path: Path, *, size: int = 480, quality: int = 95, fit: str = 
 
 
 def prepare_images(
-    paths: Sequence[Path],
+    paths: Iterable[Path],
     *,
     size: int = 480,
     quality: int = 95,
@@ -318,27 +318,29 @@ def near_pairs(fingerprints: Sequence[bytes]) -> np.ndarray:
     """Pairs of images whose fingerprints differ in at most `NEAR` bits: positions, int64 [P, 2], first < second.
 
     Two such fingerprints agree in at least one of their 16 groups of 16 bits, so only images that share a
-    group are compared, each with the next 50 in sorted order: a million images take about two minutes.
-    Images
-    without structure are left out.
+    group are compared, each with the next 50 in sorted order: a million images take about two minutes. Of
+    images with the same fingerprint only the first is compared; the others are paired with it. Images without
+    structure are left out.
     """
     bits = np.frombuffer(b"".join(fingerprints), dtype=np.uint8).reshape(-1, 32)
-    places = np.flatnonzero(bits.any(axis=1))
-    bits = bits[places]
+    structured = np.flatnonzero(bits.any(axis=1))
+    # Equal fingerprints are neighbours, and in order of their place, since lexsort is stable.
+    order = structured[np.lexsort(bits[structured].T)]
+    starts = np.append(True, (bits[order[1:]] != bits[order[:-1]]).any(axis=1))[: len(order)]
+    firsts = order[starts]
+    first_of = firsts[np.cumsum(starts) - 1] if len(order) else order
+    found = [np.stack([first_of, order], axis=1)[~starts]]
+    bits = np.ascontiguousarray(bits[firsts])
     ones = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1, dtype=np.uint8)
-    whole = np.ascontiguousarray(bits).view("V32").ravel()
-    rank = np.unique(whole, return_inverse=True)[1] if len(places) else np.zeros(0, dtype=np.int64)
-    found = [np.zeros((0, 2), dtype=np.int64)]
-    for group in np.ascontiguousarray(bits).view(np.uint16).T:
-        order = np.lexsort((rank, group))
+    for group in bits.view(np.uint16).T:
+        order = np.argsort(group, kind="stable")
         for step in range(1, _NEIGHBOURS + 1):
             same = np.flatnonzero(group[order[step:]] == group[order[:-step]])
             if not len(same):
                 break
-            first, second = order[same], order[same + step]
-            differing = ones[bits[first] ^ bits[second]].sum(axis=1, dtype=np.int64)
-            near = differing <= NEAR
-            found.append(np.sort(places[np.stack([first[near], second[near]], axis=1)], axis=1))
+            one, other = order[same], order[same + step]
+            near = ones[bits[one] ^ bits[other]].sum(axis=1, dtype=np.int64) <= NEAR
+            found.append(np.sort(firsts[np.stack([one[near], other[near]], axis=1)], axis=1))
     return np.unique(np.concatenate(found), axis=0)
 
 

@@ -129,6 +129,7 @@ def predict(
     top: int = 5,
     progress: bool = True,
     total: int | None = None,
+    shards: "Iterable[Path]" = (),
 ) -> Predictions:
     """Predict every sheet of a data set in one pass, ids and images together.
 
@@ -143,14 +144,20 @@ def predict(
         top: how many classes to keep, at most C.
         progress: show a bar with sheets a second.
         total: number of sheets, for the time left in the bar.
+        shards: what the data set reads, so that a damaged record can be named.
 
     Raises:
-        InputError: the data set gave no sheet, or a probability that is not a number.
+        InputError: the data set gave no sheet, a record is damaged, or a probability is not a number.
     """
     from tqdm import tqdm
 
+    from utils.data.damage import naming_damage
+
     parts = []
-    with tqdm(total=total, unit=" sheets", desc="predict", disable=not progress) as bar:
+    with (
+        naming_damage(shards, progress=progress),
+        tqdm(total=total, unit=" sheets", desc="predict", disable=not progress) as bar,
+    ):
         for predictions, _ in predict_batches(model, dataset, tta=tta, top=top):
             parts.append(predictions)
             bar.update(len(predictions))

@@ -26,6 +26,7 @@ from utils.data.damage import WAY_OUT, BadRecord, bad_records, naming_damage, wi
 from utils.data.labels import LabelMap
 from utils.data.pipeline import evaluation_dataset, training_dataset
 from utils.data.tfrecords import read_manifest
+from utils.data.writing import DUPLICATES, shared_duplicates
 from utils.errors import InputError, UsageError
 from utils.files import read_json, replacing, write_json
 from utils.metrics import make_metric
@@ -36,7 +37,7 @@ from utils.training.optimizer import make_optimizer, make_schedule, sgdw
 from utils.training.strategy import choose_strategy
 
 if TYPE_CHECKING:
-    from utils.paths import Data
+    from utils.datasets import Data
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class _Task:
     validation_species: int
     coverage: str  # what validation covers, in words
     skipped: tuple[BadRecord, ...]  # left out by skip_bad
+    shared_duplicates: int  # groups of copies of one image in more than one part
 
     @property
     def scored(self) -> bool:
@@ -153,6 +155,10 @@ def _task(profile: Profile, data: "Data", skipped: tuple[BadRecord, ...] = ()) -
         validation_species=len(np.unique(classes[part == "validation"])),
         coverage=splits.coverage(classes, part, labels.n_classes),
         skipped=skipped,
+        # Beside labels.json, which own shards have; the shards themselves may be copies without bad records.
+        shared_duplicates=shared_duplicates(data.label_file.parent / DUPLICATES, ids, part)
+        if data.label_file
+        else 0,
     )
 
 
@@ -222,7 +228,7 @@ def train(
 
     Args:
         profile: all settings.
-        data: from `utils.paths.find_data`.
+        data: from `utils.datasets.find_data`.
         output_dir: one run's folder; made if it is not there.
         progress: print the devices and one line an epoch, with a bar over its steps in a terminal.
         on_epoch: called after every epoch with the history so far.
@@ -256,6 +262,12 @@ def train(
         if data.split_file is not None:
             say(f"Held out as {data.split_file} says.")
         say(f"{task.coverage}.")
+        if task.shared_duplicates:
+            say(
+                f"Warning: {task.shared_duplicates} groups of copies in {DUPLICATES} lie in more than one part, so "
+                "scores come out too good. Remove the copies, or split by a column that says what belongs "
+                "together (split --group)."
+            )
         state.check(facts)
         tf.keras.utils.set_random_seed(profile.seed)  # it goes into the shuffles of tf.data
         if profile.deterministic:
@@ -317,17 +329,16 @@ def train(
                 "the same call again continues there."
             )
             raise
-        if guard.stopped:
-            if not done.epoch:
-                raise InputError(
-                    f"{profile.run_name}: the session ends before the first epoch does, so nothing could be "
-                    f"saved. Set steps_per_epoch below {task.steps} or image_size below {profile.image_size} in "
-                    "the profile."
-                )
-            say(
-                f"Stopped before the session ends. {done.epoch} of {profile.epochs} epochs are saved in "
-                f"{run_dir}; the next session continues there (on Kaggle: kernel 03b)."
+    if guard.stopped:
+        if not done.epoch:
+            raise InputError(
+                f"{profile.run_name}: the session ends before the first epoch does, so nothing could be saved. "
+                f"Set steps_per_epoch below {task.steps} or image_size below {profile.image_size} in the profile."
             )
+        say(
+            f"Stopped before the session ends. {done.epoch} of {profile.epochs} epochs are saved in {run_dir}; "
+            "the next session continues there (on Kaggle: kernel 03b)."
+        )
     return _result(profile, run_dir, state, done)
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from utils.config import Profile
 from utils.data import longtail
 from utils.data.tfrecords import count_records
+from utils.datasets import Data
 from utils.errors import InputError
-from utils.paths import Data
 
 SESSION_HOURS = 11.5  # of Kaggle's 12, the rest is for the start and the last save
 # The published set (README of dpl10/NAFlora-1M), for a plan without the data.

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from utils.config import load_profile
+from utils.datasets import find_data, find_run, require, take_up_run
 from utils.errors import InputError
 from utils.files import read_json, write_json
-from utils.paths import find_data, find_run, output_dir, require, take_up_run
+from utils.paths import output_dir
 
 TRAIN = "h22_res480by480_train00_3.tfrec"
 TEST = "h22_res480by480_test00_2.tfrec"
