@@ -81,6 +81,9 @@ REFUSED = [
     ("run: train\nsettings: {seed: 1}", r"Give `seeds`"),
     ("run: train\nseeds: [0, -1]", r"seed -1"),
     ("run: train\nseeds: [0, 0]", r"seed 0: is there twice"),
+    ("run: train\nafter: [tat]", r"unknown step 'tat'.*'tta'"),
+    ("run: train\nmethods: {a: {after: [tat]}}", r"unknown step 'tat'"),
+    ("run: train\ntest: none\nafter: [tta]", r"`after` needs a test"),
     ("run: train\ntest: validation", r"withheld, none, or a number"),
     ("run: train\ndata: absent", r"absent: no such folder"),
     ("run: 3\nsettings: {EPOCH: 2}", r"no parameter 'EPOCH' in 03_train_efficientnetv2.*'EPOCHS'"),
@@ -133,7 +136,9 @@ time.sleep(SECONDS)
 if spec["method"] == "bad" and not (folder.parent / "mended").exists():
     sys.exit("Error: this one fails.")
 score = len(spec["method"]) / 10 + spec["seed"] / 100
-write_json(folder / "result.json", {"metrics": {"macro_f1": score, "tail_f1": None, "minutes": time.time()}})
+metrics = {"macro_f1": score, "tail_f1": None, "minutes": time.time()}
+after = {step: {**metrics, "macro_f1": score + 1} for step in spec["after"]}
+write_json(folder / "result.json", {"metrics": metrics, "after": after})
 """
 TEXT = "run: train\nprofiles: [smoke]\nseeds: [0, 1]\nmethods: {good: {}, bad: {max_lr: 0.01}}\ntest: none\n"
 
@@ -146,7 +151,8 @@ def stand_in(tmp_path, monkeypatch):
         return script
 
     monkeypatch.setattr(batches, "_command", lambda folder: [sys.executable, str(replace(0)), str(folder)])
-    monkeypatch.setattr(batches, "find_data", lambda *_: None)
+    for name in ("find_data", "with_extra_test"):
+        monkeypatch.setattr(batches, name, lambda *_: None)
     return replace
 
 
@@ -175,6 +181,22 @@ def test_a_failed_run_stops_no_other_and_is_tried_again_while_finished_ones_are_
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = {path.read_text() for path in out.glob("*/threads")}
     assert threads == {str(max(1, cores // 2))}
+
+
+def test_a_further_step_after_training_is_a_row_and_finished_runs_are_scored_anew(stand_in, tmp_path, capsys):
+    text = TEXT.replace("bad: {max_lr: 0.01}", "other: {seeds: [0], after: [tta]}").replace("none", "4")
+    folders = [run.folder.name for run in batches.read_batch(batch_file(tmp_path, text)).runs]
+    batches.run_batch(batch_file(tmp_path, text), out=tmp_path / "out", jobs=2)
+    table = pd.read_csv(tmp_path / "out" / "summary.csv")
+    assert table["method"].tolist() == ["good", "other", "other + tta"]
+    assert table["macro_f1_mean"].tolist() == [0.405, 0.5, 1.5]
+    capsys.readouterr()
+    file = batch_file(tmp_path, text + "after: [tta]\n")
+    assert [run.folder.name for run in batches.read_batch(file).runs] == folders
+    batches.run_batch(file, out=tmp_path / "out", jobs=2)
+    assert "3 runs of train: 1 finished" in capsys.readouterr().out
+    table = pd.read_csv(tmp_path / "out" / "summary.csv")
+    assert table["method"].tolist() == ["good", "good + tta", "other", "other + tta"]
 
 
 def test_the_table_goes_where_the_file_says_once_all_have_finished(stand_in, tmp_path, capsys):
@@ -310,13 +332,15 @@ def test_a_run_is_scored_as_scikit_learn_scores_it(sample_flora, tmp_path, monke
 
     monkeypatch.setattr(backbone, "_network", tiny.tiny_network)
     monkeypatch.setattr("utils.paths.REPOSITORY", tmp_path)  # where further sheets are kept
+    monkeypatch.setitem(batches.AFTER, "second", lambda tested: tested.predictions.classes[:, 1])
     profile = tiny.tiny_profile(2)
     data = find_data(profile, sample_flora)
     history = loop.train(profile, data, tmp_path / "run", progress=False).history
     labels = data.labels()
     counts = data.metadata().annotations["category_id"].value_counts()[labels.category_ids].to_numpy()
     for test in ("withheld", 2):
-        metrics = batches.score_run(tmp_path / "run", data, test)
+        scored = batches.score_run(tmp_path / "run", data, test, ["second", "tta"])
+        metrics = scored[""]
         said = Predictions.load(tmp_path / "run" / "predictions.npz")
         folder = sample_flora if test == "withheld" else next((tmp_path / "data").glob("*-test2"))
         solution = pd.read_csv(folder / "solution.csv").set_index("Id")["Predicted"]
@@ -333,7 +357,12 @@ def test_a_run_is_scored_as_scikit_learn_scores_it(sample_flora, tmp_path, monke
         assert metrics["distance_mistakes"] == pytest.approx(far[true != said.predicted].mean())
         assert metrics["minutes"] == pytest.approx(history["time"].sum() / 60)
         assert metrics["validation_f1"] == pytest.approx(history["val_f1_score"].max())
-    assert batches.score_run(tmp_path / "run", data, "none").keys() == {"validation_f1", "minutes"}
+        second = f1_score(true, said.classes[:, 1], labels=range(8), average="macro", zero_division=0)
+        assert scored["second"]["macro_f1"] == pytest.approx(second)
+        assert scored["second"]["minutes"] > metrics["minutes"]
+        assert 0 <= scored["tta"]["macro_f1"] <= 1 and math.isnan(scored["tta"]["validation_f1"])
+    alone = batches.score_run(tmp_path / "run", data, "none")
+    assert alone.keys() == {""} and alone[""].keys() == {"validation_f1", "minutes"}
 
 
 @pytest.mark.long
@@ -368,12 +397,13 @@ def test_the_example_killed_midway_ends_with_the_table_of_one_that_was_not(tmp_p
     assert "continues after epoch 1 of 2" in (state.parents[1] / "log.txt").read_text()
     assert start("whole").wait() == 0
     tables = [pd.read_csv(tmp_path / out / "summary.csv") for out in ("killed", "whole")]
-    assert len(tables[0]) == 2 and (tables[0]["seeds"] == 2).all()
+    assert len(tables[0]) == 4 and (tables[0]["seeds"] == 2).all()
     pd.testing.assert_frame_equal(*map(without_time, tables))
     results = [
         {path.parent.name: json.loads(path.read_text()) for path in (tmp_path / out).glob("*/result.json")}
         for out in ("killed", "whole")
     ]
     for values in (*results[0].values(), *results[1].values()):
-        values["metrics"].pop("minutes")
+        for metrics in (values["metrics"], values["after"]["tta"]):
+            metrics.pop("minutes")
     assert results[0] == results[1]

@@ -153,8 +153,9 @@ def batch(context: click.Context, file: Path, jobs: int, dry_run: bool, out: Pat
       methods:                    rows of the table, and what each changes
         cross-entropy: {}
         class-balanced: {class_weights: class_balanced}
-        screened only: {label_smoothing: 0.2, seeds: [0]}
+        screened only: {label_smoothing: 0.2, seeds: [0]}     seeds, after of its own
       grid: {max_lr: [0.05, 0.1]} every combination, with every method
+      after: [tta]                steps after training, each a further row of the table
       test: withheld              or none (validation only), or a number: as many extra
                                   sheets of every species of the sample flora
       data: ../my_shards          in place of the profile's own, from FILE's folder

@@ -11,9 +11,10 @@ A batch file is YAML with these keys, of which only `run` must be there:
     methods:                    # rows of the table, each a name and what it changes
       cross-entropy: {}
       class-balanced: {class_weights: class_balanced, class_balanced_n: 10}
-      focal, screened: {seeds: [0], epochs: 1}      # a method may have seeds of its own
+      inverse, screened: {class_weights: inverse, seeds: [0]}   # may have `seeds` and `after` of its own
     grid:                       # every combination of these values, with every method
       max_lr: [0.05, 0.1]
+    after: [tta]                # further rows of the table: what is done with a trained network, see AFTER
     test: withheld              # what runs are scored on, see below
     data: ../my_shards          # a folder of shards in place of the profile's own, from this file's folder
     table: ../results/a.csv     # where the table goes too, once every run has finished
@@ -24,8 +25,9 @@ scores only, to choose settings by).
 
 Each run is a process of its own in a folder of its own, named by method, profile, seed and a checksum of all its
 settings. Its result.json is written last and makes it finished: finished runs are skipped, begun ones continue,
-and a run whose settings have changed is another run. Figures are the same after a kill where the profile is
-`deterministic` and --jobs is as before: other numbers of threads add up in another order.
+a run whose settings have changed is another run, and one that gets a further step in `after` is only scored anew.
+Figures are the same after a kill where the profile is `deterministic` and --jobs is as before: other numbers of
+threads add up in another order.
 """
 
 import dataclasses
@@ -39,7 +41,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,9 +54,14 @@ from utils.files import read_json, replacing, write_json
 from utils.paths import REPOSITORY
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    import tensorflow as tf
 
-KEYS = ("run", "about", "profiles", "seeds", "settings", "methods", "grid", "test", "data", "table")
+    from utils.data.labels import LabelMap
+    from utils.evaluation.predict import Predictions
+
+KEYS = ("run", "about", "profiles", "seeds", "settings", "methods", "grid", "after", "test", "data", "table")
 _NOT_SETTINGS = ("name", "about", "cost", "expected")  # words about a profile: they change no result
 _RESULT, _SPEC, _LOG = "result.json", "run.json", "log.txt"
 # Metric -> its heading on screen, in the order of the table; a notebook's own numbers come after these.
@@ -78,6 +85,7 @@ class BatchRun:
     profile: Profile
     seed: int
     parameters: Mapping[str, Any]  # of the notebook
+    after: tuple[str, ...]  # of AFTER
     folder: Path
 
     @property
@@ -86,7 +94,8 @@ class BatchRun:
 
     @property
     def finished(self) -> bool:
-        return (self.folder / _RESULT).is_file()
+        file = self.folder / _RESULT
+        return file.is_file() and set(self.after) <= set(read_json(file)["after"])
 
     @property
     def epochs_done(self) -> int:
@@ -134,6 +143,8 @@ def read_batch(file: Path, out: Path | None = None) -> Batch:
     notebook = _notebook(file, asked["run"])
     test, data, table = (asked.get(key) for key in ("test", "data", "table"))
     test = "withheld" if test is None else test
+    if test == "none" and "after" in asked:
+        raise UsageError(f"{file}: `after` needs a test to be scored on, and test is none.")
     if test not in ("withheld", "none") and (not isinstance(test, int) or isinstance(test, bool) or test < 1):
         raise UsageError(
             f"{file}: test is {test!r}, must be withheld, none, or a number of sheets a species."
@@ -197,6 +208,7 @@ def _runs(batch: Batch, asked: dict[str, Any]) -> Iterator[BatchRun]:
     methods = _mapping(file, "methods", asked.get("methods")) or {"": None}
     grid = _mapping(file, "grid", asked.get("grid"))
     axes = [_list(file, f"grid: {key}", values) for key, values in grid.items()]
+    steps = _list(file, "after", asked["after"]) if "after" in asked else []
     known = None
     if batch.notebook is not None:
         from utils.runner import read_parameters
@@ -206,6 +218,10 @@ def _runs(batch: Batch, asked: dict[str, Any]) -> Iterator[BatchRun]:
         for name, changes in methods.items():
             own = _mapping(file, f"methods: {name}", changes)
             seeds = own.pop("seeds", asked.get("seeds", [0]))
+            after = own.pop("after", steps)
+            for step in after if isinstance(after, list) else [after]:
+                if step not in AFTER:
+                    raise UsageError(f"{file}: after: unknown step {step!r}.{nearest(str(step), AFTER)}")
             for values in itertools.product(*axes):
                 combination = dict(zip(grid, values, strict=True))
                 shown = [str(name)] if name else []
@@ -218,9 +234,10 @@ def _runs(batch: Batch, asked: dict[str, Any]) -> Iterator[BatchRun]:
                             f"{file}: {method}: seed {seed!r} must be a whole number, 0 or more."
                         )
                     try:
-                        yield _run(batch, str(profile), method, given, seed, known, "seeds" in asked)
+                        run = _run(batch, str(profile), method, given, seed, known, "seeds" in asked)
                     except UsageError as error:
                         raise UsageError(f"{file}: {method}: {error}") from None
+                    yield dataclasses.replace(run, after=tuple(after))
 
 
 def _run(
@@ -247,7 +264,7 @@ def _run(
     digest = hashlib.sha256(json.dumps(_identity(batch, profile, parameters)).encode()).hexdigest()[:8]
     slug = re.sub(r"[^a-z0-9.=]+", "-", method.lower()).strip("-")[:60]
     folder = batch.folder / f"{slug}_{profile.name}_seed{seed}_{digest}"
-    return BatchRun(method, profile, seed, parameters, folder)
+    return BatchRun(method, profile, seed, parameters, (), folder)
 
 
 def _identity(batch: Batch, profile: Profile, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -313,8 +330,10 @@ def _state(run: BatchRun) -> str:
     return f"epoch {run.epochs_done} of {run.profile.epochs}" if run.epochs_done else "to do"
 
 
-def _metrics(run: BatchRun) -> dict[str, float]:
-    values = read_json(run.folder / _RESULT)["metrics"]
+def _metrics(run: BatchRun, after: str = "") -> dict[str, float]:
+    """The metrics of a finished run, or of what was done after it."""
+    result = read_json(run.folder / _RESULT)
+    values = result["after"][after] if after else result["metrics"]
     return {name: math.nan if value is None else value for name, value in values.items()}
 
 
@@ -327,20 +346,21 @@ def _threads(jobs: int) -> int:
 
 
 def summary_table(batch: Batch) -> "pd.DataFrame":
-    """One row a method and profile, from the finished runs.
+    """One row a method and profile, and one each for what was done after it, from the finished runs.
 
     Columns: method, profile, test, epochs, seeds (how many have finished), and for each metric its mean, lowest
     and highest over the seeds as NAME_mean, NAME_min and NAME_max. Bins are by images that have labels. Patristic
     distances are between true and named genus; over all sheets a right answer counts 0. minutes are of the
-    training.
+    training, and of what was done after it.
     """
     import pandas as pd
 
     rows = []
     for run in batch.runs:
-        if run.finished:
-            key = {"method": run.method, "profile": run.profile.name, "test": str(batch.test)}
-            rows.append({**key, "epochs": run.profile.epochs, "seeds": run.seed, **_metrics(run)})
+        for after in ("", *run.after) if run.finished else ():
+            method = f"{run.method} + {after}" if after else run.method
+            key = {"method": method, "profile": run.profile.name, "test": str(batch.test)}
+            rows.append({**key, "epochs": run.profile.epochs, "seeds": run.seed, **_metrics(run, after)})
     if not rows:
         return pd.DataFrame(columns=["method", "profile", "test", "epochs", "seeds"])
     runs = pd.DataFrame(rows)
@@ -504,6 +524,7 @@ def _start(batch: Batch, run: BatchRun, threads: int) -> subprocess.Popen:
             "profile": run.profile.to_dict(),
             "data": str(batch.data) if batch.data else "auto",
             "test": batch.test,
+            "after": run.after,
         },
     )
     paths = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -558,9 +579,10 @@ def run_one(folder: Path) -> None:
 
         data = find_data(profile, spec["data"], progress=False)
         train(profile, data, folder)
-        metrics = score_run(folder, data, spec["test"])
+        scored = score_run(folder, data, spec["test"], spec["after"])
     else:
-        metrics = _run_notebook(folder, profile, spec)
+        scored = _run_notebook(folder, profile, spec)
+    metrics = scored.pop("")
     write_json(
         folder / _RESULT,
         {
@@ -570,11 +592,12 @@ def run_one(folder: Path) -> None:
             "seed": spec["seed"],
             "test": spec["test"],
             "metrics": metrics,
+            "after": scored,
         },
     )
 
 
-def _run_notebook(folder: Path, profile: Profile, spec: dict[str, Any]) -> dict[str, float]:
+def _run_notebook(folder: Path, profile: Profile, spec: dict[str, Any]) -> dict[str, dict[str, float]]:
     """Run the notebook; its metrics are the numbers in the JSON files it leaves, and its training's scores."""
     from utils.runner import Run, RunFailed, run_notebook
 
@@ -596,20 +619,52 @@ def _run_notebook(folder: Path, profile: Profile, spec: dict[str, Any]) -> dict[
 
         import_tensorflow()
         data = find_data(profile, spec["data"], progress=False)
-        metrics.update(score_run(run.output, data, spec["test"]))
-    return metrics
+        scored = score_run(run.output, data, spec["test"], spec["after"])
+        return {**scored, "": {**metrics, **scored[""]}}
+    if spec["after"]:
+        raise InputError(f"{result.name} leaves no trained network, so there is nothing to do `after` it.")
+    return {"": metrics}
 
 
-def score_run(run_dir: Path, data: Data, test: str | int = "withheld") -> dict[str, float]:
+@dataclass(frozen=True)
+class Tested:
+    """A trained network and the test sheets, for what is done after training."""
+
+    model: "tf.keras.Model"  # images to logits [B, C]
+    profile: Profile
+    labels: "LabelMap"
+    data: Data  # what it was trained on, with the test set that is scored
+    trained_on: "np.ndarray"  # images by class, int [C]
+    sheets: "tf.data.Dataset"  # of the test, as evaluation_dataset() gives them
+    predictions: "Predictions"  # of these sheets, with all classes up to 100
+    distances: "np.ndarray | None"  # patristic, float [G, G]
+
+
+def _tta(tested: Tested) -> "np.ndarray":
+    from utils.evaluation.predict import predict
+
+    return predict(tested.model, tested.sheets, tta=True, top=1, progress=False).predicted
+
+
+# What can be done with a trained network: name -> the class of every test sheet, int [N]. Nothing in it may look at
+# `predictions.true`.
+AFTER: dict[str, Callable[[Tested], "np.ndarray"]] = {"tta": _tta}
+
+
+def score_run(
+    run_dir: Path, data: Data, test: str | int = "withheld", after: Sequence[str] = ()
+) -> dict[str, dict[str, float]]:
     """The metrics of a trained run, those of METRICS; predictions.npz keeps what it said of the test sheets.
 
     Args:
         run_dir: output folder of `train`.
         data: what it was trained on.
         test: see the module's head.
+        after: names of AFTER.
 
     Returns:
-        Metric by name, NaN where it is not known. Without a test validation_f1 and minutes only.
+        The metrics by name, NaN where not known: those of the run under "", those after each step under its
+        name. Without a test only validation_f1 and minutes of the run.
 
     Raises:
         InputError: there is no trained run or no such test set.
@@ -627,12 +682,9 @@ def score_run(run_dir: Path, data: Data, test: str | int = "withheld") -> dict[s
 
     model, profile, labels = load_trained(run_dir)
     history = pd.read_csv(run_dir / f"{profile.run_name}.csv")
-    known = {
-        "validation_f1": float(history["val_f1_score"].max()),
-        "minutes": float(history["time"].sum() / 60),
-    }
+    validation, minutes = float(history["val_f1_score"].max()), float(history["time"].sum() / 60)
     if test == "none":
-        return known
+        return {"": {"validation_f1": validation, "minutes": minutes}}
     if isinstance(test, int):
         data = with_extra_test(data, test, progress=False)
     table = data.split(profile)
@@ -649,21 +701,39 @@ def score_run(run_dir: Path, data: Data, test: str | int = "withheld") -> dict[s
     if data.solution is not None:
         answers = pd.read_csv(data.solution, dtype={"Id": str}).set_index("Id")["Predicted"]
         true = labels.to_class(answers[predictions.image_ids])
-    dataclasses.replace(predictions, true=np.asarray(true, dtype=np.int32)).save(run_dir / "predictions.npz")
-    labelled = table.loc[table["part"] != "test", "class_index"]
-    counts = longtail.class_counts(labelled, labels.n_classes)
-    by_bin = scores_by_bin(true, predictions.predicted, counts).set_index("bin")["macro_f1"]
-    distance = {"over_all": math.nan, "over_mistakes": math.nan}
-    if data.train_metadata is not None:
-        matrix = genus_distance_matrix(data.metadata(), labels)
-        distance = mistake_distance(true, predictions.predicted, labels, matrix)
-    return {
-        "macro_f1": macro_f1(true, predictions.predicted, labels.n_classes),
-        **{f"{name}_f1": float(value) for name, value in by_bin.items()},
-        "distance_all": distance["over_all"],
-        "distance_mistakes": distance["over_mistakes"],
-        **known,
+    predictions = dataclasses.replace(predictions, true=np.asarray(true, dtype=np.int32))
+    predictions.save(run_dir / "predictions.npz")
+
+    by_part = {
+        part: longtail.class_counts(table.loc[table["part"] == part, "class_index"], labels.n_classes)
+        for part in ("train", "validation")
     }
+    distances = None
+    if data.train_metadata is not None:
+        distances = genus_distance_matrix(data.metadata(), labels)
+
+    def metrics(predicted: "np.ndarray", minutes: float) -> dict[str, float]:
+        by_bin = scores_by_bin(true, predicted, by_part["train"] + by_part["validation"])
+        far = {"over_all": math.nan, "over_mistakes": math.nan}
+        if distances is not None:
+            far = mistake_distance(true, predicted, labels, distances)
+        return {
+            "macro_f1": macro_f1(true, predicted, labels.n_classes),
+            **{f"{row.bin}_f1": float(row.macro_f1) for row in by_bin.itertuples()},
+            "distance_all": far["over_all"],
+            "distance_mistakes": far["over_mistakes"],
+            "validation_f1": validation,
+            "minutes": minutes,
+        }
+
+    scored = {"": metrics(predictions.predicted, minutes)}
+    tested = Tested(model, profile, labels, data, by_part["train"], sheets, predictions, distances)
+    for step in after:
+        begin = time.perf_counter()
+        predicted = AFTER[step](tested)
+        scored[step] = metrics(predicted, minutes + (time.perf_counter() - begin) / 60)
+        scored[step]["validation_f1"] = math.nan  # of the network before the step
+    return scored
 
 
 def _end_with_the_batch() -> None:
