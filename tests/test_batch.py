@@ -101,9 +101,16 @@ def test_what_is_not_known_is_refused_before_any_run(tmp_path, text, told):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("text", ["run: [", "- run"])
-def test_a_file_that_is_no_batch_is_refused(tmp_path, text):
-    with pytest.raises(InputError, match=r"mine\.batch\.yaml"):
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("run: [", "not valid YAML"),
+        ("- run", "must be a mapping"),
+        ("run: train\nmethods:\n  a: {}\n  b: {}\n  a: {}", r"not valid YAML \('a' is there twice.*line 3"),
+    ],
+)
+def test_a_file_that_is_no_batch_is_refused(tmp_path, text, told):
+    with pytest.raises(InputError, match=rf"mine\.batch\.yaml: {told}"):
         batches.read_batch(batch_file(tmp_path, text))
 
 

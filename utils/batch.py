@@ -176,8 +176,19 @@ def read_batch(file: Path, out: Path | None = None) -> Batch:
 def _read_yaml(file: Path) -> dict[str, Any]:
     import yaml
 
+    class Loader(yaml.SafeLoader):
+        """YAML itself lets the last of two equal keys win: a method would be lost without a word."""
+
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+            keys = [self.construct_object(key) for key, _ in node.value]
+            if twice := [key for key in keys if keys.count(key) > 1]:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{twice[0]!r} is there twice", node.start_mark
+                )
+            return super().construct_mapping(node, deep)
+
     try:
-        asked = yaml.safe_load(file.read_text(encoding="utf-8"))
+        asked = yaml.load(file.read_text(encoding="utf-8"), Loader)
     except FileNotFoundError:
         raise UsageError(f"{file}: no such file.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
