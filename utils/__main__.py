@@ -24,6 +24,7 @@ OUT_FOLDER = click.Path(file_okay=False, path_type=Path)
 EXISTING = click.Path(exists=True, path_type=Path)
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 SEED = click.IntRange(min=0)
+POSITIVE = click.FloatRange(min=0, min_open=True)
 
 
 class Commands(click.Group):
@@ -125,6 +126,50 @@ def run(
 
     given = _pairs(parameters, "-p")
     run_course(notebooks, profile=profile, parameters=given, data_dir=data, out=out)
+
+
+@main.command(
+    epilog=example(
+        "./course batch notebooks/batches/example.batch.yaml --dry-run",
+        "./course batch notebooks/batches/long_tail.batch.yaml --jobs 2",
+    )
+)
+@click.argument("file", type=EXISTING)
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Runs at a time.")
+@click.option("--dry-run", is_flag=True, help="Only state the plan: every run and how far it is.")
+@click.option("--out", type=OUT_FOLDER, help="Folder of the runs. [default: runs/batches/<name of FILE>]")
+@click.pass_context
+def batch(context: click.Context, file: Path, jobs: int, dry_run: bool, out: Path | None) -> None:
+    """Do all runs of a batch FILE and show one table of them: mean and range over the seeds.
+
+    The same command goes on where the last one stopped. FILE is YAML:
+
+    \b
+      run: train                  or a notebook: number, name, path from FILE's folder
+      about: what is compared
+      profiles: [smoke]           [auto] without it
+      seeds: [0, 1, 2]            [0] without it
+      settings: {epochs: 2}       of every run: profile settings, or notebook parameters
+      methods:                    rows of the table, and what each changes
+        cross-entropy: {}
+        class-balanced: {class_weights: class_balanced}
+        screened only: {label_smoothing: 0.2, seeds: [0]}     seeds, after of its own
+      grid: {max_lr: [0.05, 0.1]} every combination, with every method
+      after: [tta]                steps after training, each a further row of the table
+      test: withheld              or none (validation only), or a number: as many extra
+                                  sheets of every species of the sample flora
+      data: ../my_shards          in place of the profile's own, from FILE's folder
+      table: ../results/a.csv     where the table goes too once every run has finished
+
+    Only `run` must be there.
+    """
+    from utils.batch import run_batch
+
+    try:
+        run_batch(file, out=out, jobs=jobs, dry_run=dry_run)
+    except KeyboardInterrupt:
+        click.echo("\nInterrupted. What has finished is kept; the same command goes on.", err=True)
+        context.exit(130)
 
 
 @main.command(
@@ -425,35 +470,86 @@ def model(profile: str, settings: tuple[str, ...], classes: int) -> None:
         click.echo(f"{name:<14} {value:>12,}")
 
 
-@main.command(epilog=example("./course train --data data/mine --out runs/mine -s epochs=30"))
+@main.command(
+    epilog=example(
+        "./course train --data data/mine --out runs/mine -s epochs=30",
+        "./course train --profile kaggle --plan --images-per-second 150",
+    )
+)
 @PROFILE
 @SETTINGS
 @click.option("--data", type=FOLDER, help="Folder with shards and metadata. [default: the profile's own]")
 @click.option("--out", type=OUT_FOLDER, help="Folder of the run. [default: runs/<profile>]")
-def train(profile: str, settings: tuple[str, ...], data: Path | None, out: Path | None) -> None:
+@click.option("--max-hours", type=POSITIVE, help="Stop cleanly before so many hours are over.")
+@click.option("--plan", is_flag=True, help="Only say what it takes: steps, hours, sessions, disk, memory.")
+@click.option("--images-per-second", type=POSITIVE, help="With --plan: the speed to reckon with.")
+def train(
+    profile: str,
+    settings: tuple[str, ...],
+    data: Path | None,
+    out: Path | None,
+    max_hours: float | None,
+    plan: bool,
+    images_per_second: float | None,
+) -> None:
     """Train a profile's network; the same command again goes on where the last one stopped.
 
     Beside the shards a split.csv, as `split` writes it, says what is held out. A damaged record stops the
     training by file and record; with -s skip_bad=true such records are left out and counted.
     """
     import math
+    import time
 
+    begin = time.time()
     from utils.datasets import find_data
     from utils.paths import output_dir
-    from utils.startup import import_tensorflow
 
     chosen = _profile(profile, settings)
+    if images_per_second and not plan:
+        raise UsageError("--images-per-second goes with --plan.")
+    if plan:
+        _plan(chosen, data, out, images_per_second)
+        return
+    from utils.startup import import_tensorflow
+
     found = find_data(chosen, data or "auto")
     import_tensorflow()
     from utils.training.loop import train as train_network
 
     folder = output_dir(out or "auto", chosen)
-    result = train_network(chosen, found, folder)
+    stop_at = begin + 3600 * max_hours if max_hours else None
+    result = train_network(chosen, found, folder, stop_at=stop_at)
+    if not result.finished:
+        return
     which = f"Best epoch {result.best_epoch}, validation macro-F1 {result.best_f1:.3f}"
     if math.isnan(result.best_f1):
         which = f"Epoch {result.best_epoch}, without a score"
     click.echo(f"{which}, weights {result.weights}")
     click.echo(f"Predict with: ./course predict --model {folder} --images FOLDER --out predictions.csv")
+
+
+def _plan(profile: "Profile", data: Path | None, out: Path | None, images_per_second: float | None) -> None:
+    """Print the plan; without the data it is that of the published set, and the exit code says so."""
+    from utils.datasets import find_data, sample_folder
+    from utils.paths import planned_dir
+    from utils.training.plan import describe, make_plan
+
+    found, missing = None, None
+    if data is None and profile.source == "flora" and not sample_folder(profile).is_dir():
+        where = f"{sample_folder(profile)}: the sample flora is made when the training begins"
+    else:
+        try:
+            found = find_data(profile, data or "auto")
+            where = f"{len(found.train_shards)} training shards in {found.train_shards[0].parent}, "
+            where += f"{len(found.test_shards) or 'no'} test shards, "
+            where += "metadata" if found.train_metadata else "no train_metadata.json"
+        except InputError as error:
+            missing, where = error, "NOT THERE, see below"
+    for line in describe(make_plan(profile, found), profile, planned_dir(out, profile), images_per_second):
+        click.echo(line)
+    click.echo(f"data               {where}")
+    if missing:
+        raise missing
 
 
 @main.command(

@@ -3,7 +3,7 @@
 import functools
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -288,6 +288,30 @@ def _sample(profile: Profile, progress: bool) -> Data:
         progress=progress,
     )
     return _search(folder, kind="sample")
+
+
+def with_extra_test(data: Data, sheets: int, *, progress: bool = True) -> Data:
+    """The data with other test sheets, `sheets` of every species, in place of the withheld ones.
+
+    For comparing methods: see `utils.flora.dataset.make_extra_test`. They are drawn at the first call and kept
+    in the scratch folder, the same ones for every run on this flora.
+
+    Raises:
+        UsageError, InputError: as `make_extra_test`, for data that are not a sample flora.
+    """
+    from utils.flora.dataset import make_extra_test
+
+    flora = data.train_shards[0].parent
+    spec = read_json(flora / "flora.json").get("spec", {}) if (flora / "flora.json").is_file() else {}
+    known = "-".join(f"{key}{spec.get(key)}" for key in ("species", "seed", "size"))
+    folder = scratch_dir() / f"flora-v{spec.get('generator_version')}-{known}-test{sheets}"
+    make_extra_test(flora, folder, sheets=sheets, progress=progress)
+    return replace(
+        data,
+        test_shards=tuple(sorted(folder.glob("*.tfrec"))),
+        test_metadata=folder / "test_metadata.json",
+        solution=folder / "solution.csv",
+    )
 
 
 def _search(root: Path, kind: str = "folder") -> Data:

@@ -30,14 +30,18 @@ def output_dir(folder: str | Path = "auto", profile: Profile | None = None) -> P
 
     `auto` is /kaggle/working on Kaggle and runs/<profile> in the repository elsewhere.
     """
-    if str(folder) != "auto":
-        path = Path(folder).expanduser().resolve()
-    elif on_kaggle():
-        path = kaggle_root() / "working"
-    else:
-        path = REPOSITORY / "runs" / (profile.name if profile else "work")
+    path = planned_dir(folder, profile)
     path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def planned_dir(folder: str | Path | None, profile: Profile | None = None) -> Path:
+    """The folder that `output_dir` would make; None is `auto`."""
+    if folder is not None and str(folder) != "auto":
+        return Path(folder).expanduser().resolve()
+    if on_kaggle():
+        return kaggle_root() / "working"
+    return REPOSITORY / "runs" / (profile.name if profile else "work")
 
 
 def scratch_dir() -> Path:

@@ -1,6 +1,7 @@
 """Training: epoch by epoch, scored on held-out sheets after each, continued where a killed run stopped."""
 
 import math
+import os
 import platform
 import shlex
 import sys
@@ -26,7 +27,7 @@ from utils.data.labels import LabelMap
 from utils.data.pipeline import evaluation_dataset, training_dataset
 from utils.data.tfrecords import read_manifest
 from utils.data.writing import DUPLICATES, shared_duplicates
-from utils.errors import InputError
+from utils.errors import InputError, UsageError
 from utils.files import read_json, replacing, write_json
 from utils.metrics import make_metric
 from utils.training import backbone
@@ -237,10 +238,14 @@ def train(
             For one process: several workers would not stop at the same step.
 
     Raises:
-        UsageError: `output_dir` holds a run with other settings.
+        UsageError: `output_dir` holds a run with other settings, or `stop_at` is given to one of several workers.
         InputError: the data, the weights or the devices cannot be used, the loss is no longer a number, or
             `stop_at` came before the end of the first epoch.
     """
+    if stop_at is not None and "TF_CONFIG" in os.environ:
+        raise UsageError(
+            "stop_at (--max-hours) is for one process: the workers of TF_CONFIG would not agree on it."
+        )
     run_dir = Path(output_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     state = RunState(run_dir, profile)
