@@ -261,6 +261,7 @@ CASES = [
     case("training data not there", f"{TRAIN} --data d", {}, 2, "'d'", "--data"),
     case("training data without shards", f"{TRAIN} --data d", {"d": {"a.jpg": image("JPEG")}}, 1, "d: no training shards", "data_links.md"),
     case("training data in two folders", f"{TRAIN} --data d", {"d": {"a": data(), "b": data()}}, 1, "several folders", "Name one"),
+    case("training data half written", f"{TRAIN} --data d", {"d": {"unfinished": {"job.json": "{}"}}}, 1, "d: the job that writes these shards is not finished", "tfrecords write"),
     case("two metadata files", f"{TRAIN} --data d", {"d": data() | {"old": {"train_metadata.json": published()}}}, 1, "several train_metadata.json", "Name one"),
     case("training output is a file", f"{TRAIN} --data d", {"d": data(), "r": "mine"}, 2, "'r'", "--out"),
     case("training metadata cut off", f"{TRAIN} --data d", {"d": data(train_metadata='{"ima')}, 1, "train_metadata.json", "again", **TF),

@@ -316,6 +316,7 @@ def with_extra_test(data: Data, sheets: int, *, progress: bool = True) -> Data:
 
 def _search(root: Path, kind: str = "folder") -> Data:
     from utils.data.splits import FILE_NAME
+    from utils.data.tfrecords import UNFINISHED
 
     if not root.is_dir():
         raise InputError(
@@ -346,6 +347,12 @@ def _search(root: Path, kind: str = "folder") -> Data:
         return hits[0] if hits else None
 
     train_shards, val_shards = shards("train"), shards("val")
+    unfinished = [folder.parent for folder in by_folder if folder.name == UNFINISHED]
+    if unfinished and (not train_shards or train_shards[0].parent in unfinished):
+        raise InputError(
+            f"{unfinished[0]}: the job that writes these shards is not finished. The same "
+            "`tfrecords write` command continues it."
+        )
     if not train_shards:
         raise InputError(
             f"{_missing('train_shards', root)} Looked in: {seen}. Profile 'laptop' runs on the generated "
