@@ -27,6 +27,7 @@ COMMANDS = [
     ],
     *[["predict"], ["submission"], ["tfrecords", "write"], ["tfrecords", "inspect"], ["tfrecords", "verify"]],
     *[["submission", "validate"], ["submission", "score"]],
+    *[["kaggle"], ["kaggle", "build"], ["kaggle", "weights"], ["kaggle", "check"], ["kaggle", "push"]],
 ]
 LABELS = """image_id,file_name,scientificName,genus,family
 1,a.jpg,Aster novi,Aster,Asteraceae
@@ -210,6 +211,24 @@ def test_the_module_runs_from_any_folder(tmp_path):
     assert time.monotonic() - begin < 10
 
 
+def test_a_damaged_record_stops_a_prediction_by_its_name(tmp_path, monkeypatch):
+    import tensorflow as tf
+    from PIL import Image
+
+    from utils.config import load_profile
+    from utils.data.tfrecords import Record, write_shards
+
+    profile = load_profile("smoke", image_size=32)
+    model = tf.keras.Sequential([tf.keras.layers.Flatten(input_shape=(32, 32, 3)), tf.keras.layers.Dense(2)])
+    monkeypatch.setattr("utils.training.loop.load_trained", lambda _: (model, profile, None))
+    Image.new("RGB", (40, 40)).save(tmp_path / "a.jpg")
+    whole = (tmp_path / "a.jpg").read_bytes()
+    (shard,) = write_shards([Record(whole, "a"), Record(b"text", "b")], tmp_path, split="test")
+    shown = call("predict", "--model", tmp_path, "--shards", shard, "--out", tmp_path / "p.csv")
+    assert shown.exit_code == 1 and f"{shard}: record 1" in shown.stderr
+    assert "again" in shown.stderr and not (tmp_path / "p.csv").exists()
+
+
 @pytest.mark.long
 def test_own_sheets_go_from_images_to_predictions(tmp_path):
     """The README's commands; shards and the images they were made of must give the same predictions."""
@@ -241,9 +260,40 @@ def test_own_sheets_go_from_images_to_predictions(tmp_path):
     assert "480x480" in passes("tfrecords", "inspect", *files)
     passes("train", "--profile", "smoke", "--data", shards, "--out", run, "-s", "batch_size=4")
     passes("predict", "--model", run, "--shards", *files, "--out", tmp_path / "a.csv")
-    passes("predict", "--model", run, "--images", sheets, "--out", tmp_path / "b.csv")
+    page = tmp_path / "b.html"
+    passes("predict", "--model", run, "--images", sheets, "--out", tmp_path / "b.csv", "--html", page)
+    assert page.read_text().count("<article") == 24
+    assert "trained on" in page.read_text() and "few" in page.read_text()
     a, b = (
         pd.read_csv(tmp_path / name).sort_values("image_id", ignore_index=True) for name in ("a.csv", "b.csv")
     )
     assert len(a) == 24
     pd.testing.assert_frame_equal(a, b, atol=2e-4)
+
+
+@pytest.mark.long
+def test_real_sheets_go_from_images_to_the_page(tmp_path, real_sheets):
+    """45 of their 58 names have one sheet, 97 of 100 no family."""
+    import csv
+
+    def passes(*arguments: object) -> str:
+        done = call(*arguments)
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    shards, run, page = tmp_path / "shards", tmp_path / "run", tmp_path / "p.html"
+    labels = real_sheets / "labels.csv"
+    passes("tfrecords", "write", "--labels", labels, "--images", real_sheets, "--out", shards, "--fit", "pad")
+    assert "whole" in passes("tfrecords", "verify", shards)
+    assert "480x480" in passes("tfrecords", "inspect", shards)
+    passes("train", "--profile", "smoke", "--data", shards, "--out", run)
+    passes("predict", "--model", run, "--images", real_sheets, "--out", tmp_path / "p.csv", "--html", page)
+    (configs,) = run.glob("*_configs.json")
+    assert json.loads(configs.read_text())["run"]["stored"] == {"size": 480, "fit": "pad"}
+    with (tmp_path / "p.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 100 and len({row["image_id"] for row in rows}) == 100
+    assert all(float(row["probability_1"]) >= float(row["probability_5"]) for row in rows)
+    text = page.read_text(encoding="utf-8")
+    assert text.count("<article") == 100 and text.count("data:image/jpeg") == 200
+    assert "among these 58 species" in text and text.count("not known") >= 400

@@ -1,11 +1,12 @@
 """Files are written whole, and JSON stays JSON."""
 
 import json
+import os
 
 import pytest
 
 from utils.errors import InputError
-from utils.files import read_json, replacing, write_json
+from utils.files import check_writable, read_json, replacing, write_json
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -39,3 +40,20 @@ def test_a_file_that_is_no_json_is_named(tmp_path):
         read_json(path)
     with pytest.raises(InputError, match="no such file"):
         read_json(tmp_path / "absent.json")
+
+
+def test_a_place_that_cannot_be_written_is_seen_without_making_anything(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    check_writable(tmp_path / "new" / "folder" / "p.csv")
+    check_writable(tmp_path / "file")
+    with pytest.raises(InputError, match=r"p\.csv: cannot be written, .*file is a file\. Name another"):
+        check_writable(tmp_path / "file" / "below" / "p.csv")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission_is_named(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(InputError, match="no permission"):
+        check_writable(tmp_path / "p.csv")
+    tmp_path.chmod(0o700)

@@ -305,6 +305,13 @@ def test_training_curves(f1, epochs, expected):
     assert all(float(tick).is_integer() for tick in figure.axes[0].get_xticks())
 
 
+def test_training_curves_without_a_held_out_score():
+    figure = plots.training_curves(history(np.nan, np.nan, np.nan))
+    assert title(figure) == "No held-out score: too few species have images to hold out"
+    assert "best" not in [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
+    figure.draw_without_rendering()
+
+
 @pytest.mark.parametrize(
     ("f1", "expected"),
     [

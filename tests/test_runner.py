@@ -2,7 +2,10 @@
 
 import json
 import time
+from dataclasses import replace
+from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 
 import nbformat
 import pytest
@@ -223,3 +226,28 @@ def test_results_of_an_earlier_run_in_the_folder_are_kept(course, tmp_path, monk
     run = course(WRITES)
     assert [result.name for result in run.results] == ["00_start_here", "03_other"]
     assert len(json.loads((tmp_path / "run" / "result.json").read_text())["notebooks"]) == 2
+
+
+def test_text_from_notebooks_and_files_is_escaped_in_the_index(tmp_path):
+    markup = "<img src=x onerror='a()'>\"><script>a()<"
+    run = runner.Run(tmp_path / markup, replace(load_profile("smoke"), about=markup), {})
+    run.results = [runner.NotebookResult(f"03 #{markup}", 1.0, 0.0, problem=markup)]
+    name = run.results[0].name
+    content = json.dumps({"cells": [{"outputs": [{"data": {"image/png": markup}}]}]})
+    for path, text in ((run.executed(name), content), (run.page(name), "page")):
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+    scores = {"macro_f1": 0.5, "baselines": [{"method": markup, "macro_f1": 0.1}]}
+    page = runner.write_index(run, scores).read_text()
+    found = []
+
+    class Tags(HTMLParser):
+        def handle_starttag(self, tag, attributes):
+            found.append((tag, dict(attributes)))
+
+    Tags().feed(page)
+    assert not [tag for tag, _ in found if tag == "script"]
+    assert not [key for _, attributes in found for key in attributes if key.startswith("on")]
+    assert page.count("&lt;script&gt;") >= 6
+    links = {unquote(attributes["href"]) for tag, attributes in found if tag == "a"}
+    assert f"html/{name}.html" in links, "a link to a name with # and % leads there"

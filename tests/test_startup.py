@@ -2,11 +2,14 @@
 
 # ruff: noqa: E501 (the messages are TensorFlow's)
 import os
+import re
 import subprocess
 import sys
 
 import pytest
 
+from utils import startup
+from utils.errors import InputError
 from utils.paths import REPOSITORY
 from utils.startup import is_noise, quiet_start
 
@@ -57,3 +60,26 @@ def test_the_first_cell_is_clean():
     assert done.stderr == "" and done.returncode == 0
     versions, python, devices = done.stdout.splitlines()
     assert versions.startswith("herbarium course") and "TensorFlow 2." in python and "CPU cores" in devices
+
+
+def test_the_commit_is_that_of_the_file_where_there_is_one(tmp_path, monkeypatch):
+    assert re.fullmatch(r"[0-9a-f]{7,}\+?|", startup.commit_of_package())
+    (tmp_path / "COMMIT").write_text("1a2b3c4\n")
+    monkeypatch.setattr(startup, "COMMIT", tmp_path / "COMMIT")
+    assert startup.commit_of_package() == "1a2b3c4"
+
+
+def test_the_library_is_taken_from_the_wheel_beside_the_package_only_where_it_is_not_installed(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(startup, "REPOSITORY", tmp_path)
+    startup._find_shipped_wheel()  # installed here: nothing is looked for
+    monkeypatch.setattr(startup.util, "find_spec", lambda name: None)
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")
+    with pytest.raises(InputError, match=r"no wheel of it.*Add Input > Your Work > Datasets"):
+        startup._find_shipped_wheel()
+    wheel = tmp_path / "keras_efficientnet_v2-1.2.2-py3-none-any.whl"
+    wheel.touch()
+    monkeypatch.setattr(sys, "path", [])
+    startup._find_shipped_wheel()
+    assert sys.path == [str(wheel)]

@@ -14,16 +14,17 @@ import click
 
 from utils import __version__
 from utils.errors import InputError, UsageError
+from utils.files import check_writable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from utils.config import Profile
 
-FILE = click.Path(path_type=Path)
+OUT_FILE = click.Path(dir_okay=False, path_type=Path)
+OUT_FOLDER = click.Path(file_okay=False, path_type=Path)
 EXISTING = click.Path(exists=True, path_type=Path)
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff"}
+SEED = click.IntRange(min=0)
+POSITIVE = click.FloatRange(min=0, min_open=True)
 
 
 class Commands(click.Group):
@@ -108,10 +109,10 @@ def _profile(name: str, settings: tuple[str, ...] = ()) -> "Profile":
     metavar="NAME=VALUE",
     help="A value for a notebook's parameters cell; can be given several times.",
 )
-@click.option("--data", type=FILE, help="Folder with shards and metadata, in place of the profile's own.")
+@click.option("--data", type=FOLDER, help="Folder with shards and metadata, in place of the profile's own.")
 @click.option(
     "--out",
-    type=FILE,
+    type=OUT_FOLDER,
     help="Folder of the run; an earlier run's folder goes on with its files. [default: runs/<date-time>]",
 )
 def run(
@@ -125,6 +126,50 @@ def run(
 
     given = _pairs(parameters, "-p")
     run_course(notebooks, profile=profile, parameters=given, data_dir=data, out=out)
+
+
+@main.command(
+    epilog=example(
+        "./course batch notebooks/batches/example.batch.yaml --dry-run",
+        "./course batch notebooks/batches/long_tail.batch.yaml --jobs 2",
+    )
+)
+@click.argument("file", type=EXISTING)
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Runs at a time.")
+@click.option("--dry-run", is_flag=True, help="Only state the plan: every run and how far it is.")
+@click.option("--out", type=OUT_FOLDER, help="Folder of the runs. [default: runs/batches/<name of FILE>]")
+@click.pass_context
+def batch(context: click.Context, file: Path, jobs: int, dry_run: bool, out: Path | None) -> None:
+    """Do all runs of a batch FILE and show one table of them: mean and range over the seeds.
+
+    The same command goes on where the last one stopped. FILE is YAML:
+
+    \b
+      run: train                  or a notebook: number, name, path from FILE's folder
+      about: what is compared
+      profiles: [smoke]           [auto] without it
+      seeds: [0, 1, 2]            [0] without it
+      settings: {epochs: 2}       of every run: profile settings, or notebook parameters
+      methods:                    rows of the table, and what each changes
+        cross-entropy: {}
+        class-balanced: {class_weights: class_balanced}
+        screened only: {label_smoothing: 0.2, seeds: [0]}     seeds, after of its own
+      grid: {max_lr: [0.05, 0.1]} every combination, with every method
+      after: [tta]                steps after training, each a further row of the table
+      test: withheld              or none (validation only), or a number: as many extra
+                                  sheets of every species of the sample flora
+      data: ../my_shards          in place of the profile's own, from FILE's folder
+      table: ../results/a.csv     where the table goes too once every run has finished
+
+    Only `run` must be there.
+    """
+    from utils.batch import run_batch
+
+    try:
+        run_batch(file, out=out, jobs=jobs, dry_run=dry_run)
+    except KeyboardInterrupt:
+        click.echo("\nInterrupted. What has finished is kept; the same command goes on.", err=True)
+        context.exit(130)
 
 
 @main.command(
@@ -188,9 +233,11 @@ def lab(context: click.Context, options: tuple[str, ...]) -> None:
 
 
 @main.command(epilog=example("./course flora --species 40 --out data/flora40"))
-@click.option("--out", type=FILE, required=True, help="Folder for the flora; new, or of the same flora.")
+@click.option(
+    "--out", type=OUT_FOLDER, required=True, help="Folder for the flora; new, or of the same flora."
+)
 @click.option("--species", default=40, show_default=True, help="Number of species.")
-@click.option("--seed", default=0, show_default=True, help="The same seed gives the same bytes.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="The same seed gives the same bytes.")
 @click.option("--max-images", default=100, show_default=True, help="Images of the commonest species.")
 @click.option(
     "--form",
@@ -244,10 +291,10 @@ def metadata(file: Path, as_json: bool) -> None:
 
 @main.command(epilog=example("./course split sheets/labels.csv --test 0.2 --group collector --out split.csv"))
 @click.argument("file", type=EXISTING)
-@click.option("--out", type=FILE, required=True, help="CSV to write: image_id, split.")
+@click.option("--out", type=OUT_FILE, required=True, help="CSV to write: image_id, split.")
 @click.option("--validation", default=0.1, show_default=True, help="Share of the images to validate on.")
 @click.option("--test", default=0.0, show_default=True, help="Share of the images to withhold as a test.")
-@click.option("--seed", default=0, show_default=True, help="Another seed gives other parts.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Another seed gives other parts.")
 @click.option("--group", help="Column whose values must not straddle: institution_id, or one of a CSV.")
 def split(file: Path, out: Path, validation: float, test: float, seed: int, group: str | None) -> None:
     """Split the sheets of a metadata FILE into train, validation and test, by species and by seed.
@@ -287,7 +334,7 @@ def tfrecords() -> None:
     help="CSV with image_id, file_name, scientificName ..., or another metadata file. "
     "[default: --images has one folder a species]",
 )
-@click.option("--out", type=FILE, required=True, help="Folder for shards, metadata and label map.")
+@click.option("--out", type=OUT_FOLDER, required=True, help="Folder for shards, metadata and label map.")
 @click.option("--size", default=480, show_default=True, help="Pixels a side.")
 @click.option(
     "--fit",
@@ -305,7 +352,7 @@ def tfrecords() -> None:
 @click.option(
     "--label-map", type=EXISTING, help="A labels.json, or a run's folder, that numbers the species."
 )
-@click.option("--seed", default=0, show_default=True, help="Of the order and of what is withheld.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of the order and of what is withheld.")
 @click.option("--shard-images", default=1000, show_default=True, help="Images a shard.")
 @click.option("--shard", "part", default="1/1", metavar="I/N", help="Only part I of N that share the job.")
 @click.pass_context
@@ -423,29 +470,57 @@ def model(profile: str, settings: tuple[str, ...], classes: int) -> None:
         click.echo(f"{name:<14} {value:>12,}")
 
 
-@main.command(epilog=example("./course train --data data/mine --out runs/mine -s epochs=30"))
+@main.command(
+    epilog=example(
+        "./course train --data data/mine --out runs/mine -s epochs=30",
+        "./course train --profile kaggle --plan --images-per-second 150",
+    )
+)
 @PROFILE
 @SETTINGS
 @click.option("--data", type=FOLDER, help="Folder with shards and metadata. [default: the profile's own]")
-@click.option("--out", type=FILE, help="Folder of the run. [default: runs/<profile>]")
-def train(profile: str, settings: tuple[str, ...], data: Path | None, out: Path | None) -> None:
+@click.option("--out", type=OUT_FOLDER, help="Folder of the run. [default: runs/<profile>]")
+@click.option("--max-hours", type=POSITIVE, help="Stop cleanly before so many hours are over.")
+@click.option("--plan", is_flag=True, help="Only say what it takes: steps, hours, sessions, disk, memory.")
+@click.option("--images-per-second", type=POSITIVE, help="With --plan: the speed to reckon with.")
+def train(
+    profile: str,
+    settings: tuple[str, ...],
+    data: Path | None,
+    out: Path | None,
+    max_hours: float | None,
+    plan: bool,
+    images_per_second: float | None,
+) -> None:
     """Train a profile's network; the same command again goes on where the last one stopped.
 
     Beside the shards a split.csv, as `split` writes it, says what is held out. A damaged record stops the
     training by file and record; with -s skip_bad=true such records are left out and counted.
     """
     import math
+    import time
 
-    from utils.paths import find_data, output_dir
-    from utils.startup import import_tensorflow
+    begin = time.time()
+    from utils.datasets import find_data
+    from utils.paths import output_dir
 
     chosen = _profile(profile, settings)
+    if images_per_second and not plan:
+        raise UsageError("--images-per-second goes with --plan.")
+    if plan:
+        _plan(chosen, data, out, images_per_second)
+        return
+    from utils.startup import import_tensorflow
+
     found = find_data(chosen, data or "auto")
     import_tensorflow()
     from utils.training.loop import train as train_network
 
     folder = output_dir(out or "auto", chosen)
-    result = train_network(chosen, found, folder)
+    stop_at = begin + 3600 * max_hours if max_hours else None
+    result = train_network(chosen, found, folder, stop_at=stop_at)
+    if not result.finished:
+        return
     which = f"Best epoch {result.best_epoch}, validation macro-F1 {result.best_f1:.3f}"
     if math.isnan(result.best_f1):
         which = f"Epoch {result.best_epoch}, without a score"
@@ -453,17 +528,45 @@ def train(profile: str, settings: tuple[str, ...], data: Path | None, out: Path 
     click.echo(f"Predict with: ./course predict --model {folder} --images FOLDER --out predictions.csv")
 
 
+def _plan(profile: "Profile", data: Path | None, out: Path | None, images_per_second: float | None) -> None:
+    """Print the plan; without the data it is that of the published set, and the exit code says so."""
+    from utils.datasets import find_data, sample_folder
+    from utils.paths import planned_dir
+    from utils.training.plan import describe, make_plan
+
+    found, missing = None, None
+    if data is None and profile.source == "flora" and not sample_folder(profile).is_dir():
+        where = f"{sample_folder(profile)}: the sample flora is made when the training begins"
+    else:
+        try:
+            found = find_data(profile, data or "auto")
+            where = f"{len(found.train_shards)} training shards in {found.train_shards[0].parent}, "
+            where += f"{len(found.test_shards) or 'no'} test shards, "
+            where += "metadata" if found.train_metadata else "no train_metadata.json"
+        except InputError as error:
+            missing, where = error, "NOT THERE, see below"
+    for line in describe(make_plan(profile, found), profile, planned_dir(out, profile), images_per_second):
+        click.echo(line)
+    click.echo(f"data               {where}")
+    if missing:
+        raise missing
+
+
 @main.command(
-    epilog=example("./course predict --model runs/mine --images new_sheets --out predictions.csv --tta")
+    epilog=example(
+        "./course predict --model runs/mine --images new_sheets --out predictions.csv --html predictions.html"
+    )
 )
 @click.option("--model", "run_dir", type=FOLDER, required=True, help="Folder of a training run.")
 @click.option("--shards", type=EXISTING, multiple=True, help="A shard; can be given several times.")
 @click.option("--data", type=FOLDER, help="Data folder, whose test shards are predicted.")
 @click.option("--images", type=FOLDER, help="Folder of image files (JPEG, PNG, TIFF), subfolders too.")
-@click.option("--out", type=FILE, required=True, help="CSV to write: image_id and the five best species.")
+@click.option("--out", type=OUT_FILE, required=True, help="CSV to write: image_id and the five best species.")
+@click.option("--html", type=OUT_FILE, help="Page to write: each sheet, its answers, what speaks for them.")
 @click.option(
     "--tta", is_flag=True, help="Average over the sheet and its mirror images; two to four times slower."
 )
+@click.option("--skip-bad", is_flag=True, help="Leave out images that cannot be read, and list them.")
 @click.argument("more_shards", nargs=-1, type=EXISTING)
 def predict(
     run_dir: Path,
@@ -471,70 +574,67 @@ def predict(
     data: Path | None,
     images: Path | None,
     out: Path,
+    html: Path | None,
     tta: bool,
+    skip_bad: bool,
     more_shards: tuple[Path, ...],
 ) -> None:
-    """Name the five most probable species of every sheet, with family and probability.
+    """Name the five most probable species of every sheet, with genus, family and probability.
 
     Give one of --shards (more shards may follow it, as from *.tfrec), --data or --images.
     """
     shards = (*shards, *more_shards)
     if sum(map(bool, (shards, data, images))) != 1:
         raise UsageError("Give one of --shards, --data and --images: what is to be predicted.")
-    files = _image_files(images) if images else []
+    if (html or skip_bad) and not images:
+        raise UsageError("--html and --skip-bad go with --images only.")
+    if html and html.resolve() == out.resolve():
+        raise UsageError(f"--html {html}: is the CSV of --out too. Give the page another name.")
+    for path in filter(None, (out, html)):
+        check_writable(path)
+    if images:
+        _predict_images(run_dir, images, out, html, tta, skip_bad)
+        return
+    from utils.datasets import find_data
     from utils.startup import import_tensorflow
 
+    if data:
+        shards = find_data(_profile("auto"), data).test_shards
+        if not shards:
+            raise InputError(f"{data}: no test shards (*_test*.tfrec). Name the shards by --shards.")
     import_tensorflow()
     from utils.data.pipeline import evaluation_dataset
     from utils.data.tfrecords import count_records
     from utils.evaluation.predict import predict as predict_sheets
     from utils.evaluation.predict import write_predictions_csv
-    from utils.paths import find_data
     from utils.training.loop import load_trained
 
     network, chosen, labels = load_trained(run_dir)
-    if data:
-        shards = find_data(chosen, data).test_shards
-        if not shards:
-            raise InputError(f"{data}: no test shards (*_test*.tfrec). Name the shards by --shards.")
-    if images:
-        dataset: Any = _image_batches(files, images, chosen)
-    else:
-        dataset = evaluation_dataset(
-            shards, image_size=chosen.image_size, batch_size=chosen.batch_size, crop=chosen.crop
-        )
+    dataset = evaluation_dataset(
+        shards, image_size=chosen.image_size, batch_size=chosen.batch_size, crop=chosen.crop
+    )
     predictions = predict_sheets(
-        network, dataset, tta=tta, augment=chosen.augment, total=len(files) or count_records(shards)
+        network, dataset, tta=tta, augment=chosen.augment, total=count_records(shards), shards=shards
     )
     click.echo(f"{len(predictions):,} sheets -> {write_predictions_csv(predictions, labels, out)}")
 
 
-def _image_files(folder: Path) -> list[Path]:
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    if not files:
-        raise InputError(
-            f"{folder}: no image files. Looked for {', '.join(sorted(IMAGE_SUFFIXES))}, subfolders too."
-        )
-    return files
+def _predict_images(
+    run_dir: Path, images: Path, out: Path, html: Path | None, tta: bool, skip_bad: bool
+) -> None:
+    from utils.evaluation.folder import find_images, predict_folder
+    from utils.startup import import_tensorflow
 
-
-def _image_batches(files: list[Path], folder: Path, profile: "Profile") -> "Iterator":
-    """Batches as evaluation_dataset() gives them, from image files, through the same JPEG as in own shards."""
-    import itertools
-
-    import tensorflow as tf
-
-    from utils.data.images import encode_images
-    from utils.data.pipeline import decode_crop_resize, to_uint8
-
-    encoded = zip(files, encode_images(files, progress=False), strict=True)
-    while batch := list(itertools.islice(encoded, profile.batch_size)):
-        pixels = [
-            to_uint8(decode_crop_resize(tf.constant(jpeg), profile.image_size, profile.crop, None))
-            for _, jpeg in batch
-        ]
-        ids = [str(path.relative_to(folder)) for path, _ in batch]
-        yield tf.stack(pixels), tf.fill([len(batch)], -1), tf.constant(ids)
+    files, left_out = find_images(images, skip_bad=skip_bad)
+    for path in {path.resolve() for path in (out, html) if path} & {path.resolve() for path in files}:
+        raise UsageError(f"{path}: is one of the images to predict. Give what is written another name.")
+    import_tensorflow()
+    predictions = predict_folder(run_dir, images, files, left_out, out, html=html, tta=tta, skip_bad=skip_bad)
+    for name, reason in left_out.items():
+        click.echo(f"left out: {name}: {reason}", err=True)
+    click.echo(f"{len(predictions):,} sheets -> {out}")
+    if html:
+        click.echo(f"Look at {html.resolve()}")
 
 
 # ---------------------------------------------------------------- submission
@@ -552,8 +652,8 @@ def submission() -> None:
 def validate(file: Path, profile: str, data: Path | None) -> None:
     """Say whether Kaggle would take a submission FILE: every test id once, only known category_ids."""
     from utils.data.metadata import read_test_metadata
+    from utils.datasets import find_data
     from utils.evaluation.submission import validate_submission
-    from utils.paths import find_data
 
     found = find_data(_profile(profile), data or "auto")
     if found.test_metadata is None:
@@ -573,8 +673,8 @@ def validate(file: Path, profile: str, data: Path | None) -> None:
 @click.option("--solution", type=EXISTING, help="The withheld answers, in place of the data's own.")
 def score(file: Path, profile: str, data: Path | None, solution: Path | None) -> None:
     """Score a submission FILE locally as Kaggle would: macro-F1 over all species."""
+    from utils.datasets import find_data
     from utils.evaluation.submission import score_submission
-    from utils.paths import find_data
 
     found = find_data(_profile(profile), data or "auto")
     answers = solution or found.solution
@@ -588,6 +688,89 @@ def score(file: Path, profile: str, data: Path | None, solution: Path | None) ->
     for name, value in result.items():
         shown = f"{value:.5f}" if isinstance(value, float) else f"{value:,}"
         click.echo(f"{name.replace('_', ' '):<24} {shown:>12}")
+
+
+# ---------------------------------------------------------------- Kaggle
+
+
+@main.group(epilog=example("./course kaggle build --owner NAME", "./course kaggle push --dry-run"))
+def kaggle() -> None:
+    """Make Kaggle kernels of the notebooks, check them, push them (notebooks/KAGGLE.md)."""
+
+
+BUILT = click.argument("folder", type=FOLDER, default=Path("build/kaggle"), metavar="[DIR]")
+OWNER = click.option("--owner", required=True, help="Your Kaggle user name.")
+BUILD = click.option(
+    "--out", type=OUT_FOLDER, default=Path("build/kaggle"), show_default=True, help="Folder to write to."
+)
+
+
+@kaggle.command(epilog=example("./course kaggle build --owner NAME"))
+@OWNER
+@BUILD
+@click.option(
+    "--state", default="", help="Data set made of an earlier output of 03b, for 03b to go on from (its slug)."
+)
+def build(owner: str, out: Path, state: str) -> None:
+    """Write one folder a kernel and one for the data set of `utils`."""
+    from utils import kaggle as suite
+
+    for folder in suite.build(owner, out, state):
+        click.echo(folder)
+    if not (out / suite.WEIGHTS).is_dir():
+        click.echo(
+            f"Weights, once, where there is internet: ./course kaggle weights --owner {owner} --out {out}"
+        )
+
+
+@kaggle.command(epilog=example("./course kaggle weights --owner NAME"))
+@OWNER
+@BUILD
+def weights(owner: str, out: Path) -> None:
+    """Download the ImageNet weights of profile kaggle and write them as a data set's folder."""
+    from utils import kaggle as suite
+    from utils.config import load_profile
+    from utils.startup import import_tensorflow
+
+    profile = load_profile("kaggle")
+    import_tensorflow()
+    click.echo(suite.build_weights(owner, out, profile.weights, profile.backbone))
+
+
+@kaggle.command("check", epilog=example("./course kaggle check build/kaggle"))
+@BUILT
+def check_kernels(folder: Path) -> None:
+    """Lint built kernels in DIR (default build/kaggle) offline: one line a problem."""
+    from utils.kaggle import check as check_built
+
+    problems = check_built(folder)
+    if problems:
+        raise InputError("\n".join([f"{folder}: {len(problems)} problems. Build again, or mend:", *problems]))
+    click.echo(f"{folder}: nothing that Kaggle would refuse.")
+
+
+@kaggle.command(
+    epilog=example(
+        "./course kaggle push --dry-run", "./course kaggle push", "./course kaggle push --only 03b"
+    )
+)
+@BUILT
+@click.option("--dry-run", is_flag=True, help="Only print the commands of the official `kaggle` tool.")
+@click.option("--only", metavar="NUMBER", help="Push one kernel, such as 03b, whether it has changed or not.")
+def push(folder: Path, dry_run: bool, only: str | None) -> None:
+    """Push the data sets and kernels in DIR (default build/kaggle) with the official `kaggle` tool.
+
+    A kernel that takes another's output waits until that is complete; it may take days of sessions. Interrupt
+    it whenever you like: the same command goes on where it stopped.
+    """
+    from utils.kaggle import Push, official_tool
+
+    if dry_run:
+        for line in Push(folder).commands(only):
+            click.echo(line)
+        return
+    Push(folder, official_tool()).run(only)
+    click.echo("Pushed. Watch the kernels at https://www.kaggle.com/code?userRecent=true")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ an error and not a silently ignored wish.
 
 import dataclasses
 import difflib
+import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -203,11 +204,11 @@ def _typed(key: str, value: Any, where: str) -> Any:
     try:
         if wanted in (str, bool) and isinstance(value, wanted):
             return value
-        if wanted is float and not isinstance(value, bool):
-            return float(value)
-        if wanted is int and not isinstance(value, bool) and float(value) == int(float(value)):
-            return int(float(value))
-    except (TypeError, ValueError):
+        if wanted in (int, float) and not isinstance(value, bool):
+            number = float(value)
+            if math.isfinite(number) and number == wanted(number):
+                return wanted(number)
+    except (TypeError, ValueError, OverflowError):
         pass  # the message below names the value and the type
     raise UsageError(f"{where}: {key} is {value!r}, must be of type {wanted.__name__}.")
 

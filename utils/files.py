@@ -28,6 +28,21 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def check_writable(path: Path) -> None:
+    """See before long work that a file can be written, making nothing.
+
+    Raises:
+        InputError: the folder that is to hold it is a file, or must not be written to.
+    """
+    folder = Path(path).absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        raise InputError(f"{path}: cannot be written, {folder} is a file. Name another place.")
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"{path}: cannot be written, no permission in {folder}. Name another place.")
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, whole; a NaN, which JSON does not know, becomes null."""
     text = json.dumps(_without_nan(value), indent=2, ensure_ascii=False, allow_nan=False)

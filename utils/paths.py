@@ -1,181 +1,23 @@
-"""Where things are: the repository, the data of a profile, the output folder, on a laptop and on Kaggle."""
+"""Where things are: the repository, outputs and scratch files, what is attached on Kaggle."""
 
-import functools
 import os
-import re
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from utils.config import Profile
-from utils.errors import InputError
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from utils.data.labels import LabelMap
-    from utils.data.metadata import Metadata
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 _IMAGE_FOLDERS = {"train_images", "test_images", "images"}  # up to a million files each: not walked
 _MAX_DEPTH = 4  # /kaggle/input/datasets/<owner>/<slug>/<folder>
-_SPLIT_IN_NAME = re.compile(r".*_(train|val|test)(?:idation)?(?![A-Za-z]).*\.tfrec")  # the last one counts
-_TRAIN_TABLE = re.compile(r"(.*_)?train(_metadata)?\.(tsv|csv)")  # h22_miniv1_train.tsv
-
-
-@dataclass(frozen=True)
-class Data:
-    """The files of one data set; what is absent is None or empty."""
-
-    kind: str  # "sample" (generated) or "folder" (found)
-    train_metadata: Path | None
-    test_metadata: Path | None
-    label_file: Path | None  # labels.json beside shards of own sheets
-    train_shards: tuple[Path, ...]  # all that have labels, those of val_shards last
-    test_shards: tuple[Path, ...]
-    solution: Path | None  # the withheld answers, only in the sample flora
-    val_shards: tuple[Path, ...] = ()  # NAFlora-mini has its own validation images
-    split_file: Path | None = None  # split.csv, which decides what is held out
-
-    def labels(self) -> "LabelMap":
-        """The class index of every species: from labels.json where there is one, else from the metadata."""
-        from utils.data.labels import LabelMap
-
-        if self.label_file is not None:
-            return LabelMap.load(self.label_file)
-        if self.train_metadata is None:
-            self.metadata()  # raises: there is none
-        return _labels_of(self.train_metadata, self.train_metadata.stat().st_mtime_ns)
-
-    def metadata(self) -> "Metadata":
-        """The tables of train_metadata.json, or of the table of the training images (*_train.tsv, .csv).
-
-        Raises:
-            InputError: the data set has no metadata file.
-        """
-        from utils.data.metadata import read_metadata
-
-        if self.train_metadata is None:
-            where = f"{self.train_shards[0].parent}: " if self.train_shards else ""
-            raise InputError(
-                f"{where}no train_metadata.json (or *_train.tsv) was found, and this step needs it. "
-                "Put the file beside the shards."
-            )
-        return read_metadata(self.train_metadata)
-
-    def training_table(self) -> "pd.DataFrame":
-        """One row a labelled record: image_id (str) and class_index (int); those of val_shards come last.
-
-        Read from the metadata when it lists as many images as the train shards hold, else from the shards
-        themselves (for a part of the published shards, or shards without metadata).
-
-        Raises:
-            InputError: a shard is damaged or holds fewer records than its name promises, an image_id occurs
-                twice, or the shards have other classes than the metadata.
-        """
-        import pandas as pd
-
-        from utils.data.tfrecords import count_records, read_labels
-
-        shards = [shard for shard in self.train_shards if shard not in self.val_shards]
-        known, promised = None, count_records(shards)
-        if self.train_metadata is not None:
-            annotations = self.metadata().annotations
-            classes = self.labels().to_class(annotations["category_id"])
-            known = pd.DataFrame({"image_id": annotations["image_id"].astype(str), "class_index": classes})
-        table = known if known is not None and len(known) == promised else read_labels(shards)
-        if self.val_shards:
-            promised += count_records(self.val_shards)
-            table = pd.concat([table, read_labels(self.val_shards)], ignore_index=True)
-        if len(table) != promised:
-            self._refuse_bad_record(None, f"they hold {len(table)} records, their names say {promised}")
-        if known is not None and table is not known:
-            self._refuse_other_labels(table, known)
-        repeated = table["image_id"][table["image_id"].duplicated()]
-        if len(repeated):
-            raise InputError(
-                f"{self.train_shards[0].parent}: image_id {repeated.iloc[0]!r} is in two records "
-                f"({len(repeated):,} repeated in all). Remove the shards that are there twice."
-            )
-        return table
-
-    def split(self, profile: Profile) -> "pd.DataFrame":
-        """The training table with the columns part ("train", "validation", "test") and held_out (bool).
-
-        A split.csv decides (see `utils.data.splits`): the one beside the shards, or the only one there is.
-        Without it the validation shards are the validation part; without these too it is a seeded, stratified
-        share, see `utils.data.longtail.split`. What must not be trained on is held out, test images too.
-
-        Raises:
-            InputError: a record has no species or one that the label map does not have, the split file lacks
-                an image, or nothing is left to train on.
-        """
-        import numpy as np
-
-        from utils.data import longtail, splits
-        from utils.data.tfrecords import count_records
-
-        table, n_classes = self.training_table(), self.labels().n_classes
-        unknown = ~table["class_index"].between(0, n_classes - 1)
-        if unknown.any():
-            row = table[unknown].iloc[0]
-            self._refuse_bad_record(n_classes, f"image {row['image_id']} has class {row['class_index']}")
-        if self.split_file is not None:
-            part = splits.parts_of(table["image_id"].to_numpy(dtype=str), self.split_file)
-        elif self.val_shards:
-            first = len(table) - count_records(self.val_shards)
-            part = np.where(np.arange(len(table)) < first, "train", "validation")
-        else:
-            _, validation = longtail.split(
-                table["image_id"], table["class_index"], profile.validation_fraction, profile.seed
-            )
-            part = np.where(validation, "validation", "train")
-        if not (part == "train").any():
-            if self.split_file is not None and len(table):
-                raise InputError(
-                    f"{self.split_file}: no image is left to train on. Put some into the part 'train'."
-                )
-            raise InputError(
-                f"{self.train_shards[0].parent}: the shards have no record to train on. Write or download them again."
-            )
-        return table.assign(part=part, held_out=part != "train")
-
-    def _refuse_other_labels(self, table: "pd.DataFrame", known: "pd.DataFrame") -> None:
-        """Raise InputError when the shards give an image another class than the metadata."""
-        both = table.merge(known, on="image_id", suffixes=("", "_known"))
-        other = both[both["class_index"] != both["class_index_known"]]
-        if len(other):
-            row = other.iloc[0]
-            raise InputError(
-                f"{self.train_shards[0].parent}: image {row['image_id']} has class {row['class_index']} in the "
-                f"shards, and by {self.train_metadata} it is {row['class_index_known']}, "
-                f"{str(self.labels().names[row['class_index_known']])!r} ({len(other):,} such images): they are of "
-                "other labels. Give the metadata that the shards were made from."
-            )
-
-    def _refuse_bad_record(self, n_classes: int | None, otherwise: str) -> None:
-        """Raise InputError that names the bad record, found by a look at all; `otherwise` where none is bad."""
-        from contextlib import closing
-
-        from utils.data.damage import WAY_OUT, bad_records
-
-        with closing(bad_records(self.train_shards, n_classes)) as found:
-            first = next(found, None)
-        raise InputError(f"{first or f'{self.train_shards[0].parent}: {otherwise}'}. {WAY_OUT}.")
-
-
-@functools.lru_cache(maxsize=2)
-def _labels_of(metadata: Path, modified: int) -> "LabelMap":
-    """The labels of a metadata file, kept: the published one takes seconds, and several steps ask."""
-    from utils.data.labels import LabelMap
-    from utils.data.metadata import read_metadata
-
-    return LabelMap.from_metadata(read_metadata(metadata))
 
 
 def kaggle_root() -> Path:
     """/kaggle, or the folder named by NAFLORA_KAGGLE_ROOT that is laid out like it."""
     return Path(os.environ.get("NAFLORA_KAGGLE_ROOT", "/kaggle"))
+
+
+def attach(kind: str, name: str) -> str:
+    """Where to click in Kaggle's notebook editor to attach `name`, a sentence."""
+    return f"On Kaggle: Add Input > {kind} > {name} > +, then Run > Restart and run all."
 
 
 def on_kaggle() -> bool:
@@ -188,14 +30,18 @@ def output_dir(folder: str | Path = "auto", profile: Profile | None = None) -> P
 
     `auto` is /kaggle/working on Kaggle and runs/<profile> in the repository elsewhere.
     """
-    if str(folder) != "auto":
-        path = Path(folder).expanduser().resolve()
-    elif on_kaggle():
-        path = kaggle_root() / "working"
-    else:
-        path = REPOSITORY / "runs" / (profile.name if profile else "work")
+    path = planned_dir(folder, profile)
     path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def planned_dir(folder: str | Path | None, profile: Profile | None = None) -> Path:
+    """The folder that `output_dir` would make; None is `auto`."""
+    if folder is not None and str(folder) != "auto":
+        return Path(folder).expanduser().resolve()
+    if on_kaggle():
+        return kaggle_root() / "working"
+    return REPOSITORY / "runs" / (profile.name if profile else "work")
 
 
 def scratch_dir() -> Path:
@@ -205,60 +51,13 @@ def scratch_dir() -> Path:
     return path
 
 
-def find_data(profile: Profile, data_dir: str | Path = "auto", *, progress: bool = True) -> Data:
-    """Find the data set of a profile, or make it when the profile takes the sample flora.
-
-    Args:
-        profile: its `source` says what to look for; a given `data_dir` is always searched instead.
-        data_dir: a folder that holds shards and metadata (subfolders are searched too), or `auto`:
-            everything mounted under /kaggle/input on Kaggle, data/ in the repository elsewhere.
-        progress: show the progress of making the sample.
-
-    Raises:
-        InputError: no training shards are there, or in several folders; the message lists what was seen.
-    """
-    if str(data_dir) == "auto":
-        if profile.source == "flora":
-            return _sample(profile, progress)
-        roots = kaggle_root() / "input" if on_kaggle() else REPOSITORY / "data"
-    else:
-        roots = Path(data_dir).expanduser().resolve()
-    return _search(roots)
+def mounted(name: str) -> list[Path]:
+    """Every file called `name` in what is attached to a Kaggle kernel, in the order of their folders."""
+    root = kaggle_root() / "input"
+    return [folder / name for folder, names in walk(root).items() if name in names] if root.is_dir() else []
 
 
-def sample_folder(profile: Profile) -> Path:
-    """Where the sample flora of a profile lies, by its size, seed and generator version."""
-    from utils.flora.dataset import GENERATOR_VERSION
-
-    size = f"{profile.flora_species}species-max{profile.flora_max_images}-seed{profile.flora_seed}"
-    return scratch_dir() / f"flora-v{GENERATOR_VERSION}-{size}"
-
-
-def full_size_metadata() -> Path:
-    """Folder of generated metadata tables of the real data's size (no images), made at the first call.
-
-    Takes some seconds once; read it with utils.data.metadata.read_metadata().
-    """
-    from utils.flora.dataset import GENERATOR_VERSION, make_metadata
-
-    return make_metadata(scratch_dir() / f"flora-v{GENERATOR_VERSION}-full-size") / "train_metadata.columns"
-
-
-def _sample(profile: Profile, progress: bool) -> Data:
-    from utils.flora.dataset import make_flora
-
-    folder = sample_folder(profile)
-    make_flora(
-        folder,
-        species=profile.flora_species,
-        seed=profile.flora_seed,
-        max_images=profile.flora_max_images,
-        progress=progress,
-    )
-    return _search(folder, kind="sample")
-
-
-def _walk(root: Path) -> dict[Path, list[str]]:
+def walk(root: Path) -> dict[Path, list[str]]:
     """Files by folder, down to _MAX_DEPTH, leaving out image folders and generated floras."""
     found: dict[Path, list[str]] = {}
     for folder, folders, files in os.walk(root, followlinks=True):
@@ -268,54 +67,3 @@ def _walk(root: Path) -> dict[Path, list[str]]:
         folders[:] = sorted(name for name in folders if depth < _MAX_DEPTH and not skip(name))
         found[here] = sorted(files)
     return found
-
-
-def _search(root: Path, kind: str = "folder") -> Data:
-    from utils.data.splits import FILE_NAME
-
-    if not root.is_dir():
-        raise InputError(
-            f"{root}: no such folder. data_links.md says where each data set comes from and goes."
-        )
-    by_folder = _walk(root)
-    seen = ", ".join(str(folder) for folder in list(by_folder)[:12]) or str(root)
-
-    def shards(split: str) -> tuple[Path, ...]:
-        folders = {}
-        for folder, names in by_folder.items():
-            named = ((name, _SPLIT_IN_NAME.fullmatch(name)) for name in names)
-            if hits := [folder / name for name, found in named if found and found[1] == split]:
-                folders[folder] = tuple(hits)
-        if len(folders) > 1:
-            listed = ", ".join(str(folder) for folder in folders)
-            raise InputError(
-                f"{root}: {split} shards in several folders ({listed}). Name one as the data folder."
-            )
-        return next(iter(folders.values()), ())
-
-    def one(name: str | re.Pattern) -> Path | None:
-        is_it = name.fullmatch if isinstance(name, re.Pattern) else name.__eq__
-        hits = [folder / file for folder, files in by_folder.items() for file in files if is_it(file)]
-        if len(hits) > 1:
-            listed = ", ".join(str(hit) for hit in hits)
-            raise InputError(f"{root}: several {hits[0].name} ({listed}). Name one data folder.")
-        return hits[0] if hits else None
-
-    train_shards, val_shards = shards("train"), shards("val")
-    if not train_shards:
-        raise InputError(
-            f"{root}: no training shards (*_train*.tfrec). Looked in: {seen}. data_links.md says where they "
-            "come from; profile 'laptop' runs on the generated sample flora and needs none."
-        )
-    beside = train_shards[0].parent / FILE_NAME
-    return Data(
-        kind=kind,
-        train_metadata=one("train_metadata.json") or one(_TRAIN_TABLE),
-        test_metadata=one("test_metadata.json"),
-        label_file=one("labels.json"),
-        train_shards=train_shards + val_shards,
-        test_shards=shards("test"),
-        solution=one("solution.csv"),
-        val_shards=val_shards,
-        split_file=beside if beside.is_file() else one(FILE_NAME),
-    )

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from utils.data.longtail import BINS, HEAD_MIN, TAIL_MAX, bins, gini, imbalance_ratio, lorenz, top_share
+from utils.data.names import printed_words
 
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 SKY, GREY = "#56B4E9", "#7F7F7F"
@@ -47,8 +48,6 @@ _STYLE = {
     "lines.linewidth": 1.8,
     "image.cmap": "viridis",
 }
-_RANKS = {"var.", "subsp.", "ssp.", "f.", "nothosubsp.", "nothovar.", "×", "x"}
-_PARTICLES = {"ex", "in", "et", "de", "von", "van"}  # within authors
 _MANY = 2000  # points; above, a scatter is drawn as density
 
 
@@ -81,21 +80,11 @@ def italic(name: str) -> str:
 
 
 def _name_words(name: str) -> list[str]:
-    """The words of a scientific name as matplotlib text."""
-    words, drawn, epithets = name.split(), [], True
-    for position, word in enumerate(words):
-        following = words[position + 1] if position + 1 < len(words) else ""
-        if word in _RANKS:
-            # f. is a rank before an epithet and "the son" after an author
-            epithets = following[:1].islower() and following not in _PARTICLES
-        elif position:
-            epithets = epithets and word[0].islower()
-        if epithets and word not in _RANKS and word.replace("-", "").isalpha():
-            # in mathtext a hyphen would become a minus sign
-            drawn.append(rf"$\mathit{{{word.replace('-', '‐')}}}$")
-        else:
-            drawn.append(word.replace("$", r"\$"))
-    return drawn
+    """The words of a scientific name as matplotlib text; in mathtext a hyphen would become a minus sign."""
+    return [
+        rf"$\mathit{{{word.replace('-', '‐')}}}$" if in_italics else word.replace("$", r"\$")
+        for word, in_italics in printed_words(name)
+    ]
 
 
 def _share(value: float) -> str:
@@ -694,17 +683,21 @@ def training_curves(history: pd.DataFrame, epochs: int | None = None) -> Figure:
     """Loss, macro-F1 and learning rate, epoch by epoch.
 
     Args:
-        history: of train(): epoch, loss, val_loss, f1_score, val_f1_score, learning_rate.
+        history: of train(): epoch, loss, val_loss, f1_score, val_f1_score, learning_rate; the val_ columns
+            are nan where too few species are held out for a score.
         epochs: of the whole run, to leave room for those to come.
     """
     epoch, held_out = history["epoch"].to_numpy(), history["val_f1_score"].to_numpy()
-    best = int(np.argmax(held_out))
+    scored = not np.isnan(held_out).any()
+    best = int(np.argmax(held_out)) if scored else len(epoch) - 1
     title = f"Held-out macro-F1 is best in epoch {epoch[best]}: {held_out[best]:.3f}"
-    if len(epoch) == 1:
+    if not scored:
+        title = "No held-out score: too few species have images to hold out"
+    elif len(epoch) == 1:
         title = f"Held-out macro-F1 after one epoch: {held_out[0]:.3f}"
     if epochs is not None and epoch[-1] < epochs:
         title += f" ({epoch[-1]} of {epochs} epochs so far)"
-    elif len(epoch) > 2 and best == len(epoch) - 1:
+    elif scored and len(epoch) > 2 and best == len(epoch) - 1:
         title += ", the last; more epochs may help"
     elif len(epoch) > 2 and held_out[-1] < 0.95 * held_out[best]:
         title += f"; it fell to {held_out[-1]:.3f} afterwards"
@@ -714,7 +707,8 @@ def training_curves(history: pd.DataFrame, epochs: int | None = None) -> Figure:
         axes.plot(epoch, history[column], color=SKY, marker=marker, label="train")
         axes.plot(epoch, history[f"val_{column}"], color=BLUE, marker=marker, label="held out")
         axes.set_ylabel(label)
-    row[1].plot(epoch[best], held_out[best], "*", color=VERMILION, ms=12, label="best")
+    if scored:
+        row[1].plot(epoch[best], held_out[best], "*", color=VERMILION, ms=12, label="best")
     row[0].set_yscale("log")  # the first held-out loss may be ten times the others
     row[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     row[0].yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))

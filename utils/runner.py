@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 import time
+import urllib.parse
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -103,10 +104,12 @@ def find_notebooks(names: Sequence[str]) -> list[Path]:
         path = Path(name)
         if path.suffix == ".ipynb":
             if not path.is_file():
-                raise UsageError(f"{path}: no such notebook.")
+                raise UsageError(
+                    f"{path}: no such notebook. Give the path of an .ipynb file, or a number such as 03."
+                )
             found.append(path.resolve())
             continue
-        fitting = [known for known in COURSE if known == name or known.split("_")[0] == name.zfill(2)]
+        fitting = [known for known in COURSE if name and name.zfill(2) in (known, known.split("_")[0])]
         if not fitting:
             raise UsageError(
                 f"no notebook {name!r}.{nearest(name, COURSE)} Give a number, a name, or a path to an .ipynb file."
@@ -123,12 +126,18 @@ def read_parameters(path: Path) -> dict[str, Any]:
             `NAME = literal`.
     """
     notebook = read_json(path)
-    if not isinstance(notebook, dict) or not isinstance(notebook.get("cells"), list):
-        raise InputError(f"{path}: not a notebook. Give an .ipynb file.")
-    tagged = [cell for cell in notebook["cells"] if "parameters" in cell.get("metadata", {}).get("tags", [])]
+    try:
+        cells = [(cell["metadata"].get("tags", []), "".join(cell["source"])) for cell in notebook["cells"]]
+    except (AttributeError, KeyError, TypeError):
+        raise InputError(
+            f"{path}: not a notebook of format 4. Give an .ipynb file that JupyterLab opens."
+        ) from None
+    tagged = [source for tags, source in cells if "parameters" in tags]
     if len(tagged) != 1:
-        raise InputError(f"{path}: {len(tagged)} cells are tagged `parameters`, there must be one.")
-    return parse_parameters("".join(tagged[0]["source"]), str(path))
+        raise InputError(
+            f"{path}: {len(tagged)} cells are tagged `parameters`, there must be one. Tag the cell that holds them."
+        )
+    return parse_parameters(tagged[0], str(path))
 
 
 def parse_parameters(source: str, where: str) -> dict[str, Any]:
@@ -417,8 +426,8 @@ def run_course(
         raise UsageError(f"--data {data_dir}: no such folder.")
     shared = {"DATA_DIR": str(data_dir.resolve())} if data_dir is not None else {}
     folder = out.resolve() if out else REPOSITORY / "runs" / time.strftime("%Y-%m-%d_%H%M%S")
-    folder.mkdir(parents=True, exist_ok=True)
     run = Run(folder, settings, shared, _earlier_results(folder))
+    folder.mkdir(parents=True, exist_ok=True)
     if out is None:
         _point_latest(folder)
     # A kernel must find `utils` from any folder, and this environment's python3 before a user's own.
@@ -469,7 +478,12 @@ def _earlier_results(folder: Path) -> list[NotebookResult]:
     path = folder / "result.json"
     if not path.is_file():
         return []
-    return [NotebookResult(**values) for values in read_json(path)["notebooks"]]
+    try:
+        return [NotebookResult(**values) for values in read_json(path)["notebooks"]]
+    except (KeyError, TypeError):
+        raise InputError(
+            f"{path}: not the result of a run of the course. Name another folder by --out."
+        ) from None
 
 
 def _point_latest(folder: Path) -> None:
@@ -603,7 +617,7 @@ def write_index(run: Run, scores: Mapping[str, Any]) -> Path:
     for result in run.results:
         page = run.page(result.name)
         name = html.escape(result.name)
-        link = f'<a href="html/{name}.html">{name}</a>' if page.is_file() else name
+        link = f'<a href="html/{_address(result.name)}">{name}</a>' if page.is_file() else name
         state = "passed" if result.passed else f'<span class="failed">{html.escape(result.problem)}</span>'
         parts.append(
             f'<tr><td>{link}</td><td class="n">{_clock(result.seconds)}</td>'
@@ -615,8 +629,8 @@ def write_index(run: Run, scores: Mapping[str, Any]) -> Path:
         if figures:
             name = html.escape(result.name)
             images = "".join(
-                f'<a href="html/{name}.html"><img alt="figure {number} of {name}" loading="lazy" '
-                f'src="data:image/png;base64,{data}"></a>'
+                f'<a href="html/{_address(result.name)}"><img alt="figure {number} of {name}" loading="lazy" '
+                f'src="data:image/png;base64,{html.escape(data)}"></a>'
                 for number, data in enumerate(figures, start=1)
             )
             parts.append(f'<h2>{name}</h2><div class="figures">{images}</div>')
@@ -628,6 +642,11 @@ def write_index(run: Run, scores: Mapping[str, Any]) -> Path:
     with replacing(path) as temporary:
         temporary.write_text("\n".join(parts), encoding="utf-8")
     return path
+
+
+def _address(name: str) -> str:
+    """A notebook's page as a relative address."""
+    return html.escape(urllib.parse.quote(f"{name}.html"))
 
 
 def _figures(executed: Path) -> Iterator[str]:

@@ -5,14 +5,22 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import metadata
+from importlib import metadata, util
+from pathlib import Path
 from types import ModuleType
 
 import utils
-from utils.paths import REPOSITORY, on_kaggle
+from utils.errors import InputError
+from utils.paths import REPOSITORY, attach, on_kaggle
+
+STARTED = time.time()  # of this notebook: its first cell imports this module
+COMMIT = (
+    Path(utils.__file__).parent / "COMMIT"
+)  # in the data set that `kaggle build` makes, where there is no git
 
 # "2026-11-23 20:13:34.387589: I path/file.cc:31] " or "E0000 00:00:1763929614.387   1234 path/file.cc:31] "
 _PREFIX = r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: [IWE] |[IWE]\d{4} \d\d:\d\d:\d+\.\d+ +\d+ )\S+\.cc:\d+\] "
@@ -87,21 +95,56 @@ def import_tensorflow() -> ModuleType:
 
 
 def start_notebook() -> None:
-    """Print what runs here, in three lines: versions and commit, image, devices.
+    """Print what runs here, in three lines: version and commit, image, versions of the stack, devices.
 
     The first cell of every notebook calls it, so that a saved notebook says what made it.
+
+    Raises:
+        InputError: keras-efficientnet-v2 is neither installed nor shipped beside the package.
     """
+    _find_shipped_wheel()
     tf = import_tensorflow()
     python = ".".join(map(str, sys.version_info[:3]))
     keras = metadata.version("tf_keras" if "TF_USE_LEGACY_KERAS" in os.environ else "keras")
-    image = f"Kaggle, {os.environ['KAGGLE_KERNEL_RUN_TYPE']}" if on_kaggle() else "this machine"
-    print(f"herbarium course {utils.__version__}{_commit()} on {image}")
+    print(f"herbarium course {utils.__version__}{_commit()} on {_image()}")
     print(f"Python {python} · TensorFlow {tf.__version__} · Keras {keras}")
     print(f"Devices: {_devices(tf)}")
 
 
+def _find_shipped_wheel() -> None:
+    """Let keras-efficientnet-v2 be imported from the wheel beside the package, where it is not installed."""
+    if util.find_spec("keras_efficientnet_v2") is not None:
+        return
+    wheels = sorted(REPOSITORY.glob("keras_efficientnet_v2-*.whl"))
+    if not wheels:
+        raise InputError(
+            f"keras-efficientnet-v2 is not installed, and there is no wheel of it in {REPOSITORY}. On a machine "
+            "of your own: ./course setup. "
+            + attach("Your Work > Datasets", "naflora-course-utils as `kaggle build` makes it")
+        )
+    sys.path.append(str(wheels[-1]))  # it is Python only, so it can be imported as it is
+
+
+def _image() -> str:
+    """Where this runs; on Kaggle with date and commit of the image, which the image keeps in /etc."""
+    if not on_kaggle():
+        return "this machine"
+    files = (Path("/etc/build_date"), Path("/etc/git_commit"))
+    built = [path.read_text().strip() for path in files if path.is_file()]
+    run = os.environ["KAGGLE_KERNEL_RUN_TYPE"]
+    return f"Kaggle ({run}), image {', '.join(built)}" if built else f"Kaggle ({run}), image unknown"
+
+
 def _commit() -> str:
-    """ ", commit 1a2b3c4" in a git checkout, "+" behind it when files differ from it; else nothing."""
+    """ ", commit 1a2b3c4", with "+" where files differ from it; nothing where it is not known."""
+    commit = commit_of_package()
+    return f", commit {commit}" if commit else ""
+
+
+def commit_of_package() -> str:
+    """The commit of this package: from the file COMMIT or from git; empty where there is neither."""
+    if COMMIT.is_file():
+        return COMMIT.read_text(encoding="utf-8").strip()
     if not (REPOSITORY / ".git").exists():
         return ""
     command = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty=+", "--exclude=*"]
@@ -109,7 +152,7 @@ def _commit() -> str:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10)
     except (FileNotFoundError, subprocess.TimeoutExpired):
         return ""  # no git on this machine, as in many images
-    return f", commit {done.stdout.strip()}" if done.returncode == 0 else ""
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def _devices(tf: ModuleType) -> str:

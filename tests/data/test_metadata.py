@@ -342,6 +342,19 @@ def test_test_metadata_is_a_list_with_integer_ids(tmp_path):
         md.read_test_metadata(tmp_path / "test_metadata.json")
 
 
+def test_without_msgspec_as_on_kaggle_the_same_is_read(tables, write_tables, tmp_path, monkeypatch):
+    path, tests = write_tables(tables), tmp_path / "test_metadata.json"
+    md.write_test_metadata(pd.DataFrame({"image_id": [5], "file_name": ["5.jpg"], "license": [0]}), tests)
+    fast = [*vars(md.read_metadata(path)).values(), md.read_test_metadata(tests)]
+    monkeypatch.setattr(md.published, "msgspec", None)
+    slow = [*vars(md.read_metadata(path)).values(), md.read_test_metadata(tests)]
+    for one, other in zip(fast, slow, strict=True):
+        pd.testing.assert_frame_equal(one, other)
+    path.write_text("[]")
+    with pytest.raises(InputError, match="must be an object of tables"):
+        md.published.read_train_json(path)
+
+
 # ---------------------------------------------------------------- tables of own sheets
 
 HEADER = "image_id,file_name,scientificName,genus,species,family\n"
@@ -748,7 +761,7 @@ def large(tables, write_tables, tmp_path, monkeypatch):
     """A train_metadata.json that counts as large, changed some time ago, with the folder of its copies."""
     monkeypatch.setattr(md, "_CACHED_FROM", 1)
     monkeypatch.setattr(md, "_SETTLED_NS", 0)
-    monkeypatch.setattr("utils.paths.scratch_dir", lambda: tmp_path / "scratch")
+    monkeypatch.setattr("utils.data.metadata.scratch_dir", lambda: tmp_path / "scratch")
     return write_tables(tables), tmp_path / "scratch" / ".metadata"
 
 

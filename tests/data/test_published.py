@@ -13,9 +13,9 @@ from published import GENERA, NAMES, SPECIES, bytes_list, float_list, packed, tr
 
 from utils.config import load_profile
 from utils.data import pipeline, tfrecords
+from utils.datasets import find_data
 from utils.errors import InputError
 from utils.evaluation.predict import predict
-from utils.paths import find_data
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "training"))
 

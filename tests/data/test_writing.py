@@ -518,11 +518,16 @@ def test_twenty_kills_at_random_moments(many_sheets, tmp_path):
 
 
 @pytest.mark.long
-def test_an_interrupted_command_says_that_it_continues(many_sheets, tmp_path):
-    labels, images, _, _ = many_sheets
-    options = ["--size", "96", "--shard-images", "1", "--out", str(tmp_path / "out")]
-    command = [sys.executable, "-m", "utils", "tfrecords", "write", "--labels", str(labels)]
-    command += ["--images", str(images), *options]
+def test_an_interrupted_command_says_that_it_continues(tmp_path, make_sheet):
+    make_sheet(0, 600, 800).save(tmp_path / "one.jpg")
+    names = [f"{number}.jpg" for number in range(600)]  # so many that it is not done before the signal
+    for name in names:
+        os.link(tmp_path / "one.jpg", tmp_path / name)
+    rows = "".join(f"{name},Zea mays\n" for name in names)
+    (tmp_path / "labels.csv").write_text("file_name,scientificName\n" + rows)
+    options = ["--size", "96", "--shard-images", "10", "--out", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "utils", "tfrecords", "write", "--labels", str(tmp_path / "labels.csv")]
+    command += ["--images", str(tmp_path), *options]
     process = subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not list((tmp_path / "out").glob("*.tfrec")):
         time.sleep(0.005)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from utils.evaluation.explain import grad_cam
+from utils.evaluation.explain import explainer, grad_cam
 
 
 def tiny(precision: str = "float32") -> tf.keras.Model:
@@ -69,6 +69,13 @@ def test_more_sheets_than_a_batch_keep_their_order():
         images[i, :, 8 * (i % 4) : 8 * (i % 4) + 8, 0] = 255
     heatmaps = grad_cam(tiny(), images, [0] * 20, "features")
     assert (heatmaps[:, 16].argmax(axis=1) // 8).tolist() == [i % 4 for i in range(20)]
+
+
+def test_the_traced_function_for_many_batches_gives_the_same(patches):
+    model = tiny()
+    signature = [tf.TensorSpec([None, 32, 32, 3], tf.uint8), tf.TensorSpec([None], tf.int32)]
+    traced = tf.function(explainer(model, "features"), input_signature=signature)
+    assert traced(patches, [1]).numpy() == pytest.approx(grad_cam(model, patches, [1], "features"), abs=1e-6)
 
 
 def test_the_pooled_map_is_taken_when_no_layer_is_named(patches):

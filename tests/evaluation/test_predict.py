@@ -5,7 +5,13 @@ import pytest
 import tensorflow as tf
 
 from utils.errors import InputError, UsageError
-from utils.evaluation.predict import Predictions, predict, write_predictions_csv
+from utils.evaluation.predict import (
+    Predictions,
+    concatenate,
+    predict,
+    predict_batches,
+    write_predictions_csv,
+)
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +86,31 @@ def test_fewer_classes_than_asked_for(model, images):
     assert predict(model, batches(images), top=50, progress=False).classes.shape == (10, 6)
 
 
+def test_a_shorter_last_batch_needs_no_trace_of_its_own(images):
+    traces = []
+
+    class Counted(tf.keras.layers.Layer):
+        def call(self, inputs):
+            traces.append(inputs.shape)
+            return tf.reduce_mean(tf.cast(inputs, tf.float32), axis=(1, 2))
+
+    inputs = tf.keras.Input((8, 8, 3))
+    network = tf.keras.Model(inputs, Counted()(inputs))
+    traces.clear()
+    assert len(predict(network, batches(images), progress=False)) == 10
+    assert len(traces) == 1
+
+
+def test_batches_come_with_what_else_they_hold(model, images):
+    given = [(*batch, f"more {number}") for number, batch in enumerate(batches(images))]
+    pairs = list(predict_batches(model, given, top=2))
+    assert [batch[3] for _, batch in pairs] == ["more 0", "more 1", "more 2"]
+    together = concatenate([predictions for predictions, _ in pairs])
+    expected = predict(model, batches(images), top=2, progress=False)
+    assert np.array_equal(together.image_ids, expected.image_ids)
+    assert np.array_equal(together.classes, expected.classes)
+
+
 def test_progress_counts_sheets(model, images, capsys):
     predict(model, batches(images), total=10)
     assert "10/10" in capsys.readouterr().err
@@ -127,15 +158,17 @@ def test_a_file_that_holds_no_predictions_is_named(tmp_path):
         Predictions.load(tmp_path / "other.npz")
 
 
-def test_the_csv_names_species_and_family_of_each_rank(tmp_path, two_sheets, six_species):
+def test_the_csv_names_species_genus_and_family_of_each_rank(tmp_path, two_sheets, six_species):
     path = write_predictions_csv(two_sheets, six_species, tmp_path / "predictions.csv")
     rows = list(csv.DictReader(path.open(encoding="utf-8")))
     assert rows[0] == {
         "image_id": "00000__001",
         "species_1": "Rubus idaeus",
+        "genus_1": "Rubus",
         "family_1": "Rosaceae",
         "probability_1": "0.7000",
         "species_2": "Carex alba",
+        "genus_2": "Carex",
         "family_2": "Graminoids",
         "probability_2": "0.2000",
     }

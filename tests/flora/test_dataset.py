@@ -263,3 +263,59 @@ def test_full_json_says_the_same_as_the_columns(full, tmp_path):
     for table in COLUMNS:
         pd.testing.assert_frame_equal(getattr(columns, table), getattr(parsed, table), check_dtype=False)
     assert len(read_test_metadata(folder / "test_metadata.json")) == 210_407
+
+
+# ---------------------------------------------------------------- the extra test set
+
+# SHA-256 of two extra sheets a species of SMALL; changes only together with GENERATOR_VERSION.
+EXTRA_CHECKSUM = "58a478b3f817f500ca48d5931063d0931a4ba7d0915e4fe6d923db4c20625744"
+
+
+@pytest.fixture(scope="module")
+def extra(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("extra") / "test2"
+    return dataset.make_extra_test(small, folder, sheets=2, workers=1, progress=False)
+
+
+def test_the_extra_test_has_as_many_sheets_of_every_species_and_none_of_the_flora(small, extra):
+    solution = pd.read_csv(extra / "solution.csv")
+    categories = read_metadata(small / "train_metadata.json").categories["category_id"]
+    assert solution["Predicted"].value_counts().to_dict() == dict.fromkeys(categories, 2)
+    records = list(read_records(sorted(extra.glob("*_test*.tfrec"))))
+    ids = read_test_metadata(extra / "test_metadata.json")["image_id"].tolist()
+    assert [record["image_id"] for record in records] == ids == solution["Id"].astype(str).tolist()
+    drawn = {record["image"] for record in records}
+    assert len(drawn) == 6 and drawn.isdisjoint(path.read_bytes() for path in small.rglob("*.jpg"))
+
+
+def test_the_extra_test_draws_the_species_that_it_names(small, extra, monkeypatch):
+    traits = []
+    monkeypatch.setattr(dataset, "draw", lambda tasks, *_: traits.append([t.traits for t in tasks]) or [])
+    dataset.make_extra_test(small, extra.with_name("again"), sheets=2, progress=False)
+    tree = phylogeny.grow(SMALL["species"], SMALL["seed"])
+    names = phylogeny.name(tree, SMALL["seed"])["scientificName"]
+    of_species = dict(zip(names, dataset.morphology.evolve(tree, SMALL["seed"]), strict=True))
+    table = read_metadata(small / "train_metadata.json").categories
+    name = dict(zip(table["category_id"], table["scientificName"], strict=True))
+    wanted = [of_species[name[number]] for number in pd.read_csv(extra / "solution.csv")["Predicted"]]
+    assert traits == [wanted]
+
+
+def test_the_extra_test_is_the_same_everywhere_and_made_once(small, extra, monkeypatch):
+    assert _checksum(extra) == EXTRA_CHECKSUM
+    monkeypatch.setattr(sheet, "draw_chunk", lambda tasks: pytest.fail("drawn again"))
+    assert dataset.make_extra_test(small, extra, sheets=2) == extra
+    with pytest.raises(InputError, match="extra_test_sheets 2 instead of 3"):
+        dataset.make_extra_test(small, extra, sheets=3)
+
+
+def test_an_extra_test_needs_a_flora_of_this_generator(small, tmp_path):
+    with pytest.raises(InputError, match="not a sample flora"):
+        dataset.make_extra_test(tmp_path, tmp_path / "extra")
+    with pytest.raises(UsageError, match="sheets is 0"):
+        dataset.make_extra_test(small, tmp_path / "extra", sheets=0)
+    made = json.loads((small / "flora.json").read_text())
+    made["spec"]["generator_version"] = 0
+    (tmp_path / "flora.json").write_text(json.dumps(made))
+    with pytest.raises(InputError, match="generator version 0, this is"):
+        dataset.make_extra_test(tmp_path, tmp_path / "extra")

@@ -143,6 +143,19 @@ def test_attached_kaggle_weights_are_found_before_any_download(
     assert backbone.find_weights("efficientnetv2-b0-21k.h5", "B0") == attached
 
 
+def test_on_kaggle_nothing_is_downloaded_and_the_data_set_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAFLORA_KAGGLE_ROOT", str(tmp_path))
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")
+    monkeypatch.setattr(tf.keras.utils, "get_file", lambda *_, **__: pytest.fail("tried to download"))
+    with pytest.raises(
+        InputError, match=r"efficientnetv2-s-21k\.h5 is not attached.*naflora-weights.*weights"
+    ):
+        backbone.check_weights(load_profile("kaggle"))
+    backbone.check_weights(load_profile("smoke"))
+
+
 @pytest.mark.parametrize("wrong", ["imagenet22k", "/nowhere/weights.h5"])
 def test_unknown_weights_name_the_known_ones(wrong: str) -> None:
     with pytest.raises(InputError, match=r"imagenet21k.*releases"):

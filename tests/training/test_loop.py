@@ -16,11 +16,13 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from utils import paths
 from utils.config import Profile, load_profile
+from utils.data import splits
 from utils.data.pipeline import evaluation_dataset
+from utils.datasets import Data, find_data, take_up_run
 from utils.errors import InputError, UsageError
 from utils.metrics import macro_f1
+from utils.paths import REPOSITORY
 from utils.training import backbone, checkpoint, loop
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -40,12 +42,12 @@ def tiny_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def data(sample_flora: Path) -> paths.Data:
-    return paths.find_data(PROFILE, sample_flora)
+def data(sample_flora: Path) -> Data:
+    return find_data(PROFILE, sample_flora)
 
 
 @pytest.fixture(scope="module")
-def whole(data: paths.Data, tmp_path_factory: pytest.TempPathFactory) -> loop.TrainResult:
+def whole(data: Data, tmp_path_factory: pytest.TempPathFactory) -> loop.TrainResult:
     """A run of EPOCHS epochs that nothing disturbed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(backbone, "_network", tiny.tiny_network)
@@ -53,7 +55,7 @@ def whole(data: paths.Data, tmp_path_factory: pytest.TempPathFactory) -> loop.Tr
 
 
 @pytest.fixture(scope="module")
-def first_epoch(data: paths.Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def first_epoch(data: Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that was stopped after its first epoch."""
     folder = tmp_path_factory.mktemp("stopped")
     with pytest.MonkeyPatch.context() as patch:
@@ -80,7 +82,7 @@ def test_a_run_leaves_the_published_files(whole: loop.TrainResult) -> None:
     assert whole.run_name == name
     left = {path.name for path in whole.run_dir.iterdir()}
     parts = ("_configs.json", "_model_summary.txt", ".csv", "_weights.h5")
-    assert left == {f"{name}{part}" for part in parts} | {"labels.json", "state"}
+    assert left == {f"{name}{part}" for part in parts} | {"labels.json", "training_images.csv", "state"}
     assert "logits (Dense)" in (whole.run_dir / f"{name}_model_summary.txt").read_text()
     config = json.loads((whole.run_dir / f"{name}_configs.json").read_text())
     assert {key: config[key] for key in PROFILE.to_dict()} == PROFILE.to_dict()
@@ -97,7 +99,7 @@ def test_the_history_has_a_row_an_epoch(whole: loop.TrainResult) -> None:
     assert saved["learning_rate"].iloc[-1] < saved["learning_rate"].iloc[0]
 
 
-def test_the_weights_are_those_of_the_best_epoch(whole: loop.TrainResult, data: paths.Data) -> None:
+def test_the_weights_are_those_of_the_best_epoch(whole: loop.TrainResult, data: Data) -> None:
     assert whole.finished
     assert whole.best_f1 == whole.history["val_f1_score"].max()
     assert whole.history["val_f1_score"].iloc[whole.best_epoch - 1] == whole.best_f1
@@ -110,7 +112,7 @@ def test_the_weights_are_those_of_the_best_epoch(whole: loop.TrainResult, data: 
     assert score == pytest.approx(whole.best_f1, abs=1e-6)
 
 
-def test_training_and_validation_images_are_apart_and_all_used(data: paths.Data) -> None:
+def test_training_and_validation_images_are_apart_and_all_used(data: Data) -> None:
     task = loop._task(PROFILE, data)
     table = data.training_table()
     assert task.counts.sum() + len(task.validation_ids) == len(table)
@@ -119,7 +121,7 @@ def test_training_and_validation_images_are_apart_and_all_used(data: paths.Data)
     assert sum(1 for _ in task.training(0)) == task.steps == task.counts.sum() // 8
 
 
-def test_an_epoch_of_a_given_length_repeats_the_images(data: paths.Data) -> None:
+def test_an_epoch_of_a_given_length_repeats_the_images(data: Data) -> None:
     task = loop._task(replace(PROFILE, steps_per_epoch=40), data)
     assert task.batches < 40 == sum(1 for _ in task.training(0))
     task = loop._task(replace(PROFILE, steps_per_epoch=2), data)
@@ -127,7 +129,7 @@ def test_an_epoch_of_a_given_length_repeats_the_images(data: paths.Data) -> None
 
 
 def test_a_finished_run_returns_at_once(
-    whole: loop.TrainResult, data: paths.Data, monkeypatch: pytest.MonkeyPatch
+    whole: loop.TrainResult, data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "_task", lambda *_: pytest.fail("reads the data again"))
     again = loop.train(PROFILE, data, whole.run_dir, progress=False)
@@ -136,7 +138,7 @@ def test_a_finished_run_returns_at_once(
 
 
 def test_a_stopped_run_continues_as_if_it_had_not_stopped(
-    stopped: Path, whole: loop.TrainResult, data: paths.Data, capsys: pytest.CaptureFixture
+    stopped: Path, whole: loop.TrainResult, data: Data, capsys: pytest.CaptureFixture
 ) -> None:
     shown: list[int] = []
     result = loop.train(PROFILE, data, stopped, on_epoch=lambda history: shown.append(len(history)))
@@ -147,7 +149,55 @@ def test_a_stopped_run_continues_as_if_it_had_not_stopped(
     assert "continues after epoch 1 of 4" in printed and printed.count("epoch 3/4") == 1
 
 
-def test_changed_settings_are_refused_by_name(whole: loop.TrainResult, data: paths.Data) -> None:
+def test_the_guard_begins_no_epoch_that_would_outlast_the_session_and_another_session_goes_on(
+    whole: loop.TrainResult,
+    stopped: Path,
+    data: Data,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    state = json.loads((stopped / "state" / "state.json").read_text())
+    state["history"][0]["time"] = 3600.0
+    (stopped / "state" / "state.json").write_text(json.dumps(state))
+    guarded = loop.train(PROFILE, data, stopped, stop_at=time.time() + 3599)
+    assert not guarded.finished and len(guarded.history) == 1
+    assert "1 of 4 epochs are saved" in capsys.readouterr().out
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")  # the folder becomes an attached output
+    monkeypatch.setenv("NAFLORA_KAGGLE_ROOT", str(tmp_path / "kaggle"))
+    shutil.copytree(stopped, tmp_path / "kaggle" / "input" / "notebooks" / "owner" / "naflora-03")
+    (tmp_path / "working").mkdir()
+    take_up_run(tmp_path / "working", PROFILE)
+    going_on = loop.train(PROFILE, data, tmp_path / "working", progress=False, stop_at=time.time() + 36000)
+    assert going_on.finished
+    _same(going_on.history, whole.history)
+
+
+def test_the_guard_breaks_an_epoch_off_and_saves_nothing_of_it(
+    stopped: Path, data: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = []
+    monkeypatch.setattr(
+        loop._SessionGuard, "allows", lambda guard, seconds: _count_to(3, steps, guard, seconds)
+    )
+    result = loop.train(PROFILE, data, stopped, progress=False, stop_at=time.time() + 3600)
+    assert len(steps) == 3 and len(result.history) == 1 and not result.finished
+
+
+def _count_to(last: int, steps: list, guard: loop._SessionGuard, seconds: float) -> bool:
+    """As if time were up after `last` questions: one before the epoch, one after each step."""
+    steps.append(seconds)
+    guard.stopped = len(steps) >= last
+    return not guard.stopped
+
+
+def test_a_session_too_short_for_the_first_epoch_says_what_to_set(data: Data, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"before the first epoch does.*steps_per_epoch below \d+"):
+        loop.train(PROFILE, data, tmp_path, progress=False, stop_at=time.time())
+    assert not (tmp_path / "state").exists()
+
+
+def test_changed_settings_are_refused_by_name(whole: loop.TrainResult, data: Data) -> None:
     with pytest.raises(
         UsageError, match=r"max_lr: 0\.05, and this call has max_lr: 0\.2.*another output folder"
     ):
@@ -156,7 +206,7 @@ def test_changed_settings_are_refused_by_name(whole: loop.TrainResult, data: pat
     assert loop.train(renamed, data, whole.run_dir, progress=False).finished
 
 
-def test_a_run_saved_before_a_setting_existed_has_its_default(stopped: Path, data: paths.Data) -> None:
+def test_a_run_saved_before_a_setting_existed_has_its_default(stopped: Path, data: Data) -> None:
     file = stopped / "state" / "state.json"
     state = json.loads(file.read_text())
     for key in ("loss", "ema", "class_weights_from", "accumulate"):
@@ -199,7 +249,7 @@ SWITCHES = {
     "name",
     [name if name != "all of them" else pytest.param(name, marks=pytest.mark.long) for name in SWITCHES],
 )
-def test_a_run_with_methods_continues_exactly(name: str, data: paths.Data, tmp_path: Path) -> None:
+def test_a_run_with_methods_continues_exactly(name: str, data: Data, tmp_path: Path) -> None:
     profile = tiny.tiny_profile(**SWITCHES[name])
     expected = loop.train(profile, data, tmp_path / "whole", progress=False)
     for _ in range(profile.epochs):
@@ -213,7 +263,7 @@ def test_a_run_with_methods_continues_exactly(name: str, data: paths.Data, tmp_p
         np.testing.assert_array_equal(weight, again)
 
 
-def test_the_average_is_what_a_run_scores_and_leaves(data: paths.Data, tmp_path: Path) -> None:
+def test_the_average_is_what_a_run_scores_and_leaves(data: Data, tmp_path: Path) -> None:
     plain = tiny.tiny_profile(1)
     histories = {}
     for profile in (plain, replace(plain, ema=0.99)):
@@ -230,7 +280,7 @@ def test_the_average_is_what_a_run_scores_and_leaves(data: paths.Data, tmp_path:
 
 
 def test_heads_of_a_run_are_loaded_when_asked_for(
-    whole: loop.TrainResult, data: paths.Data, tmp_path: Path
+    whole: loop.TrainResult, data: Data, tmp_path: Path
 ) -> None:
     profile = tiny.tiny_profile(1, genus_weight=0.5, family_weight=0.2)
     run = loop.train(profile, data, tmp_path / "run", progress=False)
@@ -245,7 +295,7 @@ def test_heads_of_a_run_are_loaded_when_asked_for(
         loop.load_trained(whole.run_dir, all_heads=True)
 
 
-def test_the_state_of_another_tensorflow_or_other_data_is_refused(stopped: Path, data: paths.Data) -> None:
+def test_the_state_of_another_tensorflow_or_other_data_is_refused(stopped: Path, data: Data) -> None:
     file = stopped / "state" / "state.json"
     state = json.loads(file.read_text())
     file.write_text(json.dumps({**state, "tensorflow": "2.9"}))
@@ -261,7 +311,7 @@ class Killed(BaseException):
 
 
 def test_saves_that_end_anywhere_leave_a_state_that_continues(
-    stopped: Path, whole: loop.TrainResult, data: paths.Data, monkeypatch: pytest.MonkeyPatch
+    stopped: Path, whole: loop.TrainResult, data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     moments = [
         (checkpoint, "save_weights", 0),
@@ -290,7 +340,7 @@ def test_saves_that_end_anywhere_leave_a_state_that_continues(
 
 def _start(sample_flora: Path, output: Path) -> subprocess.Popen:
     command = [sys.executable, str(Path(tiny.__file__)), str(sample_flora), str(output), str(EPOCHS)]
-    environment = {**os.environ, "PYTHONPATH": str(paths.REPOSITORY)}
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     with output.with_suffix(".log").open("w") as log:
         return subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
 
@@ -308,7 +358,7 @@ def _kill(process: subprocess.Popen) -> None:
 
 
 def test_a_killed_process_continues_from_its_last_epoch(
-    sample_flora: Path, whole: loop.TrainResult, data: paths.Data, tmp_path: Path
+    sample_flora: Path, whole: loop.TrainResult, data: Data, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     process = _start(sample_flora, run)
@@ -324,7 +374,7 @@ def test_a_killed_process_continues_from_its_last_epoch(
 
 @pytest.mark.long
 def test_a_run_killed_at_random_moments_ends_like_one_that_was_not(
-    sample_flora: Path, whole: loop.TrainResult, data: paths.Data, tmp_path: Path
+    sample_flora: Path, whole: loop.TrainResult, data: Data, tmp_path: Path
 ) -> None:
     moments, run = random.Random(0), tmp_path / "run"
     for _ in range(12):
@@ -339,7 +389,7 @@ def test_a_run_killed_at_random_moments_ends_like_one_that_was_not(
 @pytest.mark.long
 @pytest.mark.parametrize("methods", [{}, {"ema": 0.99, "accumulate": 2, "frozen_epochs": 1, "mixup": 0.2}])
 def test_efficientnet_continues_exactly(
-    methods: dict, data: paths.Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    methods: dict, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.undo()
     settings = {
@@ -358,7 +408,7 @@ def test_efficientnet_continues_exactly(
 
 
 def test_an_interrupt_says_where_the_run_is_and_how_it_goes_on(
-    stopped: Path, data: paths.Data, capsys: pytest.CaptureFixture
+    stopped: Path, data: Data, capsys: pytest.CaptureFixture
 ) -> None:
     def interrupt(_: pd.DataFrame) -> None:
         raise KeyboardInterrupt
@@ -369,17 +419,17 @@ def test_an_interrupt_says_where_the_run_is_and_how_it_goes_on(
     assert "2 of 4 epochs are saved" in printed and str(stopped) in printed and "continues" in printed
 
 
-def test_a_diverging_run_stops_and_names_the_setting(data: paths.Data, tmp_path: Path) -> None:
+def test_a_diverging_run_stops_and_names_the_setting(data: Data, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="max_lr below 1e\\+30"):
         loop.train(replace(PROFILE, max_lr=1e30, warmup_fraction=0.01), data, tmp_path, progress=False)
 
 
-def test_a_batch_larger_than_the_data_is_refused(data: paths.Data, tmp_path: Path) -> None:
+def test_a_batch_larger_than_the_data_is_refused(data: Data, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="batch_size is 4096"):
         loop.train(replace(PROFILE, batch_size=4096), data, tmp_path, progress=False)
 
 
-def test_the_range_test_raises_the_rate_and_leaves_nothing(data: paths.Data, tmp_path: Path) -> None:
+def test_the_range_test_raises_the_rate_and_leaves_nothing(data: Data, tmp_path: Path) -> None:
     table = loop.learning_rate_range_test(PROFILE, data, steps=12, highest=0.5)
     assert list(table.columns) == ["learning_rate", "loss", "smoothed_loss"]
     assert table["learning_rate"].iloc[0] == pytest.approx(1e-3)
@@ -402,14 +452,14 @@ def test_loading_names_what_is_missing(whole: loop.TrainResult, tmp_path: Path) 
 SMALL = tiny.tiny_profile(2, batch_size=4, validation_fraction=0.25)
 
 
-def small_set(folder: Path, numbers: list[int], shards: int = 2) -> paths.Data:
+def small_set(folder: Path, numbers: list[int], shards: int = 2) -> Data:
     """A data set of the tests' own writer: record n has class n modulo 4."""
     parts = np.array_split(numbers, shards)
     for index, part in enumerate(parts):
         records = [published.example(published.train_features(int(number), 40)) for number in part]
         published.write_shard(folder, "train", records, part=index)
     (folder / "train_metadata.json").write_text(json.dumps(published.metadata(numbers)))
-    return paths.find_data(SMALL, folder)
+    return find_data(SMALL, folder)
 
 
 def damage(shard: Path, offset: int) -> None:
@@ -453,7 +503,7 @@ def test_labels_that_do_not_belong_to_the_shards_are_refused(tmp_path: Path) -> 
     small_set(folder, list(range(12)))
     odd = published.train_features(13, 40) | {"scientificName": published.packed(9)}
     odd = published.write_shard(folder, "train", [published.example(odd)], part=2)
-    data = paths.find_data(SMALL, folder)
+    data = find_data(SMALL, folder)
     with pytest.raises(
         InputError, match=f"{odd.name}: record 0 has class index 9, and the label map has 0 to 3"
     ):
@@ -465,7 +515,7 @@ def test_labels_that_do_not_belong_to_the_shards_are_refused(tmp_path: Path) -> 
     with pytest.raises(
         InputError, match=r"image 00002__006 has class 2 .* 'Aster amellus L\.'.*other labels"
     ):
-        paths.find_data(SMALL, folder).split(SMALL)
+        find_data(SMALL, folder).split(SMALL)
 
 
 def test_skip_bad_leaves_bad_records_out_counts_them_and_resumes_exactly(
@@ -525,6 +575,23 @@ def test_validation_of_some_species_is_scored_and_said(tmp_path: Path, capsys: p
         "validation covers 2 of 4 species with 2 images; macro-F1 there is over all 4 species, so 0.500 is "
         "perfect." in capsys.readouterr().out
     )
+
+
+@pytest.mark.parametrize("copy", [4, 5])  # sheet 4 is validated on by the split below, 5 is trained on
+def test_copies_in_training_and_validation_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture, copy: int
+) -> None:
+    data = small_set(tmp_path, list(range(12)))
+    data.labels().save(tmp_path / "labels.json")
+    parts = np.where(np.arange(12) % 5 == 4, "validation", "train")
+    splits.write_split([published.train_id(number) for number in range(12)], parts, tmp_path / "split.csv")
+    rows = [f"0,near-identical,{published.train_id(number)},x.jpg,Zea,train\n" for number in (0, copy)]
+    (tmp_path / "duplicates.csv").write_text(
+        "group,kind,image_id,file_name,scientificName,split\n" + "".join(rows)
+    )
+    loop.train(replace(SMALL, epochs=1), find_data(SMALL, tmp_path), tmp_path / "run")
+    said = "Warning: 1 groups of copies in duplicates.csv lie in more than one part"
+    assert (said in capsys.readouterr().out) == (copy == 4)
 
 
 def test_a_split_file_beside_the_shards_decides_what_is_held_out(

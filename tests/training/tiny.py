@@ -9,7 +9,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from utils.config import Profile, load_profile
-from utils.paths import find_data
+from utils.datasets import find_data
 from utils.training import backbone, heads
 
 

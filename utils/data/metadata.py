@@ -23,6 +23,7 @@ from utils.data import published, sheets
 from utils.data.tables import COLUMNS, UNKNOWN, Metadata, Problems, check
 from utils.errors import InputError
 from utils.files import read_json, replacing, write_json
+from utils.paths import scratch_dir
 
 __all__ = ["COLUMNS", "UNKNOWN", "Metadata"]  # from tables, for those who use the tables
 
@@ -227,8 +228,6 @@ def _cached(path: Path) -> Metadata:
     A file that was changed within the last two seconds is not kept, since a further change might not show in
     its time.
     """
-    from utils.paths import scratch_dir
-
     stamp = _stamp(path)
     key = hashlib.sha256(stamp["path"].encode()).hexdigest()[:16]
     folder = None

@@ -85,3 +85,21 @@ def _follows_rank(word: str, rank: str) -> bool:
     """Whether `word` is named by the rank before it: "f." may also be filius, as in "L. f. ex Hook."."""
     old_label = _RANKS[rank] != "f." and word[:1].isupper() and "." not in word  # subsp. Peploides
     return _is_epithet(word) or old_label
+
+
+def printed_words(name: str) -> list[tuple[str, bool]]:
+    """The words of a name as they are, each with whether it is printed in italics.
+
+    Genus and epithets are; ranks, the hybrid sign and authors are upright.
+    """
+    words, printed, epithets = name.split(), [], True
+    for position, word in enumerate(words):
+        following = words[position + 1] if position + 1 < len(words) else ""
+        apart = word in _RANKS or word in _HYBRID or word in _IN_DOUBT
+        if apart:
+            # f. is a rank before an epithet and "the son" after an author
+            epithets = following[:1].islower() and following not in _OF_AUTHORS
+        elif position:
+            epithets = epithets and word[0].islower()
+        printed.append((word, epithets and not apart and word.replace("-", "").isalpha()))
+    return printed

@@ -1,6 +1,7 @@
 """The published train_metadata.json and test_metadata.json, read fast and in little memory."""
 
 import codecs
+import contextlib
 import json
 import math
 import mmap
@@ -10,12 +11,16 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any
 
-import msgspec
 import numpy as np
 import pandas as pd
 
 from utils.data.tables import COLUMNS, NULLABLE, Metadata, Problems, check, complete, shown
 from utils.errors import InputError
+
+try:
+    import msgspec
+except ImportError:  # not in Kaggle's image: Python's own reader does the same, slower and in more memory
+    msgspec = None
 
 _OPTIONAL_TABLES = ("distances", "institutions", "licenses")
 _LARGEST = 2**53  # whole numbers up to this are exact in every reader of JSON
@@ -41,9 +46,13 @@ def read_test_json(path: Path) -> pd.DataFrame:
     """The table of test_metadata.json, see `utils.data.metadata.read_test_metadata`."""
     problems = Problems(path)
     content = path.read_bytes()
-    try:
-        rows: Any = msgspec.json.decode(content, type=msgspec.Raw)
-    except msgspec.MsgspecError:
+    rows: Any = None
+    if msgspec is not None:
+        with contextlib.suppress(
+            msgspec.MsgspecError
+        ):  # Python's own reader takes more, or tells what is wrong
+            rows = msgspec.json.decode(content, type=msgspec.Raw)
+    if rows is None:
         rows = _parse(path, content)
     images = _typed_table(problems, "images", rows)
     check(problems, {"images": images}, place_in_json)
@@ -56,7 +65,7 @@ def place_in_json(table: str, row: int) -> str:
     return f"table {table!r}, row {row}"
 
 
-def _row_type(table: str) -> type[msgspec.Struct]:
+def _row_type(table: str) -> "type[msgspec.Struct]":
     """The record of a published table. What it refuses goes to `_convert`, which tells the row and accepts more."""
     integer = Annotated[int, msgspec.Meta(ge=-_LARGEST, le=_LARGEST)]
     text = Annotated[str, msgspec.Meta(min_length=1)]
@@ -71,7 +80,7 @@ def _row_type(table: str) -> type[msgspec.Struct]:
     return msgspec.defstruct(table, fields, kw_only=True, gc=False)
 
 
-_ROW_TYPES = {table: _row_type(table) for table in COLUMNS}
+_ROW_TYPES = {table: _row_type(table) for table in COLUMNS} if msgspec else {}
 
 
 def _split_tables(path: Path) -> dict[str, Any]:
@@ -81,12 +90,16 @@ def _split_tables(path: Path) -> dict[str, Any]:
     content = memoryview(mapped)
     if content[:3] == codecs.BOM_UTF8:
         content = content[3:]
+    no_tables = InputError(f"{path}: must be an object of tables, as the published train_metadata.json is.")
+    if msgspec is None:
+        tables = _parse(path, bytes(content))
+        if not isinstance(tables, dict):
+            raise no_tables
+        return tables
     try:
         return msgspec.json.decode(content, type=dict[str, msgspec.Raw])
     except msgspec.ValidationError:
-        raise InputError(
-            f"{path}: must be an object of tables, as the published train_metadata.json is."
-        ) from None
+        raise no_tables from None
     except (ValueError, RecursionError) as error:
         # pandas and Python write NaN, which is no JSON: then a slower reader finds the row that has it.
         if not re.search(rb"\b(NaN|Infinity)\b", mapped):
@@ -111,7 +124,7 @@ def _typed_table(problems: Problems, table: str, rows: Any) -> pd.DataFrame:
 
     A row that is no object is left out, so the index tells the row; a value that is wrong is None or NaN.
     """
-    if isinstance(rows, msgspec.Raw):
+    if msgspec is not None and isinstance(rows, msgspec.Raw):
         try:
             return _decode(table, memoryview(rows))
         except (ValueError, RecursionError):  # msgspec's errors name no row, and it is stricter than we are

@@ -26,6 +26,8 @@ def header(path: Path) -> tuple[list[str], str]:
     """The column names of a table and what is between them: a comma, a tab or a semicolon."""
     with path.open("rb") as file:
         line = file.readline(1 << 16)
+    if line.startswith(b"PK\x03\x04"):
+        raise InputError(f"{path}: is a spreadsheet or a zip file. Save the table as CSV in UTF-8.")
     try:
         text = line.decode("utf-8-sig")
     except UnicodeDecodeError as error:

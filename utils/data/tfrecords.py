@@ -79,8 +79,9 @@ def write_records(records: Iterable[Record], path: Path) -> int:
     Raises:
         InputError: the file cannot be written; the message names it.
     """
-    import tensorflow as tf
+    from utils.startup import import_tensorflow
 
+    tf = import_tensorflow()
     count = 0
     try:
         with tf.io.TFRecordWriter(str(path)) as writer:

@@ -55,7 +55,7 @@ _FILES = (
     DUPLICATES,
     MANIFEST,
 )
-_ANOTHER_FOLDER = "Name another folder for --out, or delete this one."
+_ANOTHER_FOLDER = "Name another folder to write to, or delete this one."
 
 
 @dataclass(frozen=True)
@@ -396,8 +396,11 @@ def _is_whole(job: _Job) -> bool:
     if job_file.is_file():
         _refuse_another(job, job_file, read_json(job_file))
     _refuse_foreign(job, started=job_file.is_file())
-    job.unfinished.mkdir(parents=True, exist_ok=True)
-    write_json(job_file, job.settings)
+    try:
+        job.unfinished.mkdir(parents=True, exist_ok=True)
+        write_json(job_file, job.settings)
+    except OSError as error:
+        raise InputError(f"{job.out}: cannot be written ({error.strerror}). {_ANOTHER_FOLDER}") from error
     return False
 
 
@@ -424,6 +427,8 @@ def _refuse_foreign(job: _Job, started: bool) -> None:
     """Files that this job would write and has not written."""
     if not job.out.is_dir():
         return
+    # Looked for first: what another call finishes meanwhile has its report before its name.
+    names = {*(path.name for path in job.out.glob("*.tfrec")), *_FILES, splits.FILE_NAME}
     ours = set()
     if started:
         reports = [job.report(shard) for shard in job.shards]
@@ -431,8 +436,7 @@ def _refuse_foreign(job: _Job, started: bool) -> None:
         ours |= {*_FILES, splits.FILE_NAME}  # a kill may have come among these
     if job.split_file is not None and job.split_file.resolve().parent == job.out.resolve():
         ours.add(job.split_file.name)
-    names = {*(path.name for path in job.out.glob("*.tfrec")), *_FILES, splits.FILE_NAME} - ours
-    present = sorted(name for name in names if (job.out / name).exists())
+    present = sorted(name for name in names - ours if (job.out / name).exists())
     if present:
         raise InputError(
             f"{job.out}: already holds {', '.join(present[:5])}{' ...' if len(present) > 5 else ''} "
@@ -453,7 +457,7 @@ def _write_shards(
         return
     rows = np.concatenate([shard.rows for shard in open_shards])
     prepared = prepare_images(
-        [job.images_dir / name for name in job.names[rows].tolist()],
+        (job.images_dir / job.names[row] for row in rows),
         size=job.size,
         quality=job.quality,
         fit=job.fit,
@@ -471,7 +475,7 @@ def _write_shards(
                 _write_shard(job, shard, prepared, bar, skip_bad)
     except BadImage as error:
         raise InputError(
-            f"{error} Finished shards are kept: the same command goes on, with --skip-bad without such images."
+            f"{error} Finished shards are kept: the same command goes on; --skip-bad leaves such images out."
         ) from error
     finally:
         prepared.close()  # stops the workers when writing failed
@@ -527,7 +531,9 @@ def _finish(job: _Job) -> None:
     rows = np.array([row for row, _, _ in kept], dtype=np.int64)
     parts = job.parts[rows]
     if not (parts != "test").any():
-        raise InputError(f"{job.images_dir}: no image to train on could be read. See the files yourself.")
+        raise InputError(
+            f"{job.images_dir}: no image to train on could be read. Without --skip-bad the first one is named."
+        )
     folder = job.unfinished / f"final.{uuid.uuid4().hex}"
     folder.mkdir()
     in_train, in_test = np.zeros((2, len(job.ids)), dtype=bool)
@@ -572,9 +578,7 @@ def _write_skipped(job: _Job, skipped: list[list[Any]], folder: Path) -> list[st
 
 def _write_duplicates(job: _Job, kept: list[list[Any]], folder: Path) -> list[str]:
     kept = sorted(kept)  # in the order of the table
-    groups = duplicate_groups(
-        [digest for _, digest, _ in kept], [bytes.fromhex(print_) for _, _, print_ in kept]
-    )
+    groups = duplicate_groups([entry[1] for entry in kept], [bytes.fromhex(entry[2]) for entry in kept])
     if not groups:
         return []
     order = [member for members in groups for member in members]

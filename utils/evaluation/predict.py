@@ -13,6 +13,8 @@ from utils.errors import InputError, UsageError
 from utils.files import replacing
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
     import tensorflow as tf
 
     from utils.data.labels import LabelMap
@@ -74,6 +76,64 @@ class Predictions:
             raise InputError(f"{path}: not a file of predictions ({error}). Predict again.") from None
 
 
+def predict_batches(
+    model: "tf.keras.Model",
+    dataset: "Iterable[tuple]",
+    *,
+    tta: bool = False,
+    augment: str | None = None,
+    adjustment: np.ndarray | None = None,
+    top: int = 5,
+) -> "Iterator[tuple[Predictions, tuple]]":
+    """Predict a data set batch by batch, giving the predictions of each batch with the batch itself.
+
+    Args:
+        model, tta, augment, adjustment, top: as for `predict`.
+        dataset: batches whose first three items are images, int class or -1, and string image_id.
+
+    Raises:
+        UsageError: `tta` without a known `augment`.
+        InputError: a probability that is not a number.
+    """
+    if tta and augment not in AUGMENTATIONS:
+        raise UsageError(f"augment is {augment!r}; with tta it must be one of {', '.join(AUGMENTATIONS)}.")
+    import tensorflow as tf
+
+    def best_classes(images: "tf.Tensor") -> tuple["tf.Tensor", "tf.Tensor"]:
+        views = [images]
+        if tta and augment != "none":
+            views.append(tf.reverse(images, axis=[2]))
+        if tta and augment == "light":
+            views += [tf.reverse(view, axis=[1]) for view in views]
+        # softmax in float32 also where the network computes in float16
+        logits = [tf.cast(model(view, training=False), tf.float32) for view in views]
+        if adjustment is not None:
+            logits = [each - tf.constant(adjustment, tf.float32) for each in logits]
+        probabilities = tf.add_n([tf.nn.softmax(each) for each in logits]) / len(views)
+        return tf.math.top_k(probabilities, k=min(top, probabilities.shape[-1]))
+
+    traced = None
+    for batch in dataset:
+        images, true, ids = batch[:3]
+        if traced is None:  # once for all batches, also a shorter last one: a trace takes seconds
+            of_any_number = tf.TensorSpec([None, *images.shape[1:]], images.dtype)
+            traced = tf.function(best_classes, input_signature=[of_any_number])
+        values, indices = traced(images)
+        predictions = Predictions(
+            np.array([image_id.decode() for image_id in ids.numpy()]),
+            indices.numpy().astype(np.int32),
+            values.numpy(),
+            true.numpy().astype(np.int32),
+        )
+        numbers = np.isfinite(predictions.probabilities).all(axis=1)
+        if not numbers.all():
+            raise InputError(
+                f"The model gives no number for sheet {predictions.image_ids[int(np.argmin(numbers))]}: its "
+                "weights have overflowed. Train again with a lower max_lr."
+            )
+        yield predictions, batch
+
+
 def predict(
     model: "tf.keras.Model",
     dataset: "tf.data.Dataset",
@@ -84,6 +144,7 @@ def predict(
     top: int = 5,
     progress: bool = True,
     total: int | None = None,
+    shards: "Iterable[Path]" = (),
 ) -> Predictions:
     """Predict every sheet of a data set in one pass, ids and images together.
 
@@ -103,61 +164,54 @@ def predict(
         top: how many classes to keep, at most C.
         progress: show a bar with sheets a second.
         total: number of sheets, for the time left in the bar.
+        shards: what the data set reads, so that a damaged record can be named.
 
     Raises:
         UsageError: `tta` without a known `augment`.
-        InputError: the data set gave no sheet, or a probability that is not a number.
+        InputError: the data set gave no sheet, a record is damaged, or a probability is not a number.
     """
-    if tta and augment not in AUGMENTATIONS:
-        raise UsageError(f"augment is {augment!r}; with tta it must be one of {', '.join(AUGMENTATIONS)}.")
-    import tensorflow as tf
     from tqdm import tqdm
 
-    @tf.function(reduce_retracing=True)
-    def best_classes(images: "tf.Tensor") -> tuple["tf.Tensor", "tf.Tensor"]:
-        views = [images]
-        if tta and augment != "none":
-            views.append(tf.reverse(images, axis=[2]))
-        if tta and augment == "light":
-            views += [tf.reverse(view, axis=[1]) for view in views]
-        # softmax in float32 also where the network computes in float16
-        logits = [tf.cast(model(view, training=False), tf.float32) for view in views]
-        if adjustment is not None:
-            logits = [each - tf.constant(adjustment, tf.float32) for each in logits]
-        probabilities = tf.add_n([tf.nn.softmax(each) for each in logits]) / len(views)
-        return tf.math.top_k(probabilities, k=min(top, probabilities.shape[-1]))
+    from utils.data.damage import naming_damage
 
-    ids, classes, probabilities, true = [], [], [], []
-    with tqdm(total=total, unit=" sheets", desc="predict", disable=not progress) as bar:
-        for images, batch_true, batch_ids in dataset:
-            values, indices = best_classes(images)
-            ids.extend(image_id.decode() for image_id in batch_ids.numpy())
-            classes.append(indices.numpy().astype(np.int32))
-            probabilities.append(values.numpy())
-            true.append(batch_true.numpy().astype(np.int32))
-            bar.update(len(batch_ids))
-    if not ids:
+    parts = []
+    with (
+        naming_damage(shards, progress=progress),
+        tqdm(total=total, unit=" sheets", desc="predict", disable=not progress) as bar,
+    ):
+        for predictions, _ in predict_batches(
+            model, dataset, tta=tta, augment=augment, adjustment=adjustment, top=top
+        ):
+            parts.append(predictions)
+            bar.update(len(predictions))
+    return concatenate(parts)
+
+
+def concatenate(parts: "Sequence[Predictions]") -> Predictions:
+    """The predictions of all batches in one.
+
+    Raises:
+        InputError: there is none.
+    """
+    if not parts:
         raise InputError("There was no sheet to predict. Check the shards and the chosen image ids.")
-    predictions = Predictions(
-        np.array(ids), np.concatenate(classes), np.concatenate(probabilities), np.concatenate(true)
+    return Predictions(
+        **{
+            name: np.concatenate([getattr(part, name) for part in parts])
+            for name in Predictions.__dataclass_fields__
+        }
     )
-    if not np.isfinite(predictions.probabilities).all():
-        first = ids[int(np.argmin(np.isfinite(predictions.probabilities).all(axis=1)))]
-        raise InputError(
-            f"The model gives no number for sheet {first}: its weights have overflowed. "
-            "Train again with a lower max_lr."
-        )
-    return predictions
 
 
 def write_predictions_csv(predictions: Predictions, labels: "LabelMap", path: Path) -> Path:
-    """Write one row a sheet: image_id, then species, family and probability of each rank.
+    """Write one row a sheet: image_id, then species, genus, family and probability of each rank.
 
-    Columns are named species_1, family_1, probability_1, species_2 ... in UTF-8; the file is written whole.
+    Columns are named species_1, genus_1, family_1, probability_1, species_2 ... in UTF-8; the file is
+    written whole.
     """
     ranks = range(1, predictions.classes.shape[1] + 1)
     header = ["image_id"] + [
-        f"{name}_{rank}" for rank in ranks for name in ("species", "family", "probability")
+        f"{name}_{rank}" for rank in ranks for name in ("species", "genus", "family", "probability")
     ]
     with replacing(Path(path)) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -167,6 +221,7 @@ def write_predictions_csv(predictions: Predictions, labels: "LabelMap", path: Pa
         ):
             cells = [image_id]
             for index, probability in zip(classes, row, strict=True):
-                cells += [labels.names[index], labels.families[index], f"{probability:.4f}"]
+                cells += [labels.names[index], labels.genera[index], labels.families[index]]
+                cells.append(f"{probability:.4f}")
             writer.writerow(cells)
     return Path(path)

@@ -215,7 +215,8 @@ def _read(path: Path, header: tuple[str, str]) -> tuple[list[tuple[int, str, int
                     problems.append((reader.line_num, "a row needs an Id and a Predicted"))
                     continue
                 image_id, category = row[0].strip(), row[1].strip()
-                if not category.removeprefix("-").isdecimal():
+                # 18 digits fit into int64; no category_id has more
+                if not category.removeprefix("-").isdecimal() or len(category) > 18:
                     problems.append((reader.line_num, f"Predicted {category!r} is not one whole number"))
                     continue
                 rows.append((reader.line_num, image_id, int(category)))

@@ -34,6 +34,7 @@ from utils.flora import morphology, phylogeny, sheet
 GENERATOR_VERSION = 1  # same version, same spec: same bytes. Any change to a sheet's bytes raises it.
 
 _INSTITUTIONS = 16  # of the sample; the published set has 60
+_MIN_IMAGES, _TEST_FRACTION = 7, 0.2
 _SHARD_IMAGES = 256
 _CHUNK = 16  # sheets a worker draws at a time
 _LICENSE = {"id": 0, "name": "CC0 1.0", "url": "https://creativecommons.org/publicdomain/zero/1.0/"}
@@ -51,6 +52,19 @@ def _with_gaps(count: int, missing: tuple[int, ...]) -> np.ndarray:
     return np.setdiff1d(np.arange(count + len(missing)), missing)
 
 
+def _category_ids(names: dict[str, list[str]], missing: tuple[int, ...]) -> np.ndarray:
+    """The category_id of every species, in the order of the tree; ids are in the order of the names."""
+    species = len(names["scientificName"])
+    rank = np.empty(species, dtype=np.int64)
+    rank[np.argsort(np.array(names["scientificName"]), kind="stable")] = np.arange(species)
+    return _with_gaps(species, missing)[rank]
+
+
+def _missing_categories(species: int) -> tuple[int, ...]:
+    """The gaps in the category ids of a sample flora."""
+    return species // 4, species // 2 + 1
+
+
 def _metadata(
     tree: phylogeny.Phylogeny,
     names: dict[str, list[str]],
@@ -61,10 +75,7 @@ def _metadata(
     seed: int,
 ) -> tuple[Metadata, np.ndarray]:
     """The published tables of a flora, and the category_id of every species in the order of the tree."""
-    species = tree.n_species
-    rank = np.empty(species, dtype=np.int64)
-    rank[np.argsort(np.array(names["scientificName"]), kind="stable")] = np.arange(species)
-    category_id = _with_gaps(species, missing_categories)[rank]
+    category_id = _category_ids(names, missing_categories)
     first = np.flatnonzero(np.diff(tree.genus, prepend=-1))
     genus_names = np.array(names["genus"])[first]
     genus_rank = np.empty(len(first), dtype=np.int64)
@@ -141,6 +152,11 @@ def _long_tail(
     return total - test, test
 
 
+def training_counts(species: int, seed: int, max_images: int) -> np.ndarray:
+    """Training images of every species of the sample flora that `make_flora` makes, int64 [species]."""
+    return _long_tail(species, _MIN_IMAGES, max_images, _TEST_FRACTION, seed)[0]
+
+
 def _check(
     species: int, seed: int, min_images: int, max_images: int, test_fraction: float, size: int, form: str
 ):
@@ -188,7 +204,8 @@ def _is_made(folder: Path, spec: dict[str, Any]) -> bool:
         return False
     if not (folder / "flora.json").is_file():
         raise InputError(f"{folder}: has files that are not of a sample flora. Name a new or empty folder.")
-    found = read_json(folder / "flora.json").get("spec", {})
+    content = read_json(folder / "flora.json")
+    found = content.get("spec", {}) if isinstance(content, dict) else {}
     if found == spec:
         return True
     keys = [key for key in spec if found.get(key) != spec[key]]
@@ -239,9 +256,9 @@ def make_flora(
     *,
     species: int,
     seed: int,
-    min_images: int = 7,
+    min_images: int = _MIN_IMAGES,
     max_images: int = 100,
-    test_fraction: float = 0.2,
+    test_fraction: float = _TEST_FRACTION,
     size: int = 480,
     form: str = "shards",
     workers: int | None = None,
@@ -291,7 +308,7 @@ def make_flora(
     names = phylogeny.name(tree, seed)
     traits = morphology.evolve(tree, seed)
     train_counts, test_counts = _long_tail(species, min_images, max_images, test_fraction, seed)
-    missing = (species // 4, species // 2 + 1)
+    missing = _missing_categories(species)
     genera = int(tree.genus[-1]) + 1
     metadata, category_id = _metadata(tree, names, train_counts, _INSTITUTIONS, missing, (genera // 2,), seed)
     labels = LabelMap.from_metadata(metadata)
@@ -371,6 +388,72 @@ def make_flora(
                 "families": int(tree.family[-1]) + 1,
                 "sha256": digest.hexdigest(),
             },
+        )
+    return folder
+
+
+def make_extra_test(
+    flora: Path, folder: Path, *, sheets: int = 30, workers: int | None = None, progress: bool = True
+) -> Path:
+    """Generate further test sheets for a sample flora: other specimens of the same species.
+
+    The withheld fifth of the rarest species is two sheets, too few to compare methods by. This set has as many
+    of every species. The folder gets test shards, test_metadata.json, solution.csv (Id,Predicted) and
+    flora.json, and appears whole or not at all; the flora stays as it is.
+
+    Args:
+        flora: folder that `make_flora` has made.
+        folder: the new folder; empty, or made by the same call before.
+        sheets: sheets of each species.
+        workers, progress: as for `make_flora`.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UsageError: `sheets` is below 1.
+        InputError: `flora` is no sample flora or of another generator version, or `folder` holds other files.
+    """
+    flora, folder = Path(flora), Path(folder)
+    if sheets < 1:
+        raise UsageError(f"extra test set: sheets is {sheets!r}, must be 1 or more.")
+    made = read_json(flora / "flora.json").get("spec", {}) if (flora / "flora.json").is_file() else {}
+    if "species" not in made:
+        raise InputError(f"{flora}: not a sample flora with images, so no further sheets of it can be drawn.")
+    if made["generator_version"] != GENERATOR_VERSION:
+        raise InputError(
+            f"{flora}: made by generator version {made['generator_version']}, this is {GENERATOR_VERSION}. "
+            "Make the flora again in another folder."
+        )
+    spec = {key: made[key] for key in ("generator_version", "species", "seed", "size")}
+    spec["extra_test_sheets"] = sheets
+    if _is_made(folder, spec):
+        return folder
+    species, seed, size = made["species"], made["seed"], made["size"]
+    tree = phylogeny.grow(species, seed)
+    category_id = _category_ids(phylogeny.name(tree, seed), _missing_categories(species))
+    traits = morphology.evolve(tree, seed)
+    rng = np.random.default_rng([seed, 14])
+    position = rng.permutation(np.repeat(np.arange(species), sheets))
+    held = rng.integers(_INSTITUTIONS, size=(2, len(position))).min(axis=0)
+    tasks = [
+        sheet.Task(traits[where], int(held[row]), size, (seed, 15, int(where), row))
+        for row, where in enumerate(position)
+    ]
+    digest = hashlib.sha256()
+    with _building(folder) as temporary:
+
+        def records() -> Iterator[Record]:
+            for row, image in enumerate(draw(tasks, workers or os.cpu_count() or 1, progress)):
+                digest.update(image)
+                yield Record(image=image, image_id=row)
+
+        write_shards(records(), temporary, split="test", size=size, shard_images=_SHARD_IMAGES)
+        write_test_metadata(_test_images(len(tasks)), temporary / "test_metadata.json")
+        _write_solution(category_id[position], temporary / "solution.csv")
+        write_json(
+            temporary / "flora.json",
+            {"spec": spec, "test_images": len(tasks), "sha256": digest.hexdigest()},
         )
     return folder
 

@@ -16,7 +16,7 @@ from keras_efficientnet_v2.efficientnet_v2 import FILE_HASH_DICT
 from utils.config import Profile
 from utils.errors import InputError
 from utils.files import replacing
-from utils.paths import kaggle_root
+from utils.paths import attach, mounted, on_kaggle
 from utils.training import heads
 
 RELEASE = "https://github.com/leondgarse/keras_efficientnet_v2/releases"
@@ -180,6 +180,8 @@ def weights_file(backbone: str, weights: str) -> str:
 def find_weights(weights: str, backbone: str) -> Path:
     """The file of `weights`: a path, or a name, looked up under /kaggle/input, in Keras' cache, then online.
 
+    On Kaggle nothing is downloaded.
+
     Raises:
         InputError: no such file, no such name, or the download failed.
     """
@@ -187,22 +189,27 @@ def find_weights(weights: str, backbone: str) -> Path:
         path = Path(weights).expanduser()
         if path.is_file():
             return path
-        attached = _attached(path.name) if path.suffix == ".h5" else None
-        if attached is None:
+        attached = mounted(path.name) if path.suffix == ".h5" else []
+        if not attached:
             raise InputError(
                 f"weights: {weights!r} is neither a file nor one of random, {', '.join(_FILE_TAGS)}. "
                 f"Released weight files: {RELEASE}"
             )
-        return attached
+        return attached[0]
     name = weights_file(backbone, weights)
     hashes = FILE_HASH_DICT[backbone.lower()]
     if _FILE_TAGS[weights] not in hashes:
         raise InputError(
             f"weights: there are no {weights} weights for EfficientNetV2-{backbone} ({RELEASE})."
         )
-    attached = _attached(name)
-    if attached is not None:
-        return attached
+    attached = mounted(name)
+    if attached:
+        return attached[0]
+    if on_kaggle():  # where a kernel of this course has no internet
+        raise InputError(
+            f"weights: {name} is not attached. {attach('Your Work > Datasets', 'naflora-weights')} "
+            "`python -m utils kaggle weights` makes that data set, once, on a machine with internet."
+        )
     url = f"{RELEASE}/download/effnetv2_pretrained/{name}"
     try:
         found = tf.keras.utils.get_file(
@@ -219,10 +226,10 @@ def find_weights(weights: str, backbone: str) -> Path:
     return Path(found)
 
 
-def _attached(name: str) -> Path | None:
-    """The file `name` at most four folders below /kaggle/input, or None."""
-    root = kaggle_root() / "input"
-    return next((hit for depth in range(5) for hit in sorted(root.glob("*/" * depth + name))), None)
+def check_weights(profile: Profile) -> None:
+    """Raise InputError where the weights of `profile` cannot be had; `build_model` would, but later."""
+    if profile.weights != "random":
+        find_weights(profile.weights, profile.backbone)
 
 
 def _rescale_mode(path: Path) -> str | None:

@@ -1,6 +1,7 @@
 """Training: epoch by epoch, scored on held-out sheets after each, continued where a killed run stopped."""
 
 import math
+import os
 import platform
 import shlex
 import sys
@@ -24,6 +25,8 @@ from utils.data import longtail, splits
 from utils.data.damage import WAY_OUT, BadRecord, bad_records, naming_damage, without_bad
 from utils.data.labels import LabelMap
 from utils.data.pipeline import evaluation_dataset, training_dataset
+from utils.data.tfrecords import read_manifest
+from utils.data.writing import DUPLICATES, shared_duplicates
 from utils.errors import InputError, UsageError
 from utils.files import read_json, replacing, write_json
 from utils.metrics import make_metric
@@ -35,7 +38,7 @@ from utils.training.strategy import choose_strategy
 from utils.training.trainer import Trainer, make_trainer
 
 if TYPE_CHECKING:
-    from utils.paths import Data
+    from utils.datasets import Data
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class _Task:
     validation_species: int
     coverage: str  # what validation covers, in words
     skipped: tuple[BadRecord, ...]  # left out by skip_bad
+    shared_duplicates: int  # groups of copies of one image in more than one part
 
     @property
     def scored(self) -> bool:
@@ -149,6 +153,10 @@ def _task(profile: Profile, data: "Data", skipped: tuple[BadRecord, ...] = ()) -
         validation_species=len(np.unique(classes[part == "validation"])),
         coverage=splits.coverage(classes, part, labels.n_classes),
         skipped=skipped,
+        # Beside labels.json, which own shards have; the shards themselves may be copies without bad records.
+        shared_duplicates=shared_duplicates(data.label_file.parent / DUPLICATES, ids, part)
+        if data.label_file
+        else 0,
     )
 
 
@@ -199,12 +207,14 @@ def train(
     progress: bool = True,
     on_epoch: Callable[[pd.DataFrame], None] | None = None,
     stop_after: int | None = None,
+    stop_at: float | None = None,
 ) -> TrainResult:
     """Train the profile's network, continue a run that was stopped or killed, or return a finished one.
 
     Leaves in `output_dir` what the published run leaves ({run_name} is the profile's):
     {run_name}_configs.json, {run_name}_model_summary.txt, {run_name}.csv (one row an epoch),
-    {run_name}_weights.h5 (of the epoch with the best validation macro-F1), and labels.json and state/. A part
+    {run_name}_weights.h5 (of the epoch with the best validation macro-F1), and labels.json,
+    training_images.csv (of each species, without those held out) and state/. A part
     of the training images (see `Data.split`) is held out and scored as a whole after every epoch. Where it
     covers fewer than two species there is no score: its figures are empty and the last epoch's weights are kept.
 
@@ -216,16 +226,24 @@ def train(
 
     Args:
         profile: all settings.
-        data: from `utils.paths.find_data`.
+        data: from `utils.datasets.find_data`.
         output_dir: one run's folder; made if it is not there.
         progress: print the devices and one line an epoch, with a bar over its steps in a terminal.
         on_epoch: called after every epoch with the history so far.
         stop_after: stop after so many epochs of this call; the next call continues.
+        stop_at: the time.time() at which a session ends. No epoch begins that would last beyond it, by the
+            longest so far, and one that does is broken off and counts for nothing; the next call continues.
+            For one process: several workers would not stop at the same step.
 
     Raises:
-        UsageError: `output_dir` holds a run with other settings.
-        InputError: the data, the weights or the devices cannot be used, or the loss is no longer a number.
+        UsageError: `output_dir` holds a run with other settings, or `stop_at` is given to one of several workers.
+        InputError: the data, the weights or the devices cannot be used, the loss is no longer a number, or
+            `stop_at` came before the end of the first epoch.
     """
+    if stop_at is not None and "TF_CONFIG" in os.environ:
+        raise UsageError(
+            "stop_at (--max-hours) is for one process: the workers of TF_CONFIG would not agree on it."
+        )
     run_dir = Path(output_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     state = RunState(run_dir, profile)
@@ -242,6 +260,12 @@ def train(
         if data.split_file is not None:
             say(f"Held out as {data.split_file} says.")
         say(f"{task.coverage}.")
+        if task.shared_duplicates:
+            say(
+                f"Warning: {task.shared_duplicates} groups of copies in {DUPLICATES} lie in more than one part, so "
+                "scores come out too good. Remove the copies, or split by a column that says what belongs "
+                "together (split --group)."
+            )
         state.check(facts)
         tf.keras.utils.set_random_seed(profile.seed)  # it goes into the shuffles of tf.data
         if profile.deterministic:
@@ -258,14 +282,19 @@ def train(
         schedule = make_schedule(profile, task.steps)
         validation = task.validation()
         last = profile.epochs if stop_after is None else min(profile.epochs, done.epoch + stop_after)
-        callbacks = [_StepBar(task.steps)] if progress and state.chief and sys.stdout.isatty() else []
+        guard = _SessionGuard(stop_at)
+        callbacks: list[Any] = [] if stop_at is None else [guard]
+        if progress and state.chief and sys.stdout.isatty():
+            callbacks.append(_StepBar(task.steps))
         try:
-            while done.epoch < last:
+            while done.epoch < last and guard.allows(max((row["time"] for row in done.history), default=0.0)):
                 start = time.perf_counter()
                 model.prepare(profile, done.epoch)
                 fitted = model.fit(
                     task.training(done.epoch), steps_per_epoch=task.steps, callbacks=callbacks, verbose=0
                 )
+                if guard.stopped:
+                    break
                 scored = dict.fromkeys(("loss", "f1_score", "accuracy"), math.nan)
                 if task.scored:
                     with model.averaged():
@@ -300,6 +329,16 @@ def train(
                 "the same call again continues there."
             )
             raise
+    if guard.stopped:
+        if not done.epoch:
+            raise InputError(
+                f"{profile.run_name}: the session ends before the first epoch does, so nothing could be saved. "
+                f"Set steps_per_epoch below {task.steps} or image_size below {profile.image_size} in the profile."
+            )
+        say(
+            f"Stopped before the session ends. {done.epoch} of {profile.epochs} epochs are saved in {run_dir}; "
+            "the next session continues there (on Kaggle: kernel 03b)."
+        )
     return _result(profile, run_dir, state, done)
 
 
@@ -358,6 +397,7 @@ def _describe(task: _Task, model: tf.keras.Model, run_dir: Path, devices: str) -
                 "skipped_records": sum(record.lost for record in task.skipped),
                 "skipped": [str(record) for record in task.skipped],
                 "steps_per_epoch": task.steps,
+                "stored": _stored(task.shards),
                 "devices": devices,
                 "rescale_mode": model.rescale_mode,
                 "parameters": list(backbone.parameter_counts(model)),
@@ -375,6 +415,15 @@ def _describe(task: _Task, model: tf.keras.Model, run_dir: Path, devices: str) -
     with replacing(Path(f"{stem}_model_summary.txt")) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     task.labels.save(run_dir / "labels.json")
+    with replacing(run_dir / "training_images.csv") as temporary:
+        counts = pd.DataFrame({"scientificName": task.labels.names, "images": task.counts})
+        counts.to_csv(temporary, index=False, lineterminator="\n")
+
+
+def _stored(shards: tuple[Path, ...]) -> dict[str, Any] | None:
+    """Size and fit of the stored images, by the manifest beside the shards; None without one."""
+    manifest = read_manifest(shards[0].parent)
+    return manifest and {key: manifest.get("settings", {})[key] for key in ("size", "fit")}
 
 
 def _version(package: str) -> str | None:
@@ -382,6 +431,24 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+class _SessionGuard(tf.keras.callbacks.Callback):
+    """Stops training at a given time, and says before an epoch whether it would be over by then."""
+
+    def __init__(self, stop_at: float | None) -> None:
+        super().__init__()
+        self._stop_at = math.inf if stop_at is None else stop_at
+        self.stopped = False
+
+    def allows(self, seconds: float) -> bool:
+        """Whether `seconds` are left; the training counts as stopped when not."""
+        self.stopped = self.stopped or time.time() + seconds >= self._stop_at
+        return not self.stopped
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        if not self.allows(0.0):
+            self.model.stop_training = True
 
 
 class _StepBar(tf.keras.callbacks.Callback):
@@ -469,6 +536,8 @@ def load_trained(
             raise InputError(f"{run_dir}: {found}.")
         run_name = names[0]
     config = read_json(run_dir / f"{run_name}{suffix}")
+    if not isinstance(config, dict):
+        raise InputError(f"{run_dir / (run_name + suffix)}: not the settings of a run. Copy the run again.")
     config.pop("run", None)
     profile = profile_from_dict(config, str(run_dir / f"{run_name}{suffix}"))
     labels = LabelMap.load(run_dir / "labels.json")

@@ -40,8 +40,7 @@ def check_precision(precision: str) -> None:
     """Raise InputError where `precision` needs a GPU and there is none: on a CPU it would train for weeks."""
     if precision == "mixed_float16" and not tf.config.list_physical_devices("GPU"):
         raise InputError(
-            "precision is mixed_float16 and TensorFlow finds no GPU. On Kaggle choose Settings > Accelerator "
-            "> "
+            "precision is mixed_float16 and TensorFlow finds no GPU. On Kaggle choose Settings > Accelerator > "
             'GPU T4 x2 and run again; without a GPU use PROFILE = "smoke" (or "laptop"), or set precision to '
             "float32."
         )

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from utils.config import load_profile
+from utils.datasets import find_data, find_run, require, take_up_run
 from utils.errors import InputError
-from utils.paths import find_data, output_dir
+from utils.files import read_json, write_json
+from utils.paths import output_dir
 
 TRAIN = "h22_res480by480_train00_3.tfrec"
 TEST = "h22_res480by480_test00_2.tfrec"
@@ -51,7 +53,7 @@ def test_both_mount_layouts(kaggle, competition, train, test):
 
 def test_nothing_attached_lists_what_was_seen_and_the_way_out(kaggle):
     put(kaggle / "input" / "other-data", "readme.txt")
-    with pytest.raises(InputError, match=r"no training shards.*other-data.*data_links\.md.*laptop"):
+    with pytest.raises(InputError, match=r"no training shards.*tfrec-480.*other-data.*laptop"):
         find_data(load_profile("kaggle"))
 
 
@@ -147,6 +149,57 @@ def test_a_given_folder_is_searched_whatever_the_profile(tmp_path):
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     with pytest.raises(InputError, match="absent: no such folder"):
         find_data(load_profile("laptop"), tmp_path / "absent")
+
+
+def test_the_label_map_of_an_attached_run_is_not_taken_for_that_of_the_data(kaggle):
+    put(kaggle / "input" / "naflora-03", "labels.json")
+    put(kaggle / "input" / "naflora-03b", "labels.json")
+    put(kaggle / "input" / "train", TRAIN)
+    assert find_data(load_profile("kaggle")).label_file is None
+
+
+def put_run(folder: Path, epoch: int, profile: str = "kaggle") -> Path:
+    put(folder, "EfficientNetV2S_384_OCEP12_FC_CLSBW10_None_weights.h5", "labels.json", "__notebook__.ipynb")
+    put(folder / "state", f"epoch_{epoch:04d}.index")
+    write_json(folder / "state" / "state.json", {"epoch": epoch, "profile": {"name": profile}})
+    return folder
+
+
+def test_the_attached_run_that_is_furthest_is_found_in_both_layouts_and_taken_up(kaggle):
+    profile, output = load_profile("kaggle"), kaggle / "working"
+    output.mkdir()
+    put_run(kaggle / "input" / "naflora-03", 5)
+    put_run(kaggle / "input" / "smoke", 12, profile="smoke")
+    furthest = put_run(kaggle / "input" / "notebooks" / "owner" / "naflora-03b", 9)
+    put_run(kaggle / "input" / "datasets" / "owner" / "naflora-state", 7)
+    assert find_run(output, profile) == furthest
+    take_up_run(output, profile)
+    assert read_json(output / "state" / "state.json")["epoch"] == 9
+    assert {path.name for path in output.iterdir()} == {path.name for path in furthest.iterdir()} - {
+        "__notebook__.ipynb"
+    }
+    assert find_run(output, profile) == output, "what was taken up is the run from now on"
+    put_run(kaggle / "input" / "later", 11)
+    take_up_run(output, profile)
+    assert read_json(output / "state" / "state.json")["epoch"] == 9, "a run under way is left alone"
+
+
+def test_no_attached_run_says_what_is_there_and_what_to_attach(kaggle):
+    put_run(kaggle / "input" / "smoke", 1, profile="smoke")
+    with pytest.raises(InputError, match=r"smoke \(smoke\).*Add Input > Your Work > Notebooks.*03 or 03b"):
+        find_run(output_dir(), load_profile("kaggle"))
+
+
+def test_off_kaggle_the_run_is_in_the_output_folder(tmp_path):
+    assert find_run(tmp_path, load_profile("laptop")) == tmp_path
+
+
+def test_what_is_required_and_absent_is_named(tmp_path):
+    put(tmp_path, TRAIN)
+    data = find_data(load_profile("laptop"), tmp_path)
+    require(data, "train_shards")
+    with pytest.raises(InputError, match=r"no test shards \(\*_test\*\.tfrec\)\. data_links\.md"):
+        require(data, "train_shards", "test_shards")
 
 
 def test_training_table_reads_shards_when_metadata_list_other_images(sample_flora):

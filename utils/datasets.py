@@ -1,0 +1,373 @@
+"""The data set and the training run of a profile: found by marker files, or made when it is the sample flora."""
+
+import functools
+import re
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from utils.config import Profile
+from utils.errors import InputError
+from utils.files import read_json
+from utils.paths import REPOSITORY, attach, kaggle_root, mounted, on_kaggle, scratch_dir, walk
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from utils.data.labels import LabelMap
+    from utils.data.metadata import Metadata
+
+_SPLIT_IN_NAME = re.compile(r".*_(train|val|test)(?:idation)?(?![A-Za-z]).*\.tfrec")  # the last one counts
+_TRAIN_TABLE = re.compile(r"(.*_)?train(_metadata)?\.(tsv|csv)")  # h22_miniv1_train.tsv
+# What Kaggle calls the published data.
+COMPETITION = "herbarium-2022-fgvc9"
+TRAIN_SHARDS = "parkjohnychae/herbarium-2022-train-tfrec-480"
+TEST_SHARDS = "parkjohnychae/herbarium-2022-test-tfrec-480"
+_SOURCES = {  # field of Data -> marker file, kind and name of what holds it on Kaggle
+    "train_metadata": ("train_metadata.json (or *_train.tsv)", "Competitions", COMPETITION),
+    "test_metadata": ("test_metadata.json", "Competitions", COMPETITION),
+    "train_shards": ("training shards (*_train*.tfrec)", "Datasets", TRAIN_SHARDS),
+    "test_shards": ("test shards (*_test*.tfrec)", "Datasets", TEST_SHARDS),
+}
+
+
+@dataclass(frozen=True)
+class Data:
+    """The files of one data set; what is absent is None or empty."""
+
+    kind: str  # "sample" (generated) or "folder" (found)
+    train_metadata: Path | None
+    test_metadata: Path | None
+    label_file: Path | None  # labels.json beside shards of own sheets
+    train_shards: tuple[Path, ...]  # all that have labels, those of val_shards last
+    test_shards: tuple[Path, ...]
+    solution: Path | None  # the withheld answers, only in the sample flora
+    val_shards: tuple[Path, ...] = ()  # NAFlora-mini has its own validation images
+    split_file: Path | None = None  # split.csv, which decides what is held out
+
+    def labels(self) -> "LabelMap":
+        """The class index of every species: from labels.json where there is one, else from the metadata."""
+        from utils.data.labels import LabelMap
+
+        if self.label_file is not None:
+            return LabelMap.load(self.label_file)
+        if self.train_metadata is None:
+            self.metadata()  # raises: there is none
+        return _labels_of(self.train_metadata, self.train_metadata.stat().st_mtime_ns)
+
+    def metadata(self) -> "Metadata":
+        """The tables of train_metadata.json, or of the table of the training images (*_train.tsv, .csv).
+
+        Raises:
+            InputError: the data set has no metadata file.
+        """
+        from utils.data.metadata import read_metadata
+
+        if self.train_metadata is None:
+            where = self.train_shards[0].parent if self.train_shards else Path("these data")
+            raise InputError(f"{_missing('train_metadata', where)} This step needs it.")
+        return read_metadata(self.train_metadata)
+
+    def training_table(self) -> "pd.DataFrame":
+        """One row a labelled record: image_id (str) and class_index (int); those of val_shards come last.
+
+        Read from the metadata when it lists as many images as the train shards hold, else from the shards
+        themselves (for a part of the published shards, or shards without metadata).
+
+        Raises:
+            InputError: a shard is damaged or holds fewer records than its name promises, an image_id occurs
+                twice, or the shards have other classes than the metadata.
+        """
+        import pandas as pd
+
+        from utils.data.tfrecords import count_records, read_labels
+
+        shards = [shard for shard in self.train_shards if shard not in self.val_shards]
+        known, promised = None, count_records(shards)
+        if self.train_metadata is not None:
+            annotations = self.metadata().annotations
+            classes = self.labels().to_class(annotations["category_id"])
+            known = pd.DataFrame({"image_id": annotations["image_id"].astype(str), "class_index": classes})
+        table = known if known is not None and len(known) == promised else read_labels(shards)
+        if self.val_shards:
+            promised += count_records(self.val_shards)
+            table = pd.concat([table, read_labels(self.val_shards)], ignore_index=True)
+        if len(table) != promised:
+            self._refuse_bad_record(None, f"they hold {len(table)} records, their names say {promised}")
+        if known is not None and table is not known:
+            self._refuse_other_labels(table, known)
+        repeated = table["image_id"][table["image_id"].duplicated()]
+        if len(repeated):
+            raise InputError(
+                f"{self.train_shards[0].parent}: image_id {repeated.iloc[0]!r} is in two records "
+                f"({len(repeated):,} repeated in all). Remove the shards that are there twice."
+            )
+        return table
+
+    def split(self, profile: Profile) -> "pd.DataFrame":
+        """The training table with the columns part ("train", "validation", "test") and held_out (bool).
+
+        A split.csv decides (see `utils.data.splits`): the one beside the shards, or the only one there is.
+        Without it the validation shards are the validation part; without these too it is a seeded, stratified
+        share, see `utils.data.longtail.split`. What must not be trained on is held out, test images too.
+
+        Raises:
+            InputError: a record has no species or one that the label map does not have, the split file lacks
+                an image, or nothing is left to train on.
+        """
+        import numpy as np
+
+        from utils.data import longtail, splits
+        from utils.data.tfrecords import count_records
+
+        table, n_classes = self.training_table(), self.labels().n_classes
+        unknown = ~table["class_index"].between(0, n_classes - 1)
+        if unknown.any():
+            row = table[unknown].iloc[0]
+            self._refuse_bad_record(n_classes, f"image {row['image_id']} has class {row['class_index']}")
+        if self.split_file is not None:
+            part = splits.parts_of(table["image_id"].to_numpy(dtype=str), self.split_file)
+        elif self.val_shards:
+            first = len(table) - count_records(self.val_shards)
+            part = np.where(np.arange(len(table)) < first, "train", "validation")
+        else:
+            _, validation = longtail.split(
+                table["image_id"], table["class_index"], profile.validation_fraction, profile.seed
+            )
+            part = np.where(validation, "validation", "train")
+        if not (part == "train").any():
+            if self.split_file is not None and len(table):
+                raise InputError(
+                    f"{self.split_file}: no image is left to train on. Put some into the part 'train'."
+                )
+            raise InputError(
+                f"{self.train_shards[0].parent}: the shards have no record to train on. Write or download them again."
+            )
+        return table.assign(part=part, held_out=part != "train")
+
+    def _refuse_other_labels(self, table: "pd.DataFrame", known: "pd.DataFrame") -> None:
+        """Raise InputError when the shards give an image another class than the metadata."""
+        both = table.merge(known, on="image_id", suffixes=("", "_known"))
+        other = both[both["class_index"] != both["class_index_known"]]
+        if len(other):
+            row = other.iloc[0]
+            raise InputError(
+                f"{self.train_shards[0].parent}: image {row['image_id']} has class {row['class_index']} in the "
+                f"shards, and by {self.train_metadata} it is {row['class_index_known']}, "
+                f"{str(self.labels().names[row['class_index_known']])!r} ({len(other):,} such images): they are of "
+                "other labels. Give the metadata that the shards were made from."
+            )
+
+    def _refuse_bad_record(self, n_classes: int | None, otherwise: str) -> None:
+        """Raise InputError that names the bad record, found by a look at all; `otherwise` where none is bad."""
+        from contextlib import closing
+
+        from utils.data.damage import WAY_OUT, bad_records
+
+        with closing(bad_records(self.train_shards, n_classes)) as found:
+            first = next(found, None)
+        raise InputError(f"{first or f'{self.train_shards[0].parent}: {otherwise}'}. {WAY_OUT}.")
+
+
+@functools.lru_cache(maxsize=2)
+def _labels_of(metadata: Path, modified: int) -> "LabelMap":
+    """The labels of a metadata file, kept: the published one takes seconds, and several steps ask."""
+    from utils.data.labels import LabelMap
+    from utils.data.metadata import read_metadata
+
+    return LabelMap.from_metadata(read_metadata(metadata))
+
+
+def find_data(profile: Profile, data_dir: str | Path = "auto", *, progress: bool = True) -> Data:
+    """Find the data set of a profile, or make it when the profile takes the sample flora.
+
+    Args:
+        profile: its `source` says what to look for; a given `data_dir` is always searched instead.
+        data_dir: a folder that holds shards and metadata (subfolders are searched too), or `auto`:
+            everything mounted under /kaggle/input on Kaggle, data/ in the repository elsewhere.
+        progress: show the progress of making the sample.
+
+    Raises:
+        InputError: no training shards are there, or in several folders; the message lists what was seen.
+    """
+    if str(data_dir) == "auto":
+        if profile.source == "flora":
+            return _sample(profile, progress)
+        roots = kaggle_root() / "input" if on_kaggle() else REPOSITORY / "data"
+    else:
+        roots = Path(data_dir).expanduser().resolve()
+    return _search(roots)
+
+
+def require(data: Data, *fields: str) -> None:
+    """Raise InputError, with where it comes from, unless the data have these fields of Data."""
+    for field in fields:
+        if not getattr(data, field):
+            raise InputError(_missing(field, data.train_shards[0].parent))
+
+
+def _missing(field: str, where: Path) -> str:
+    marker, kind, name = _SOURCES[field]
+    way = attach(kind, name) if on_kaggle() else "data_links.md says where it comes from and goes."
+    return f"{where}: no {marker}. {way}"
+
+
+def find_run(output: Path, profile: Profile) -> Path:
+    """The folder of a training run: `output`, or on Kaggle the attached output in which it is furthest.
+
+    A kernel takes the output of the kernel before it, mounted at /kaggle/input/<slug> or
+    /kaggle/input/notebooks/<owner>/<slug>, or made into a data set. It is known by its state/state.json, which
+    must be of a profile of the same name.
+
+    Raises:
+        InputError: on Kaggle, there is no such run; the message says what to attach.
+    """
+    marker = Path("state") / "state.json"
+    if not on_kaggle() or (output / marker).exists():
+        return output
+    states = {
+        path.parent.parent: read_json(path) for path in mounted(marker.name) if path.parent.name == "state"
+    }
+    runs = {run: state["epoch"] for run, state in states.items() if state["profile"]["name"] == profile.name}
+    if not runs:
+        seen = ", ".join(f"{run} ({state['profile']['name']})" for run, state in states.items()) or "none"
+        raise InputError(
+            f"No trained run of profile {profile.name} in {output} or among the attached (runs there: {seen}). "
+            + attach("Your Work > Notebooks", "the kernel of notebook 03 or 03b that has finished")
+        )
+    return max(runs, key=runs.__getitem__)
+
+
+def take_up_run(output: Path, profile: Profile) -> None:
+    """Copy the run that `find_run` finds into `output`, where training can go on; state.json comes last.
+
+    Raises:
+        InputError: as `find_run`.
+    """
+    run = find_run(output, profile)
+    if run == output:
+        return
+    state = output / "state"
+    shutil.rmtree(state, ignore_errors=True)
+    state.mkdir(parents=True)
+    for pattern in ("EfficientNetV2*", "labels.json", "training_images.csv"):
+        for path in run.glob(pattern):
+            shutil.copyfile(path, output / path.name)
+    for path in sorted((run / "state").iterdir(), key=lambda path: path.name == "state.json"):
+        shutil.copyfile(path, state / path.name)
+
+
+def sample_folder(profile: Profile) -> Path:
+    """Where the sample flora of a profile lies, by its size, seed and generator version."""
+    from utils.flora.dataset import GENERATOR_VERSION
+
+    size = f"{profile.flora_species}species-max{profile.flora_max_images}-seed{profile.flora_seed}"
+    return scratch_dir() / f"flora-v{GENERATOR_VERSION}-{size}"
+
+
+def full_size_metadata() -> Path:
+    """Folder of generated metadata tables of the real data's size (no images), made at the first call.
+
+    Takes some seconds once; read it with utils.data.metadata.read_metadata().
+    """
+    from utils.flora.dataset import GENERATOR_VERSION, make_metadata
+
+    return make_metadata(scratch_dir() / f"flora-v{GENERATOR_VERSION}-full-size") / "train_metadata.columns"
+
+
+def _sample(profile: Profile, progress: bool) -> Data:
+    from utils.flora.dataset import make_flora
+
+    folder = sample_folder(profile)
+    make_flora(
+        folder,
+        species=profile.flora_species,
+        seed=profile.flora_seed,
+        max_images=profile.flora_max_images,
+        progress=progress,
+    )
+    return _search(folder, kind="sample")
+
+
+def with_extra_test(data: Data, sheets: int, *, progress: bool = True) -> Data:
+    """The data with other test sheets, `sheets` of every species, in place of the withheld ones.
+
+    For comparing methods: see `utils.flora.dataset.make_extra_test`. They are drawn at the first call and kept
+    in the scratch folder, the same ones for every run on this flora.
+
+    Raises:
+        UsageError, InputError: as `make_extra_test`, for data that are not a sample flora.
+    """
+    from utils.flora.dataset import make_extra_test
+
+    flora = data.train_shards[0].parent
+    spec = read_json(flora / "flora.json").get("spec", {}) if (flora / "flora.json").is_file() else {}
+    known = "-".join(f"{key}{spec.get(key)}" for key in ("species", "seed", "size"))
+    folder = scratch_dir() / f"flora-v{spec.get('generator_version')}-{known}-test{sheets}"
+    make_extra_test(flora, folder, sheets=sheets, progress=progress)
+    return replace(
+        data,
+        test_shards=tuple(sorted(folder.glob("*.tfrec"))),
+        test_metadata=folder / "test_metadata.json",
+        solution=folder / "solution.csv",
+    )
+
+
+def _search(root: Path, kind: str = "folder") -> Data:
+    from utils.data.splits import FILE_NAME
+    from utils.data.tfrecords import UNFINISHED
+
+    if not root.is_dir():
+        raise InputError(
+            f"{root}: no such folder. data_links.md says where each data set comes from and goes."
+        )
+    by_folder = walk(root)
+    seen = ", ".join(str(folder) for folder in list(by_folder)[:12]) or str(root)
+
+    def shards(split: str) -> tuple[Path, ...]:
+        folders = {}
+        for folder, names in by_folder.items():
+            named = ((name, _SPLIT_IN_NAME.fullmatch(name)) for name in names)
+            if hits := [folder / name for name, found in named if found and found[1] == split]:
+                folders[folder] = tuple(hits)
+        if len(folders) > 1:
+            listed = ", ".join(str(folder) for folder in folders)
+            raise InputError(
+                f"{root}: {split} shards in several folders ({listed}). Name one as the data folder."
+            )
+        return next(iter(folders.values()), ())
+
+    def one(name: str | re.Pattern) -> Path | None:
+        is_it = name.fullmatch if isinstance(name, re.Pattern) else name.__eq__
+        hits = [folder / file for folder, files in by_folder.items() for file in files if is_it(file)]
+        if len(hits) > 1:
+            listed = ", ".join(str(hit) for hit in hits)
+            raise InputError(f"{root}: several {hits[0].name} ({listed}). Name one data folder.")
+        return hits[0] if hits else None
+
+    train_shards, val_shards = shards("train"), shards("val")
+    unfinished = [folder.parent for folder in by_folder if folder.name == UNFINISHED]
+    if unfinished and (not train_shards or train_shards[0].parent in unfinished):
+        raise InputError(
+            f"{unfinished[0]}: the job that writes these shards is not finished. The same "
+            "`tfrecords write` command continues it."
+        )
+    if not train_shards:
+        raise InputError(
+            f"{_missing('train_shards', root)} Looked in: {seen}. Profile 'laptop' runs on the generated "
+            "sample flora and needs none, and so does 'smoke'."
+        )
+    label_file = train_shards[0].parent / "labels.json"  # one elsewhere is of a training run
+    beside = train_shards[0].parent / FILE_NAME
+    return Data(
+        kind=kind,
+        train_metadata=one("train_metadata.json") or one(_TRAIN_TABLE),
+        test_metadata=one("test_metadata.json"),
+        label_file=label_file if label_file.name in by_folder[label_file.parent] else None,
+        train_shards=train_shards + val_shards,
+        test_shards=shards("test"),
+        solution=one("solution.csv"),
+        val_shards=val_shards,
+        split_file=beside if beside.is_file() else one(FILE_NAME),
+    )
