@@ -106,7 +106,7 @@ def test_what_is_not_known_is_refused_before_any_run(tmp_path, text, told):
     [
         ("run: [", "not valid YAML"),
         ("- run", "must be a mapping"),
-        ("run: train\nmethods:\n  a: {}\n  b: {}\n  a: {}", r"not valid YAML \('a' is there twice.*line 3"),
+        ("run: train\nmethods:\n  a: {}\n  b: {}\n  a: {}", r"not valid YAML \('a' is there twice.*line 5"),
     ],
 )
 def test_a_file_that_is_no_batch_is_refused(tmp_path, text, told):

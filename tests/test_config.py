@@ -106,4 +106,5 @@ def test_yaml_is_read_without_making_objects():
     ]
     code += (REPOSITORY / "notebooks").rglob("*.ipynb")
     used = {name for path in code for name in re.findall(r"\byaml\.(\w+)", path.read_text(encoding="utf-8"))}
-    assert used - {"safe_dump", "YAMLError"} == {"safe_load"}
+    of_nodes = {"compose", "MappingNode", "SequenceNode"}  # the text as a tree, from which nothing is made
+    assert used - {"safe_dump", "YAMLError"} - of_nodes == {"safe_load"}

@@ -176,19 +176,13 @@ def read_batch(file: Path, out: Path | None = None) -> Batch:
 def _read_yaml(file: Path) -> dict[str, Any]:
     import yaml
 
-    class Loader(yaml.SafeLoader):
-        """YAML itself lets the last of two equal keys win: a method would be lost without a word."""
-
-        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-            keys = [self.construct_object(key) for key, _ in node.value]
-            if twice := [key for key in keys if keys.count(key) > 1]:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"{twice[0]!r} is there twice", node.start_mark
-                )
-            return super().construct_mapping(node, deep)
-
     try:
-        asked = yaml.load(file.read_text(encoding="utf-8"), Loader)
+        text = file.read_text(encoding="utf-8")
+        twice = _key_twice(yaml.compose(text))
+        if twice is not None:
+            place = f"line {twice.start_mark.line + 1}, column {twice.start_mark.column + 1}"
+            raise InputError(f"{file}: not valid YAML ({twice.value!r} is there twice, {place}).")
+        asked = yaml.safe_load(text)
     except FileNotFoundError:
         raise UsageError(f"{file}: no such file.") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -196,6 +190,23 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     if not isinstance(asked, dict):
         raise InputError(f"{file}: must be a mapping of {', '.join(KEYS)}. `batch --help` shows an example.")
     return asked
+
+
+def _key_twice(node: Any) -> Any:
+    """The second of two equal keys of one mapping, or None: YAML lets it win, and a method would be lost."""
+    import yaml
+
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if str(key.value) in seen:
+                return key
+            seen.add(str(key.value))
+            if found := _key_twice(value):
+                return found
+    elif isinstance(node, yaml.SequenceNode):
+        return next(filter(None, map(_key_twice, node.value)), None)
+    return None
 
 
 def _notebook(file: Path, run: Any) -> Path | None:
