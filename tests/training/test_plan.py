@@ -83,7 +83,7 @@ def test_without_data_the_plan_is_of_the_published_set_and_says_so(
     hours = 12 * (12_596 * 64 + 33_591) / 100 / 3600
     assert f"{hours:.1f} at 100 images/s" in text
     assert "sessions           3 of 11.5 hours" in text  # 2.33 hours an epoch, four in a session
-    assert "384 x 384 px" in text and "70.0 GB" in text
+    assert "224, 288, 320, 384 px a side in turn" in text and "70.0 GB" in text
     assert list(tmp_path.iterdir()) == [tmp_path / "data"], "nothing is written"
 
 

@@ -161,12 +161,13 @@ def _split(profile: Profile, data: Data, total: int) -> tuple[int, int, bool]:
 def describe(plan: TrainingPlan, profile: Profile, out: Path, images_per_second: float | None) -> list[str]:
     """The plan in lines; `out` is where the run will be, of which only the free space is looked at."""
     about = "" if plan.exact else "about "
+    sizes = dict.fromkeys(profile.image_size_at(epoch) for epoch in range(profile.epochs))
     lines = [
         f"profile            {profile.name}: EfficientNetV2{profile.backbone}, {profile.weights} weights, "
         f"{plan.parameters:,} parameters, {plan.classes:,} classes",
         f"images             {about}{plan.train_images:,} to train on, {about}{plan.validation_images:,} to "
         "validate on",
-        f"image size         {plan.image_size} x {plan.image_size} px",
+        f"image size         {', '.join(map(str, sizes))} px a side{' in turn' * (len(sizes) > 1)}",
         f"steps              {plan.steps:,} an epoch of {plan.batch_size} images, {plan.epochs} epochs, "
         f"{plan.steps * plan.epochs:,} in all",
     ]
