@@ -34,7 +34,7 @@ from utils.training import backbone, heads
 from utils.training.checkpoint import Progress, RunState
 from utils.training.losses import make_loss
 from utils.training.optimizer import make_optimizer, make_schedule, sgdw
-from utils.training.strategy import choose_strategy
+from utils.training.strategy import choose_strategy, wait_for_all
 from utils.training.trainer import Trainer, make_trainer
 
 if TYPE_CHECKING:
@@ -319,6 +319,7 @@ def train(
                     )
                 done = done.plus(row)
                 state.save(checkpoint, model, done, facts)
+                wait_for_all(strategy)  # a worker that is called again at once must find what the chief saved
                 say(_line(done, profile.epochs))
                 if on_epoch is not None:
                     on_epoch(done.table())

@@ -36,6 +36,13 @@ def choose_strategy(precision: str = "float32") -> tuple[tf.distribute.Strategy,
     return strategy, f"Devices: {how}; {replicas} replica{'s' * (replicas > 1)}; precision {precision}"
 
 
+def wait_for_all(strategy: tf.distribute.Strategy) -> None:
+    """Return once every worker of the strategy has come here; at once where there is only this process."""
+    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        one = tf.function(lambda: tf.constant(1.0))
+        strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(one), axis=None).numpy()
+
+
 def check_precision(precision: str) -> None:
     """Raise InputError where `precision` needs a GPU and there is none: on a CPU it would train for weeks."""
     if precision == "mixed_float16" and not tf.config.list_physical_devices("GPU"):
