@@ -100,6 +100,14 @@ def test_images_grow_in_stages_to_the_full_size():
     assert {fixed.image_size_at(epoch) for epoch in range(fixed.epochs)} == {96}
 
 
+def test_settings_in_use_leave_out_methods_that_are_off():
+    laptop = load_profile("laptop").in_use()
+    assert next(iter(laptop)) == "backbone" and laptop["epochs"] == 20 and laptop["precision"] == "float32"
+    assert not {"loss", "tau", "mixup", "accumulate"} & laptop.keys()
+    assert load_profile("laptop", mixup=0.2).in_use()["mixup"] == 0.2
+    assert load_profile("kaggle").in_use()["first_image_size"] == 224
+
+
 def test_yaml_is_read_without_making_objects():
     code = [
         path for folder in ("utils", "tests", "benchmarks") for path in (REPOSITORY / folder).rglob("*.py")

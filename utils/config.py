@@ -176,6 +176,16 @@ class Profile:
         size = self.first_image_size + (self.image_size - self.first_image_size) * stage / (stages - 1)
         return 32 * round(size / 32) if stage else self.first_image_size
 
+    def in_use(self) -> dict[str, Any]:
+        """The settings of network and training, without the methods for the long tail that are off."""
+        names = list(_FIELDS)
+        methods = names[names.index("loss") : names.index("accumulate") + 1]
+        return {
+            name: getattr(self, name)
+            for name in names[names.index("backbone") :]
+            if name not in methods or getattr(self, name) != _FIELDS[name].default
+        }
+
     def to_dict(self) -> dict[str, Any]:
         """All settings as plain values, in the order of the fields."""
         return dataclasses.asdict(self)
