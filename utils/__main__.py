@@ -45,8 +45,15 @@ class Commands(click.Group):
             where = f": {error.filename}" if error.filename else ""
             raise click.ClickException(f"{error.strerror}{where}") from error
 
+    group_class = type  # groups within groups are of this class too
+
     def list_commands(self, context: click.Context) -> list[str]:
         return list(self.commands)  # in the order of use, not of the alphabet
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = [(name, self.commands[name].get_short_help_str(limit=200)) for name in self.commands]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)  # wraps the whole first sentence, where click's own cuts it off
 
 
 def example(*lines: str) -> str:
