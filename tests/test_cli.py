@@ -52,7 +52,7 @@ def test_help_lists_every_command():
     shown = call("--help").output
     for command in COMMANDS:
         assert f"  {command[0]} " in shown
-    assert "..." not in shown, "each command's sentence is whole"
+    assert "..." not in shown.split("Commands:")[1], "each command's sentence is whole"
     course = (REPOSITORY / "course").read_text()
     for command in COMMANDS:
         assert command[0] in course, "./course --help names it too"
