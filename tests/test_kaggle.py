@@ -4,6 +4,7 @@ A replica of /kaggle is a bare folder with what a kernel's metadata attach and n
 packages of the image and no others, no network (a name space of its own), no sight of this repository.
 """
 
+import errno
 import itertools
 import json
 import os
@@ -289,7 +290,15 @@ class StandIn(ThreadingHTTPServer):
     allow_reuse_address = True
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 7777), Answers)
+        give_up = time.monotonic() + 120
+        while True:
+            try:
+                super().__init__(("127.0.0.1", 7777), Answers)
+                break
+            except OSError as error:  # the suite on another Python has the port, the only one there is
+                if error.errno != errno.EADDRINUSE or time.monotonic() > give_up:
+                    raise
+                time.sleep(0.5)
         self.calls: list[tuple[str, dict]] = []
         self.uploads: dict[str, bytes] = {}
         self.datasets: set[str] = set()
