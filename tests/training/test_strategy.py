@@ -56,7 +56,7 @@ from utils.training import backbone, loop
 
 
 def network(*arguments):
-    with backbone._precision("mixed_float16"):
+    with backbone.under_policy("mixed_float16"):
         model = tiny.tiny_network(*arguments)
     logits = tf.keras.layers.Activation("linear", dtype="float32")(model.output)
     half = tf.keras.Model(model.input, logits, name="Half")

@@ -51,6 +51,19 @@ def changed(before: dict[str, np.ndarray], model: tf.keras.Model) -> set[str]:
     return {name.split("/")[0] for name in before if not np.array_equal(before[name], after[name])}
 
 
+def test_a_network_in_mixed_precision_has_its_loss_scaled() -> None:
+    profile = tiny.tiny_profile(1)
+    assert not hasattr(trainer(profile).optimizer, "get_scaled_loss")
+    with backbone.under_policy("mixed_float16"):
+        network = tiny.tiny_network(profile, 6, None)
+    half = trainer(profile, network)
+    assert half.optimizer.initial_scale > 1
+    before = weights(half)
+    half.fit(IMAGES, CLASSES, batch_size=6, verbose=0)
+    assert half.optimizer.iterations.numpy() == 2 and changed(before, half)
+    assert tf.keras.mixed_precision.global_policy().name == "float32"
+
+
 # Heads
 
 

@@ -100,7 +100,7 @@ def build_model(profile: Profile, n_classes: int, *, head: bool = False) -> tf.k
 def _network(profile: Profile, n_classes: int, rescale_mode: str | None) -> tf.keras.Model:
     # a network for one size knows it, which its printed summary shows
     size, clock = None if profile.first_image_size else profile.image_size, NoiseClock()
-    with _precision(profile.precision):
+    with under_policy(profile.precision):
         with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
             # It prints that no weights were loaded, as asked here, and shares one initializer among all
             # layers, which would start layers of one shape with the same values. The clone below gives each
@@ -141,7 +141,7 @@ def _network(profile: Profile, n_classes: int, rescale_mode: str | None) -> tf.k
 
 
 @contextlib.contextmanager
-def _precision(policy: str) -> Iterator[None]:
+def under_policy(policy: Any) -> Iterator[None]:
     before = tf.keras.mixed_precision.global_policy()
     tf.keras.mixed_precision.set_global_policy(policy)
     try:

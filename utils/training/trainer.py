@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from utils.config import Profile
 from utils.data.labels import LabelMap
+from utils.training.backbone import under_policy
 from utils.training.heads import CLASSIFIER, logits_of_all_ranks
 from utils.training.losses import SparseCrossentropy, WithRelatives, unmixed
 
@@ -172,7 +173,8 @@ def make_trainer(
         network: from `build_model`, images to species' logits.
         metrics: of class indices and the species' logits.
     """
-    trainer = Trainer(network.input, logits_of_all_ranks(network, profile, labels), name=network.name)
+    with under_policy(network.dtype_policy):  # mixed_float16 makes compile() scale the loss
+        trainer = Trainer(network.input, logits_of_all_ranks(network, profile, labels), name=network.name)
     trainer.rescale_mode, trainer.noise_clock = network.rescale_mode, network.noise_clock
     trainer._parts, trainer._classes, trainer._state = profile.accumulate, labels.n_classes, None
     trainer._loss = loss
