@@ -18,7 +18,7 @@ from utils import batch as batches
 from utils.__main__ import main
 from utils.datasets import find_data
 from utils.errors import InputError, UsageError
-from utils.files import read_json, write_json
+from utils.files import read_json, replacing, write_json
 from utils.paths import REPOSITORY
 
 EXAMPLE = REPOSITORY / "notebooks" / "batches" / "example.batch.yaml"
@@ -154,7 +154,8 @@ TEXT = "run: train\nprofiles: [smoke]\nseeds: [0, 1]\nmethods: {good: {}, bad: {
 def stand_in(tmp_path, monkeypatch):
     def replace(seconds: float) -> Path:
         script = tmp_path / "stand_in.py"
-        script.write_text(STAND_IN.replace("SECONDS", str(seconds)))
+        with replacing(script) as temporary:  # whole: another run's process may be starting from it
+            temporary.write_text(STAND_IN.replace("SECONDS", str(seconds)))
         return script
 
     monkeypatch.setattr(batches, "_command", lambda folder: [sys.executable, str(replace(0)), str(folder)])

@@ -473,7 +473,7 @@ def run_batch(file: Path, *, out: Path | None = None, jobs: int = 1, dry_run: bo
                         write_table(summary_table(batch), batch.folder / "summary.csv")
                     else:
                         failed.append(run)
-                        tqdm.write(f"FAILED    {run.title}: {_last_line(run)}")
+                        tqdm.write(f"FAILED    {run.title}: {_last_line(run, process.returncode)}")
                     bar.update()
                 if not bar.disable and time.monotonic() > look + 2:
                     look = time.monotonic()
@@ -581,9 +581,11 @@ def _progress(run: BatchRun) -> str:
     )
 
 
-def _last_line(run: BatchRun) -> str:
+def _last_line(run: BatchRun, code: int) -> str:
+    ended = f"ended by signal {-code}" if code < 0 else f"exit code {code}"
     lines = (run.folder / _LOG).read_text(encoding="utf-8", errors="replace").split("\n")
-    return next((line.strip() for line in reversed(lines) if line.strip()), "it ended without a word")[:300]
+    last = next((line.strip() for line in reversed(lines) if line.strip()), "without a word")
+    return f"{last[:300]} ({ended})"
 
 
 # ---------------------------------------------------------------- one run, in its own process
