@@ -1,7 +1,6 @@
 """Bad records of shards: found, named by file and position, and left out where that is wished."""
 
 import os
-import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -11,11 +10,10 @@ from pathlib import Path
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
-from utils.data.tfrecords import CLASS, CUT_OFF, IMAGE, IMAGE_ID, entries
+from utils.data.tfrecords import CLASS, COUNT_IN_NAME, CUT_OFF, IMAGE, IMAGE_ID, entries
 from utils.errors import InputError
 
 WAY_OUT = "Download or write the shard again"
-_COUNT_IN_NAME = re.compile(r"_(\d+)\.tfrec$")
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ def without_bad(shards: Iterable[Path], bad: Iterable[BadRecord], folder: Path) 
         if path not in damaged:
             result[path] = path
             continue
-        stem = _COUNT_IN_NAME.sub("", path.name).removesuffix(".tfrec")
+        stem = COUNT_IN_NAME.sub("", path.name).removesuffix(".tfrec")
         copy, count = folder / f".{stem}.tmp", 0
         with tf.io.TFRecordWriter(str(copy)) as writer:
             for position, (_, record) in enumerate(entries(path)):
@@ -125,7 +123,7 @@ def naming_damage(
 
 
 def _bad_in_shard(path: Path, n_classes: int | None) -> list[BadRecord]:
-    named = _COUNT_IN_NAME.search(path.name)
+    named = COUNT_IN_NAME.search(path.name)
     promised = int(named[1]) if named else None
     bad: list[BadRecord] = []
     kinds: dict[str, str] = {}

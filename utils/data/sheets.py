@@ -14,7 +14,7 @@ from utils.data.names import epithet_of, genus_of, split_authors, tidy
 from utils.data.tables import COLUMNS, UNKNOWN, Metadata, Problems, check, complete, empty_table, shown
 from utils.errors import InputError
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff"}
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 MINI_COLUMNS = ("genus_id", "institution_id", "category_id", "image_id", "scientificName")
 _OF_SPECIES = ("authors", "genus", "species", "family")
 _NOT_AVAILABLE = ("NA", "NaN", "nan")  # as R and pandas write an empty field

@@ -28,7 +28,7 @@ IMAGE, IMAGE_ID, CLASS, GENUS, FAMILY = "image", "image_id", "scientificName", "
 FEATURES = (IMAGE, IMAGE_ID, CLASS, GENUS, FAMILY)
 MANIFEST = "manifest.json"  # beside shards of `utils.data.writing`: what was written, with checksums
 UNFINISHED = "unfinished"  # folder beside the shards of a job that is not done
-_COUNT_IN_NAME = re.compile(r"_(\d+)\.tfrec$")
+COUNT_IN_NAME = re.compile(r"_(\d+)\.tfrec$")
 
 
 @dataclass(frozen=True)
@@ -244,7 +244,7 @@ def count_records(paths: Iterable[Path]) -> int:
     """
     total = 0
     for path in map(Path, paths):
-        named = _COUNT_IN_NAME.search(path.name)
+        named = COUNT_IN_NAME.search(path.name)
         total += int(named[1]) if named else _count_by_framing(path)
     return total
 
@@ -498,7 +498,7 @@ def _verify_shard(path: Path, pool: ThreadPoolExecutor, bar: Any) -> list[str]:
             else:
                 count += 1
             bar.update(16 + len(content) if isinstance(content, bytes) else 0)
-    named = _COUNT_IN_NAME.search(path.name)
+    named = COUNT_IN_NAME.search(path.name)
     if whole and named and int(named[1]) != count:
         problems.append(f"{path}: has {count} records, its name says {named[1]}.")
     elif whole and count == 0:

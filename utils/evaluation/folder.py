@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from utils.data.images import FORMATS, MAX_PIXELS, BadImage, encode_image
+from utils.data.sheets import IMAGE_SUFFIXES
 from utils.errors import InputError
 from utils.files import read_json
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from utils.config import Profile
     from utils.evaluation.predict import Predictions
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 THUMBNAIL = 360  # pixels of the longer edge
 MAX_LISTED = 20  # bad images in a message; the rest is counted
 _ORIENTATION, _ROTATED = 0x0112, (5, 6, 7, 8)  # EXIF; these values swap width and height
@@ -75,12 +75,12 @@ def find_images(folder: Path, *, skip_bad: bool = False) -> tuple[list[Path], di
     folder = Path(folder)
     below = (path for path in sorted(folder.rglob("*")) if not path.is_dir())
     visible = [path for path in below if not _is_hidden(path.relative_to(folder))]
-    files = [path for path in visible if path.suffix.lower() in SUFFIXES]
+    files = [path for path in visible if path.suffix.lower() in IMAGE_SUFFIXES]
     if not files:
         others = Counter(path.suffix.lower() or "no suffix" for path in visible)
         found = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5)) or "nothing"
         raise InputError(
-            f"{folder}: no image files; found {found}. Looked for {', '.join(SUFFIXES)}, in subfolders too: "
+            f"{folder}: no image files; found {found}. Looked for {', '.join(IMAGE_SUFFIXES)}, in subfolders too: "
             "convert the images, or name another folder."
         )
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
