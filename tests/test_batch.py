@@ -10,13 +10,13 @@ import time
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
 
 from utils import batch as batches
 from utils.__main__ import main
-from utils.datasets import find_data
 from utils.errors import InputError, UsageError
 from utils.files import read_json, replacing, write_json
 from utils.paths import REPOSITORY
@@ -83,7 +83,12 @@ REFUSED = [
     ("run: train\nseeds: [0, 0]", r"seed 0: is there twice"),
     ("run: train\nafter: [tat]", r"unknown step 'tat'.*'tta'"),
     ("run: train\nmethods: {a: {after: [tat]}}", r"unknown step 'tat'"),
+    ("run: train\nafter: [tta + retrained classifier]", r"at most one of .* then tta, then least cost"),
+    ("run: train\nmethods: {a: {loss: arcface, after: [learnt scales]}}", r"a: ArcFace has no classifier"),
     ("run: train\ntest: none\nafter: [tta]", r"`after` needs a test"),
+    ("run: train\nmethods: {a: {}}\nensembles: [b]", r"ensembles: no row 'b' with probabilities.*Known: a"),
+    ("run: train\nmethods: {a: {}}\nensembles: [a]", r"'a' has one run"),
+    ("run: train\nseeds: [0, 1]\nmethods: {a: {}}\ntest: none\nensembles: [a]", r"`ensembles` needs a test"),
     ("run: train\ntest: validation", r"withheld, none, or a number"),
     ("run: train\ndata: absent", r"absent: no such folder"),
     ("run: 3\nsettings: {EPOCH: 2}", r"no parameter 'EPOCH' in 03_train_efficientnetv2.*'EPOCHS'"),
@@ -327,50 +332,31 @@ def test_a_notebook_is_run_with_every_combination_and_its_numbers_become_the_tab
     assert not any("parts" in name or "profile_" in name for name in table)
 
 
-def test_a_run_is_scored_as_scikit_learn_scores_it(sample_flora, tmp_path, monkeypatch):
+def test_an_ensemble_is_the_mean_of_its_runs_probabilities(sample_flora, tmp_path, monkeypatch):
     from sklearn.metrics import f1_score
 
-    from utils.data.labels import genus_distance_matrix
-    from utils.data.longtail import bins
     from utils.evaluation.predict import Predictions
-    from utils.training import backbone, loop
 
-    monkeypatch.syspath_prepend(REPOSITORY / "tests" / "training")
-    import tiny
-
-    monkeypatch.setattr(backbone, "_network", tiny.tiny_network)
-    monkeypatch.setattr("utils.paths.REPOSITORY", tmp_path)  # where further sheets are kept
-    monkeypatch.setitem(batches.AFTER, "second", lambda tested: tested.predictions.classes[:, 1])
-    profile = tiny.tiny_profile(2)
-    data = find_data(profile, sample_flora)
-    history = loop.train(profile, data, tmp_path / "run", progress=False).history
-    labels = data.labels()
-    counts = data.metadata().annotations["category_id"].value_counts()[labels.category_ids].to_numpy()
-    for test in ("withheld", 2):
-        scored = batches.score_run(tmp_path / "run", data, test, ["second", "tta"])
-        metrics = scored[""]
-        said = Predictions.load(tmp_path / "run" / "predictions.npz")
-        folder = sample_flora if test == "withheld" else next((tmp_path / "data").glob("*-test2"))
-        solution = pd.read_csv(folder / "solution.csv").set_index("Id")["Predicted"]
-        true = labels.to_class(solution[said.image_ids.astype(int)])
-        assert len(said) == len(solution) == (len(solution) if test == "withheld" else 16)
-        assert (said.true == true).all() and said.classes.shape[1] == 8
-        scores = f1_score(true, said.predicted, labels=range(8), average=None, zero_division=0)
-        assert metrics["macro_f1"] == pytest.approx(scores.mean())
-        assert metrics["tail_f1"] == pytest.approx(scores[bins(counts) == "tail"].mean())
-        assert math.isnan(metrics["head_f1"]), "no species of the smoke flora has so many images"
-        apart = genus_distance_matrix(data.metadata(), labels)
-        far = apart[labels.genus_index[true], labels.genus_index[said.predicted]]
-        assert metrics["distance_all"] == pytest.approx(far.mean())
-        assert metrics["distance_mistakes"] == pytest.approx(far[true != said.predicted].mean())
-        assert metrics["minutes"] == pytest.approx(history["time"].sum() / 60)
-        assert metrics["validation_f1"] == pytest.approx(history["val_f1_score"].max())
-        second = f1_score(true, said.classes[:, 1], labels=range(8), average="macro", zero_division=0)
-        assert scored["second"]["macro_f1"] == pytest.approx(second)
-        assert scored["second"]["minutes"] > metrics["minutes"]
-        assert 0 <= scored["tta"]["macro_f1"] <= 1 and math.isnan(scored["tta"]["validation_f1"])
-    alone = batches.score_run(tmp_path / "run", data, "none")
-    assert alone.keys() == {""} and alone[""].keys() == {"validation_f1", "minutes"}
+    text = f"run: train\nprofiles: [smoke]\nseeds: [0, 1]\ndata: {sample_flora}\nensembles: [as the profile says]\n"
+    batch = batches.read_batch(batch_file(tmp_path, text), tmp_path / "out")
+    generator = np.random.default_rng(0)
+    true = generator.integers(0, 8, 50).astype(np.int32)
+    means = np.zeros((50, 8))
+    for run in batch.runs:
+        assert "ensemble" not in " ".join(batches.summary_table(batch)["method"]), "before all have finished"
+        probabilities = generator.dirichlet(np.ones(8), 50)
+        means += probabilities / 2
+        order = np.argsort(-probabilities, axis=1).astype(np.int32)
+        kept = np.take_along_axis(probabilities, order, axis=1).astype(np.float32)
+        ids = np.array([f"sheet{number}" for number in range(50)])
+        Predictions(ids, order, kept, true).save(run.folder / "predictions.npz")
+        metrics = {"macro_f1": 0.5, "minutes": 2 + run.seed}
+        write_json(run.folder / "result.json", {"metrics": metrics, "after": {}})
+    table = batches.summary_table(batch).set_index("method")
+    row = table.loc["as the profile says + ensemble of 2"]
+    score = f1_score(true, means.argmax(axis=1), labels=range(8), average="macro", zero_division=0)
+    assert row["macro_f1_mean"] == pytest.approx(score) and row["seeds"] == 1
+    assert row["minutes_mean"] == 5 and math.isnan(row["validation_f1_mean"])
 
 
 @pytest.mark.long
@@ -405,13 +391,13 @@ def test_the_example_killed_midway_ends_with_the_table_of_one_that_was_not(tmp_p
     assert "continues after epoch 1 of 2" in (state.parents[1] / "log.txt").read_text()
     assert start("whole").wait() == 0
     tables = [pd.read_csv(tmp_path / out / "summary.csv") for out in ("killed", "whole")]
-    assert len(tables[0]) == 4 and (tables[0]["seeds"] == 2).all()
+    assert tables[0]["seeds"].tolist() == [2] * 6 + [1], "two methods, two chains after each, one ensemble"
     pd.testing.assert_frame_equal(*map(without_time, tables))
     results = [
         {path.parent.name: json.loads(path.read_text()) for path in (tmp_path / out).glob("*/result.json")}
         for out in ("killed", "whole")
     ]
     for values in (*results[0].values(), *results[1].values()):
-        for metrics in (values["metrics"], values["after"]["tta"]):
+        for metrics in (values["metrics"], *values["after"].values()):
             metrics.pop("minutes")
     assert results[0] == results[1]

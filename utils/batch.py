@@ -14,7 +14,8 @@ A batch file is YAML with these keys, of which only `run` must be there:
       inverse, screened: {class_weights: inverse, seeds: [0]}   # may have `seeds` and `after` of its own
     grid:                       # every combination of these values, with every method
       max_lr: [0.05, 0.1]
-    after: [tta]                # further rows of the table: what is done with a trained network, see AFTER
+    after: [tta, retrained classifier + tta]    # further rows: what is done with a trained network, see below
+    ensembles: [cross-entropy, cross-entropy + tta]     # further rows: their seeds' probabilities put together
     test: withheld              # what runs are scored on, see below
     data: ../my_shards          # a folder of shards in place of the profile's own, from this file's folder
     table: ../results/a.csv     # where the table goes too, once every run has finished
@@ -22,6 +23,10 @@ A batch file is YAML with these keys, of which only `run` must be there:
 `test` is `withheld` (the solution of the test set, or the part `test` of a split.csv), a number (as many further
 sheets of every species of the sample flora, drawn for this and never used for a choice), or `none` (validation
 scores only, to choose settings by).
+
+`after` has chains of steps, in this order and joined by " + ": a classifier (logit adjustment, tau-normalised,
+learnt scales, retrained classifier, balanced softmax classifier), tta, least cost. Classifiers are learnt from the
+training images, a decision by least cost has its temperature from validation.
 
 Each run is a process of its own in a folder of its own, named by method, profile, seed and a checksum of all its
 settings. Its result.json is written last and makes it finished: finished runs are skipped, begun ones continue,
@@ -41,27 +46,25 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from utils.config import Profile, load_profile, nearest, profile_from_dict
-from utils.datasets import Data, find_data, with_extra_test
+from utils.datasets import find_data, with_extra_test
 from utils.errors import InputError, UsageError
 from utils.files import read_json, replacing, write_json
 from utils.paths import REPOSITORY
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
-    import tensorflow as tf
 
-    from utils.data.labels import LabelMap
-    from utils.evaluation.predict import Predictions
-
-KEYS = ("run", "about", "profiles", "seeds", "settings", "methods", "grid", "after", "test", "data", "table")
+KEYS = (
+    *("run", "about", "profiles", "seeds", "settings", "methods", "grid"),
+    *("after", "ensembles", "test", "data", "table"),
+)
 _NOT_SETTINGS = ("name", "about", "cost", "expected")  # words about a profile: they change no result
 _RESULT, _SPEC, _LOG = "result.json", "run.json", "log.txt"
 # Metric -> its heading on screen, in the order of the table; a notebook's own numbers come after these.
@@ -72,6 +75,8 @@ METRICS = {
     "tail_f1": "tail",
     "distance_all": "distance, all",
     "distance_mistakes": "d., mistakes",
+    "genus_agreement": "genus heads agree",
+    "family_agreement": "family heads agree",
     "validation_f1": "validation",
     "minutes": "minutes",
 }
@@ -85,12 +90,17 @@ class BatchRun:
     profile: Profile
     seed: int
     parameters: Mapping[str, Any]  # of the notebook
-    after: tuple[str, ...]  # of AFTER
+    after: tuple[str, ...]  # chains of utils.evaluation.scoring.STEPS
     folder: Path
 
     @property
     def title(self) -> str:
         return f"{self.method}, {self.profile.name}, seed {self.seed}"
+
+    @property
+    def rows(self) -> list[str]:
+        """The rows of the table that it belongs to: its own first, then those of the chains after it."""
+        return [self.method, *(f"{self.method} + {chain}" for chain in self.after)]
 
     @property
     def finished(self) -> bool:
@@ -112,6 +122,7 @@ class Batch:
     about: str
     notebook: Path | None  # None: train
     runs: tuple[BatchRun, ...]
+    ensembles: tuple[str, ...]  # rows of the table
     test: str | int
     data: Path | None
     table: Path | None
@@ -159,6 +170,7 @@ def read_batch(file: Path, out: Path | None = None) -> Batch:
         about=str(asked.get("about", "")),
         notebook=notebook,
         runs=(),
+        ensembles=tuple(_list(file, "ensembles", asked["ensembles"])) if "ensembles" in asked else (),
         test=test,
         data=data,
         table=(file.parent / str(table)).resolve() if table else None,
@@ -170,6 +182,17 @@ def read_batch(file: Path, out: Path | None = None) -> Batch:
         other = by_folder.setdefault(run.folder, run)
         if other is not run:
             raise UsageError(f"{file}: {other.title}: is there twice. Remove one or change a setting.")
+    rows = [row for run in runs for row in run.rows]
+    for name in batch.ensembles:
+        if name not in rows or "least cost" in name:
+            rows = sorted({row for row in rows if "least cost" not in row})
+            raise UsageError(
+                f"{file}: ensembles: no row {name!r} with probabilities.{nearest(str(name), rows)}"
+            )
+        if rows.count(name) < 2:
+            raise UsageError(f"{file}: ensembles: {name!r} has one run. Give it several seeds.")
+    if batch.ensembles and batch.test == "none":
+        raise UsageError(f"{file}: `ensembles` needs a test to be scored on, and test is none.")
     return dataclasses.replace(batch, runs=runs)
 
 
@@ -224,6 +247,8 @@ def _notebook(file: Path, run: Any) -> Path | None:
 
 
 def _runs(batch: Batch, asked: dict[str, Any]) -> Iterator[BatchRun]:
+    from utils.evaluation.scoring import needs_dense_classifier, steps_of
+
     file = batch.file
     profiles = _list(file, "profiles", asked.get("profiles", ["auto"]))
     settings = _mapping(file, "settings", asked.get("settings"))
@@ -241,9 +266,11 @@ def _runs(batch: Batch, asked: dict[str, Any]) -> Iterator[BatchRun]:
             own = _mapping(file, f"methods: {name}", changes)
             seeds = own.pop("seeds", asked.get("seeds", [0]))
             after = own.pop("after", steps)
-            for step in after if isinstance(after, list) else [after]:
-                if step not in AFTER:
-                    raise UsageError(f"{file}: after: unknown step {step!r}.{nearest(str(step), AFTER)}")
+            for chain in after if isinstance(after, list) else [after]:
+                try:
+                    steps_of(chain)
+                except UsageError as error:
+                    raise UsageError(f"{file}: after: {error}") from None
             for values in itertools.product(*axes):
                 combination = dict(zip(grid, values, strict=True))
                 shown = [str(name)] if name else []
@@ -259,6 +286,10 @@ def _runs(batch: Batch, asked: dict[str, Any]) -> Iterator[BatchRun]:
                         run = _run(batch, str(profile), method, given, seed, known, "seeds" in asked)
                     except UsageError as error:
                         raise UsageError(f"{file}: {method}: {error}") from None
+                    if run.profile.loss == "arcface" and any(map(needs_dense_classifier, after)):
+                        raise UsageError(
+                            f"{file}: {method}: ArcFace has no classifier to change. Set `after`."
+                        )
                     yield dataclasses.replace(run, after=tuple(after))
 
 
@@ -370,19 +401,25 @@ def _threads(jobs: int) -> int:
 def summary_table(batch: Batch) -> "pd.DataFrame":
     """One row a method and profile, and one each for what was done after it, from the finished runs.
 
-    Columns: method, profile, test, epochs, seeds (how many have finished), and for each metric its mean, lowest
-    and highest over the seeds as NAME_mean, NAME_min and NAME_max. Bins are by images that have labels. Patristic
-    distances are between true and named genus; over all sheets a right answer counts 0. minutes are of the
-    training, and of what was done after it.
+    Columns: method, profile, test, epochs, seeds (how many have finished; 1 for an ensemble, of which there is
+    one), and for each metric its mean, lowest and highest over the seeds as NAME_mean, NAME_min and NAME_max.
+    Bins are by images that have labels. Patristic distances are between true and named genus; over all sheets a
+    right answer counts 0. minutes are of training and of learning a classifier after it; of an ensemble those of
+    all its runs.
     """
     import pandas as pd
 
     rows = []
     for run in batch.runs:
-        for after in ("", *run.after) if run.finished else ():
-            method = f"{run.method} + {after}" if after else run.method
-            key = {"method": method, "profile": run.profile.name, "test": str(batch.test)}
+        for row, after in zip(run.rows, ("", *run.after), strict=True) if run.finished else ():
+            key = {"method": row, "profile": run.profile.name, "test": str(batch.test)}
             rows.append({**key, "epochs": run.profile.epochs, "seeds": run.seed, **_metrics(run, after)})
+    rows += [
+        row
+        for name in batch.ensembles
+        for profile in dict.fromkeys(run.profile.name for run in batch.runs)
+        if (row := _ensemble_row(batch, name, profile))
+    ]
     if not rows:
         return pd.DataFrame(columns=["method", "profile", "test", "epochs", "seeds"])
     runs = pd.DataFrame(rows)
@@ -391,6 +428,32 @@ def summary_table(batch: Batch) -> "pd.DataFrame":
     named = {f"{name}_{how}": pd.NamedAgg(name, how) for name in metrics for how in ("mean", "min", "max")}
     groups = runs.groupby([*key, "epochs"], sort=False)
     return groups.agg(seeds=pd.NamedAgg("seeds", "count"), **named).reset_index()
+
+
+def _ensemble_row(batch: Batch, name: str, profile: str) -> dict[str, Any] | None:
+    """The row of the seeds' mean probabilities; None before all of them have finished."""
+    from utils.evaluation.posthoc import ensemble
+    from utils.evaluation.predict import Predictions
+    from utils.evaluation.scoring import Judge, predictions_file
+
+    runs = [run for run in batch.runs if name in run.rows and run.profile.name == profile]
+    if len(runs) < 2 or not all(run.finished for run in runs):
+        return None
+    chain = runs[0].after[runs[0].rows.index(name) - 1] if name != runs[0].method else ""
+    place = "." if batch.notebook is None else "output"
+    said = [Predictions.load(predictions_file(run.folder / place, chain)) for run in runs]
+    together = ensemble(said, top=1)
+    data = find_data(runs[0].profile, batch.data or "auto", progress=False)
+    return {
+        "method": f"{name} + ensemble of {len(runs)}",
+        "profile": profile,
+        "test": str(batch.test),
+        "epochs": runs[0].profile.epochs,
+        "seeds": len(runs),
+        **Judge.of(data, runs[0].profile).metrics(together.true, together.predicted),
+        "validation_f1": math.nan,
+        "minutes": sum(_metrics(run, chain)["minutes"] for run in runs),
+    }
 
 
 def write_table(table: "pd.DataFrame", path: Path) -> None:
@@ -599,6 +662,7 @@ def run_one(folder: Path) -> None:
     profile = profile_from_dict(spec["profile"], str(folder / _SPEC))
     if spec["notebook"] is None:
         import_tensorflow()
+        from utils.evaluation.scoring import score_run
         from utils.training.loop import train
 
         data = find_data(profile, spec["data"], progress=False)
@@ -642,124 +706,14 @@ def _run_notebook(folder: Path, profile: Profile, spec: dict[str, Any]) -> dict[
         from utils.startup import import_tensorflow
 
         import_tensorflow()
+        from utils.evaluation.scoring import score_run
+
         data = find_data(profile, spec["data"], progress=False)
         scored = score_run(run.output, data, spec["test"], spec["after"])
         return {**scored, "": {**metrics, **scored[""]}}
     if spec["after"]:
         raise InputError(f"{result.name} leaves no trained network, so there is nothing to do `after` it.")
     return {"": metrics}
-
-
-@dataclass(frozen=True)
-class Tested:
-    """A trained network and the test sheets, for what is done after training."""
-
-    model: "tf.keras.Model"  # images to logits [B, C]
-    profile: Profile
-    labels: "LabelMap"
-    data: Data  # what it was trained on, with the test set that is scored
-    trained_on: "np.ndarray"  # images by class, int [C]
-    sheets: "tf.data.Dataset"  # of the test, as evaluation_dataset() gives them
-    predictions: "Predictions"  # of these sheets, with all classes up to 100
-    distances: "np.ndarray | None"  # patristic, float [G, G]
-
-
-def _tta(tested: Tested) -> "np.ndarray":
-    from utils.evaluation.predict import predict
-
-    return predict(
-        tested.model, tested.sheets, tta=True, augment=tested.profile.augment, top=1, progress=False
-    ).predicted
-
-
-# What can be done with a trained network: name -> the class of every test sheet, int [N]. Nothing in it may look at
-# `predictions.true`.
-AFTER: dict[str, Callable[[Tested], "np.ndarray"]] = {"tta": _tta}
-
-
-def score_run(
-    run_dir: Path, data: Data, test: str | int = "withheld", after: Sequence[str] = ()
-) -> dict[str, dict[str, float]]:
-    """The metrics of a trained run, those of METRICS; predictions.npz keeps what it said of the test sheets.
-
-    Args:
-        run_dir: output folder of `train`.
-        data: what it was trained on.
-        test: see the module's head.
-        after: names of AFTER.
-
-    Returns:
-        The metrics by name, NaN where not known: those of the run under "", those after each step under its
-        name. Without a test only validation_f1 and minutes of the run.
-
-    Raises:
-        InputError: there is no trained run or no such test set.
-    """
-    import numpy as np
-    import pandas as pd
-
-    from utils.data import longtail
-    from utils.data.labels import genus_distance_matrix
-    from utils.data.pipeline import evaluation_dataset
-    from utils.evaluation.mistakes import mistake_distance, scores_by_bin
-    from utils.evaluation.predict import predict
-    from utils.metrics import macro_f1
-    from utils.training.loop import load_trained
-
-    model, profile, labels = load_trained(run_dir)
-    history = pd.read_csv(run_dir / f"{profile.run_name}.csv")
-    validation, minutes = float(history["val_f1_score"].max()), float(history["time"].sum() / 60)
-    if test == "none":
-        return {"": {"validation_f1": validation, "minutes": minutes}}
-    if isinstance(test, int):
-        data = with_extra_test(data, test, progress=False)
-    table = data.split(profile)
-    shards, only = data.test_shards, None
-    if data.solution is None:
-        shards, only = data.train_shards, table.loc[table["part"] == "test", "image_id"].tolist()
-        if not only:
-            raise InputError(f"{shards[0].parent}: no withheld test to score on. Set `test: none`.")
-    sheets = evaluation_dataset(
-        shards, image_size=profile.image_size, batch_size=64, crop=profile.crop, only_ids=only
-    )
-    predictions = predict(model, sheets, top=min(labels.n_classes, 100), progress=False)
-    true = predictions.true
-    if data.solution is not None:
-        answers = pd.read_csv(data.solution, dtype={"Id": str}).set_index("Id")["Predicted"]
-        true = labels.to_class(answers[predictions.image_ids])
-    predictions = dataclasses.replace(predictions, true=np.asarray(true, dtype=np.int32))
-    predictions.save(run_dir / "predictions.npz")
-
-    by_part = {
-        part: longtail.class_counts(table.loc[table["part"] == part, "class_index"], labels.n_classes)
-        for part in ("train", "validation")
-    }
-    distances = None
-    if data.train_metadata is not None:
-        distances = genus_distance_matrix(data.metadata(), labels)
-
-    def metrics(predicted: "np.ndarray", minutes: float) -> dict[str, float]:
-        by_bin = scores_by_bin(true, predicted, by_part["train"] + by_part["validation"])
-        far = {"over_all": math.nan, "over_mistakes": math.nan}
-        if distances is not None:
-            far = mistake_distance(true, predicted, labels, distances)
-        return {
-            "macro_f1": macro_f1(true, predicted, labels.n_classes),
-            **{f"{row.bin}_f1": float(row.macro_f1) for row in by_bin.itertuples()},
-            "distance_all": far["over_all"],
-            "distance_mistakes": far["over_mistakes"],
-            "validation_f1": validation,
-            "minutes": minutes,
-        }
-
-    scored = {"": metrics(predictions.predicted, minutes)}
-    tested = Tested(model, profile, labels, data, by_part["train"], sheets, predictions, distances)
-    for step in after:
-        begin = time.perf_counter()
-        predicted = AFTER[step](tested)
-        scored[step] = metrics(predicted, minutes + (time.perf_counter() - begin) / 60)
-        scored[step]["validation_f1"] = math.nan  # of the network before the step
-    return scored
 
 
 def _end_with_the_batch() -> None:
