@@ -191,6 +191,14 @@ def _count_to(last: int, steps: list, guard: loop._SessionGuard, seconds: float)
     return not guard.stopped
 
 
+def test_the_guard_expects_an_epoch_of_larger_images_to_take_longer() -> None:
+    growing = load_profile("smoke", epochs=4, image_size=96, first_image_size=32)
+    done = loop.Progress(epoch=1, history=({"epoch": 1, "time": 100.0},))
+    sizes = [growing.image_size_at(epoch) for epoch in range(4)]
+    assert loop._longest(growing, done) == 100 * (sizes[1] / sizes[0]) ** 2 > 100
+    assert loop._longest(load_profile("smoke", epochs=4), done) == 100
+
+
 def test_a_session_too_short_for_the_first_epoch_says_what_to_set(data: Data, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"before the first epoch does.*steps_per_epoch below \d+"):
         loop.train(PROFILE, data, tmp_path, progress=False, stop_at=time.time())

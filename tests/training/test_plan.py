@@ -69,6 +69,27 @@ def test_parameters_are_those_of_the_network(backbone: str) -> None:
     assert plan.parameters == parameter_counts(build_model(profile, plan.classes))[0]
 
 
+@pytest.mark.parametrize(
+    "settings", [{"genus_weight": 0.3, "family_weight": 0.1}, {"loss": "arcface"}], ids=str
+)
+def test_parameters_of_heads_are_counted_where_the_ranks_are_known(
+    sample_flora: Path, settings: dict
+) -> None:
+    import tensorflow as tf
+
+    from utils.training.backbone import build_model
+    from utils.training.heads import logits_of_all_ranks
+
+    profile = load_profile("smoke", **settings)
+    data = find_data(profile, sample_flora)
+    labels = data.labels()
+    network = build_model(profile, labels.n_classes)
+    whole = tf.keras.Model(network.input, logits_of_all_ranks(network, profile, labels))
+    assert make_plan(profile, data).parameters == whole.count_params()
+    told = "\n".join(describe(make_plan(profile, None), profile, sample_flora, None))
+    assert ("parameters without the heads for genus and family" in told) == ("genus_weight" in settings)
+
+
 def test_without_data_the_plan_is_of_the_published_set_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -287,7 +287,7 @@ def train(
         if progress and state.chief and sys.stdout.isatty():
             callbacks.append(_StepBar(task.steps))
         try:
-            while done.epoch < last and guard.allows(max((row["time"] for row in done.history), default=0.0)):
+            while done.epoch < last and guard.allows(_longest(profile, done)):
                 start = time.perf_counter()
                 model.prepare(profile, done.epoch)
                 fitted = model.fit(
@@ -450,6 +450,13 @@ class _SessionGuard(tf.keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         if not self.allows(0.0):
             self.model.stop_training = True
+
+
+def _longest(profile: Profile, done: Progress) -> float:
+    """Seconds that the next epoch may take: as long as the longest so far, by the pixels of its images."""
+    size = profile.image_size_at(done.epoch)
+    past = ((row["time"], profile.image_size_at(row["epoch"] - 1)) for row in done.history)
+    return max((seconds * (size / before) ** 2 for seconds, before in past), default=0.0)
 
 
 class _StepBar(tf.keras.callbacks.Callback):

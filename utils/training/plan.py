@@ -47,6 +47,7 @@ class TrainingPlan:
     image_size: int
     parameters: int
     data_bytes: float  # of the training shards
+    uncounted: tuple[str, ...]  # ranks whose heads are not in `parameters`, since their names were not found
     assumed: tuple[str, ...]  # what is taken from the published set, since it was not found
     exact: bool  # whether the split was made; else a share of the images
 
@@ -122,7 +123,13 @@ def make_plan(profile: Profile, data: Data | None) -> TrainingPlan:
     if profile.hidden_units:
         parameters += (features + 1) * profile.hidden_units
         features = profile.hidden_units
-    parameters += (features + 1) * classes
+    if profile.loss == "arcface":
+        parameters += features * classes * profile.arcface_centres
+    else:
+        parameters += (features + 1) * classes
+    ranks = [rank for rank in ("genus", "family") if getattr(profile, f"{rank}_weight")]
+    for rank in ranks if labels is not None else ():
+        parameters += (features + 1) * len(getattr(labels, f"{rank}_names"))
     return TrainingPlan(
         classes=classes,
         train_images=train,
@@ -133,6 +140,7 @@ def make_plan(profile: Profile, data: Data | None) -> TrainingPlan:
         image_size=profile.image_size,
         parameters=parameters,
         data_bytes=size,
+        uncounted=tuple(ranks) if labels is None else (),
         assumed=tuple(assumed),
         exact=exact,
     )
@@ -162,9 +170,10 @@ def describe(plan: TrainingPlan, profile: Profile, out: Path, images_per_second:
     """The plan in lines; `out` is where the run will be, of which only the free space is looked at."""
     about = "" if plan.exact else "about "
     sizes = dict.fromkeys(profile.image_size_at(epoch) for epoch in range(profile.epochs))
+    heads = f" without the heads for {' and '.join(plan.uncounted)}" if plan.uncounted else ""
     lines = [
         f"profile            {profile.name}: EfficientNetV2{profile.backbone}, {profile.weights} weights, "
-        f"{plan.parameters:,} parameters, {plan.classes:,} classes",
+        f"{plan.parameters:,} parameters{heads}, {plan.classes:,} classes",
         f"images             {about}{plan.train_images:,} to train on, {about}{plan.validation_images:,} to "
         "validate on",
         f"image size         {', '.join(map(str, sizes))} px a side{' in turn' * (len(sizes) > 1)}",
