@@ -130,7 +130,8 @@ def test_steps_are_what_they_say(trained):
         said["retrained classifier + tta"].probabilities, views.probabilities, atol=1e-4
     )
     plain = predict(network, sheets["test"], top=CLASSES, progress=False)
-    temperature = fit_temperature(predict(network, sheets["validation"], top=CLASSES, progress=False))
+    validation = predict(network, sheets["validation"], top=CLASSES, progress=False)
+    temperature = fit_temperature(validation, by_species=True)
     apart = np.nan_to_num(genus_distance_matrix(data.metadata(), labels))
     np.fill_diagonal(apart, 0)
     right = tempered(plain, temperature)

@@ -60,12 +60,17 @@ def tempered(predictions: Predictions, temperature: float) -> Predictions:
     )
 
 
-def fit_temperature(predictions: Predictions) -> float:
+def fit_temperature(predictions: Predictions, *, by_species: bool = False) -> float:
     """The temperature at which known species were most probable (least negative log-likelihood).
 
     Temperature scaling of Guo et al. (2017, arXiv:1706.04599). Fit it on validation; decisions by expected cost
     are only as good as the probabilities are right. Sheets whose species is not among the classes kept say
     nothing about it and are left out.
+
+    Args:
+        by_species: every species counts as much as every other, and not every sheet. For decisions that are judged
+            by species, as macro-F1 does, or on as many sheets of each: rare species, of which a network is less
+            sure, hardly count among the sheets of a validation part.
 
     Raises:
         InputError: no sheet has its species among the classes kept.
@@ -78,12 +83,13 @@ def fit_temperature(predictions: Predictions) -> float:
     logs = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
     true = logs[hit[known]]
     high = logs.max(axis=1)
+    species = predictions.true[known]
+    weights = 1 / np.bincount(species)[species] if by_species else None
 
     def loss(log_temperature: float) -> float:
         scale = np.exp(-log_temperature)
-        return float(
-            np.mean(np.log(np.exp((logs - high[:, None]) * scale).sum(axis=1)) + (high - true) * scale)
-        )
+        losses = np.log(np.exp((logs - high[:, None]) * scale).sum(axis=1)) + (high - true) * scale
+        return float(np.average(losses, weights=weights))
 
     # convex in the scale, so it has one minimum: golden-section search
     low, up, golden = -np.log(MAX_TEMPERATURE), np.log(MAX_TEMPERATURE), (np.sqrt(5) - 1) / 2

@@ -122,7 +122,7 @@ class Answers:
         judge = self.trained.judge
         if judge.distances is None:
             raise InputError("`least cost` needs metadata with the distances of genera.")
-        temperature = fit_temperature(self.predictions("validation"))
+        temperature = fit_temperature(self.predictions("validation"), by_species=True)
         # a mistake costs its distance alone, which is what is measured
         return least_cost(tempered(predictions, temperature), judge.labels, judge.distances, miss=0.0)
 
