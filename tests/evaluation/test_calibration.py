@@ -89,3 +89,24 @@ def test_a_temperature_needs_known_species():
     )
     with pytest.raises(InputError, match="No sheet has a known species"):
         fit_temperature(unknown)
+
+
+def test_a_temperature_by_species_counts_rare_species_as_much_as_common_ones():
+    generator = np.random.default_rng(1)
+    sheets = np.r_[np.zeros(2000, int), np.ones(40, int)]
+    logits = 2 * generator.normal(size=(2040, 2))
+    # the common species is named far too timidly, the rare one far too boldly
+    logits[np.arange(2040), sheets] += np.where(sheets == 0, 2.0, -0.5)
+    probabilities = softmax(logits, axis=1)
+    order = np.argsort(-probabilities, axis=1).astype(np.int32)
+    kept = np.take_along_axis(probabilities, order, axis=1).astype(np.float32)
+    predictions = Predictions(np.arange(2040).astype(str), order, kept, sheets.astype(np.int32))
+
+    def loss(value):
+        scores = logits / value - logsumexp(logits / value, axis=1, keepdims=True)
+        of_true = scores[np.arange(2040), sheets]
+        return -(of_true[sheets == 0].mean() + of_true[sheets == 1].mean())
+
+    best = minimize_scalar(loss, bounds=(0.1, 20), method="bounded").x
+    assert fit_temperature(predictions, by_species=True) == pytest.approx(best, rel=2e-2)
+    assert fit_temperature(predictions) < 0.7 * best
