@@ -81,7 +81,7 @@ def test_every_notebook_has_a_kernel_and_only_those_that_need_a_gpu_ask_for_one(
     }
     for kernel in KERNELS:
         values = kernel_metadata(built, kernel)
-        gpu = kernel.notebook[:2] in ("03", "04", "05")
+        gpu = kernel.notebook[:2] in ("03", "04", "05", "06")
         assert (values["machine_shape"], values["enable_gpu"]) == (
             ("NvidiaTeslaT4", True) if gpu else ("", False)
         )
@@ -91,8 +91,10 @@ def test_every_notebook_has_a_kernel_and_only_those_that_need_a_gpu_ask_for_one(
 def test_outputs_chain_from_03_to_03b_to_those_that_predict(built):
     chain = {kernel.number: kernel_metadata(built, kernel)["kernel_sources"] for kernel in KERNELS}
     slug = {kernel.number: f"{OWNER}/{kernel.slug}" for kernel in KERNELS}
-    assert chain["03b"] == [slug["03"]] and chain["04"] == chain["05"] == [slug["03b"]]
-    assert all(not sources for number, sources in chain.items() if number not in ("03b", "04", "05"))
+    assert chain["03b"] == [slug["03"]] and all(
+        chain[number] == [slug["03b"]] for number in ("04", "05", "06")
+    )
+    assert all(not sources for number, sources in chain.items() if number not in ("03b", "04", "05", "06"))
 
 
 def parameters_of(path: Path) -> str:
@@ -133,7 +135,7 @@ def test_the_package_goes_with_version_commit_profiles_and_an_installable_wheel(
     sources = {str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "utils").rglob("*.py")}
     profiles = {str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "utils").rglob("*.yaml")}
     wheel = "keras_efficientnet_v2-1.2.2-py3-none-any.whl"
-    extra = {"utils/COMMIT", "LICENSE", wheel, kaggle.DATASET_FILE}
+    extra = {"utils/COMMIT", "LICENSE", wheel, kaggle.DATASET_FILE, "notebooks/results/long_tail_results.csv"}
     assert shipped == sources | profiles | extra
     command = [sys.executable, "-m", "pip", "install", "--no-index", "--no-deps", "--quiet"]
     subprocess.run([*command, "--target", tmp_path, folder / wheel], check=True, capture_output=True)

@@ -520,3 +520,68 @@ def test_predicted_classes_of_a_full_label_map():
     predicted = generator.integers(0, 15501, 50000)
     figure = plots.predicted_classes(predicted, train)
     assert figure.axes[0].lines[0].get_ydata().mean() == pytest.approx(50000 / 15501, rel=0.01)
+
+
+# ---------------------------------------------------------------- methods
+
+
+def gains(tail: float, head: float = -0.02) -> pd.DataFrame:
+    rows = [("a", "head_f1", head), ("a", "medium_f1", 0.01), ("a", "tail_f1", tail), ("b", "tail_f1", -0.3)]
+    return pd.DataFrame(
+        [
+            {"method": method, "metric": metric, "gain": gain, "low": gain - 0.01, "high": gain + 0.01}
+            for method, metric, gain in rows
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        (gains(0.125), "A gives the tail +12.5 points over the old way, the head -2.0"),
+        (gains(-0.1), "Nothing helps the tail more than the old way"),
+        (gains(np.nan)[:3], "Gain over the old way: no species in the tail"),
+    ],
+)
+def test_the_gain_in_the_tail_is_the_title(table, said):
+    figure = plots.gains_by_bin(table, "the old way")
+    assert title(figure) == said
+    assert "gain over the old way (points of macro-F1)" in texts(figure)
+
+
+def test_gains_stand_at_their_points_with_their_ranges():
+    figure = plots.gains_by_bin(gains(0.125), "the old way")
+    (axes,) = figure.axes
+    drawn = {line.get_label(): list(line.get_xdata()) for line in axes.lines}
+    assert drawn["tail: 19 or fewer"] == pytest.approx([12.5, -30])
+    ranges = [segment[:, 0].tolist() for lines in axes.collections for segment in lines.get_segments()]
+    assert [11.5, 13.5] in [pytest.approx(each) for each in ranges]
+
+
+def test_the_trade_off_counts_who_pays():
+    means = {"old": (0.9, 0.5), "better": (0.92, 0.6), "pays": (0.8, 0.7), "worse": (0.85, 0.4)}
+    table = pd.DataFrame(
+        [
+            {"method": method}
+            | {
+                f"{name}_f1_{how}": value
+                for how in ("mean", "min", "max")
+                for name, value in zip(("head", "tail"), values, strict=True)
+            }
+            for method, values in means.items()
+        ]
+    )
+    figure = plots.head_tail_trade_off(table, "old")
+    assert (
+        title(figure) == "1 of 3 methods raise the tail without lowering the head, 1 pay for it in the head"
+    )
+    assert {"1", "2", "3", "4"} < set(texts(figure))
+    assert any("1 old\n2 better\n3 pays\n4 worse" in text for text in texts(figure))
+
+
+def test_curves_by_class_size_are_drawn_from_rare_to_common():
+    panels = {"weight": {"one": LONG * 1.0, "two": LONG * 2.0}, "margin": {"three": LONG / 3}}
+    figure = plots.by_class_size(panels, LONG, "What the rare get")
+    assert title(figure) == "What the rare get" and len(figure.axes) == 2
+    assert figure.axes[0].lines[1].get_ydata().tolist() == (2.0 * np.sort(LONG)).tolist()
+    assert {"one", "two", "weight", "margin"} < set(texts(figure)) and "three" not in texts(figure)

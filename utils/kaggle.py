@@ -106,6 +106,14 @@ KERNELS = (
         after=("03b",),
         gpu=True,
     ),
+    Kernel(
+        "06",
+        "06_beating_the_long_tail",
+        "NAFlora 06 beating the long tail",
+        (TRAIN_SHARDS, UTILS),
+        after=("03b",),
+        gpu=True,
+    ),
 )
 _BY_NUMBER = {kernel.number: kernel for kernel in KERNELS}
 
@@ -230,7 +238,8 @@ def _notebook_text(notebook: dict[str, Any]) -> str:
 def _build_utils(owner: str, folder: Path) -> Path:
     _emptied(folder, DATASET_FILE)
     package = REPOSITORY / "utils"
-    for path in sorted([*package.rglob("*.py"), *package.glob("profiles/*.yaml")]):
+    results = (REPOSITORY / "notebooks" / "results").glob("*.csv")  # the table that notebook 06 shows
+    for path in sorted([*package.rglob("*.py"), *package.glob("profiles/*.yaml"), *results]):
         copy = folder / path.relative_to(REPOSITORY)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)

@@ -42,6 +42,7 @@ COURSE: dict[str, tuple[Leaves, ...]] = {
     ),
     "04_evaluate_long_tail": (Leaves("evaluation.json"), Leaves("predictions.npz")),
     "05_submission": (Leaves("submission.csv"), Leaves("scores.json")),
+    "06_beating_the_long_tail": (Leaves("beating_the_long_tail.json"),),
 }
 NOTEBOOKS = REPOSITORY / "notebooks"
 KERNEL = "python3"

@@ -152,3 +152,25 @@ def test_classifiers_are_scored_on_the_same_features(six_species):
     assert second["over_all"] == pytest.approx(400 / 6)
     plain = posthoc.compare_classifiers({"right": right}, features, COUNTS)
     pd.testing.assert_frame_equal(plain, table[:1][plain.columns])
+
+
+def test_gains_are_clear_where_the_ranges_do_not_overlap():
+    rows = {
+        "old": (0.5, 0.48, 0.52),
+        "clear": (0.6, 0.53, 0.66),
+        "open": (0.54, 0.51, 0.6),
+        "loss": (0.4, 0.3, 0.47),
+    }
+    table = pd.DataFrame(
+        [
+            dict(zip(("method", "f1_mean", "f1_min", "f1_max"), (name, *row), strict=True))
+            for name, row in rows.items()
+        ]
+    )
+    found = posthoc.gains_over(table, "old", ["f1"]).set_index("method")
+    assert found["clear"].to_dict() == {"clear": True, "open": False, "loss": True}
+    assert found.loc["clear", ["gain", "low", "high"]].tolist() == pytest.approx([0.1, 0.01, 0.18])
+    single = posthoc.gains_over(pd.DataFrame({"method": ["old", "new"], "f1": [0.5, 0.6]}), "old", ["f1"])
+    assert single[["gain", "low", "high"]].to_numpy() == pytest.approx(0.1)
+    with pytest.raises(InputError, match="no method 'odl' in the table, only old, clear"):
+        posthoc.gains_over(table, "odl", ["f1"])

@@ -160,3 +160,14 @@ def test_a_dozen_methods_at_the_size_of_the_sample_flora_take_less_than_a_minute
     assert len(
         {classifier.kernel.tobytes() + classifier.bias.tobytes() for classifier in methods.values()}
     ) == (len(methods))
+
+
+def test_features_are_kept_in_a_file_and_read_from_it(tmp_path):
+    network = tf.keras.Sequential(
+        [tf.keras.layers.Flatten(input_shape=(2, 2, 3)), tf.keras.layers.Dense(3, name="logits")]
+    )
+    batches = [(tf.random.stateless_uniform([4, 2, 2, 3], [1, 2]), tf.constant([0, 1, 2, 0]))]
+    cache = tmp_path / "new" / "features.npz"
+    first = decoupling.extract_features(network, batches, progress=False, cache=cache)
+    again = decoupling.extract_features(network, [], progress=False, cache=cache)
+    assert (again.features == first.features).all() and again.classes.tolist() == [0, 1, 2, 0]

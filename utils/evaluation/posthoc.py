@@ -206,3 +206,46 @@ def compare_classifiers(
             row |= {"over_all": far["over_all"], "over_mistakes": far["over_mistakes"]}
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def gains_over(results: pd.DataFrame, base: str, metrics: Sequence[str]) -> pd.DataFrame:
+    """What every method gains over another one, and whether that is more than the spread of the seeds.
+
+    Args:
+        results: a row a method with method and NAME_mean, NAME_min, NAME_max, as utils.batch.summary_table()
+            gives them; NAME alone does for a single run.
+        base: the method to compare with.
+        metrics: names such as "macro_f1".
+
+    Returns:
+        One row a method (but `base`) and metric: method, metric, gain (of the means), low and high (the least and
+        the most that two seeds differ by), clear (the ranges do not overlap: low and high have one sign).
+
+    Raises:
+        InputError: `base` is not among the methods.
+    """
+    if base not in set(results["method"]):
+        raise InputError(f"There is no method {base!r} in the table, only {', '.join(results['method'])}.")
+
+    def value(row: pd.Series, metric: str, how: str) -> float:
+        return row[f"{metric}_{how}"] if f"{metric}_{how}" in row else row[metric]
+
+    at = results[results["method"] == base].iloc[0]
+    rows = []
+    for _, row in results[results["method"] != base].iterrows():
+        for metric in metrics:
+            low = value(row, metric, "min") - value(at, metric, "max")
+            high = value(row, metric, "max") - value(at, metric, "min")
+            gain = value(row, metric, "mean") - value(at, metric, "mean")
+            clear = bool(low > 0 or high < 0)
+            rows.append(
+                {
+                    "method": row["method"],
+                    "metric": metric,
+                    "gain": gain,
+                    "low": low,
+                    "high": high,
+                    "clear": clear,
+                }
+            )
+    return pd.DataFrame(rows)

@@ -73,7 +73,12 @@ class Linear:
 
 
 def extract_features(
-    network: tf.keras.Model, dataset: Iterable, *, total: int | None = None, progress: bool = True
+    network: tf.keras.Model,
+    dataset: Iterable,
+    *,
+    total: int | None = None,
+    progress: bool = True,
+    cache: Path | None = None,
 ) -> Features:
     """One pass over images, without augmentation, to what the classifier would get.
 
@@ -81,11 +86,15 @@ def extract_features(
         network: from `build_model` or `load_trained`.
         dataset: batches of (images, classes, ...), from evaluation_dataset(); `only_ids` takes the train part.
         total: number of images, for the time left in the bar.
+        cache: file that keeps them: it is read where it is there, and written where not. Name it by the network.
 
     Raises:
-        InputError: the data set gave no image.
+        InputError: the data set gave no image, or `cache` is damaged.
     """
     from tqdm import tqdm
+
+    if cache is not None and cache.exists():
+        return Features.load(cache)
 
     body = tf.keras.Model(network.input, network.get_layer(CLASSIFIER).input)
     run = None
@@ -102,7 +111,11 @@ def extract_features(
             bar.update(len(classes[-1]))
     if not features:
         raise InputError("There was no image to take features of. Check the shards and the chosen image ids.")
-    return Features(np.concatenate(features), np.concatenate(classes))
+    found = Features(np.concatenate(features), np.concatenate(classes))
+    if cache is not None:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        found.save(cache)
+    return found
 
 
 def classifier_of(network: tf.keras.Model) -> Linear:
