@@ -539,6 +539,10 @@ def gains(tail: float, head: float = -0.02) -> pd.DataFrame:
     ("table", "said"),
     [
         (gains(0.125), "A gives the tail +12.5 points over the old way, the head -2.0"),
+        (
+            gains(0.005),
+            "A gives the tail +0.5 points over the old way, the head -2.0; seeds differ by more",
+        ),
         (gains(-0.1), "Nothing helps the tail more than the old way"),
         (gains(np.nan)[:3], "Gain over the old way: no species in the tail"),
     ],

@@ -1179,6 +1179,9 @@ def gains_by_bin(gains: pd.DataFrame, base: str) -> Figure:
         title = f"{best[:1].upper()}{best[1:]} gives the tail {100 * tail[best]:+.1f} points over {base}"
         if len(head):
             title += f", the head {100 * head.iloc[0]:+.1f}"
+        low = of_bins[(of_bins["metric"] == f"{BINS[-1]}_f1") & (of_bins["method"] == best)]["low"].iloc[0]
+        if low <= 0:
+            title += "; seeds differ by more"
     methods = list(dict.fromkeys(of_bins["method"]))
     figure, ((axes,),) = _figure(title, 1.5 + 0.36 * len(methods))
     for shift, name in zip((-0.22, 0, 0.22), BINS, strict=True):

@@ -109,3 +109,13 @@ def test_the_comparison_shows_less_distance_for_what_is_expected(six_species, pr
         key: argmax[key] for key in ("macro_f1", "over_all")
     }
     assert np.isnan(argmax["miss"]) and within["miss"] == 17.5
+
+
+def test_macro_f1_of_some_species_does_not_count_the_others(six_species, probabilities):
+    some = probabilities.argmax(axis=1) < 3
+    found = predictions(probabilities[some], probabilities[some].argmax(axis=1).astype(np.int32))
+    species = np.unique(found.true)
+    known = np.nan_to_num(DISTANCES, nan=270)
+    of_all = decisions.compare_decisions(found, six_species, known).iloc[0]
+    of_some = decisions.compare_decisions(found, six_species, known, species=species).iloc[0]
+    assert of_some["macro_f1"] == 1.0 and of_all["macro_f1"] == pytest.approx(len(species) / 6)

@@ -8,7 +8,7 @@ import pandas as pd
 from utils.errors import InputError
 from utils.evaluation.mistakes import mistake_distance
 from utils.evaluation.predict import Predictions
-from utils.metrics import scores
+from utils.metrics import per_class_f1, scores
 
 if TYPE_CHECKING:
     from utils.data.labels import LabelMap
@@ -81,11 +81,14 @@ def compare_decisions(
     labels: "LabelMap",
     distances: np.ndarray,
     misses: tuple[float, ...] | None = None,
+    species: np.ndarray | None = None,
 ) -> pd.DataFrame:
     """The most probable class against least cost, on sheets whose species is known.
 
     Args:
         misses: costs of any mistake to try, `within_genus_cost` without it. Choose among them on validation.
+        species: class indices that macro-F1 is the mean over, where the sheets are of some species only; all of the
+            label map without it.
 
     Returns:
         One row a decision: decision ("most probable", "least cost"), miss, macro_f1, accuracy, and the mean
@@ -97,12 +100,13 @@ def compare_decisions(
     rows = []
     for name, miss, decided in decisions:
         score = scores(predictions.true, decided, labels.n_classes)
+        by_class = per_class_f1(predictions.true, decided, labels.n_classes)
         far = mistake_distance(predictions.true, decided, labels, distances)
         rows.append(
             {
                 "decision": name,
                 "miss": miss,
-                "macro_f1": score["macro_f1"],
+                "macro_f1": float(by_class.mean() if species is None else by_class[species].mean()),
                 "accuracy": score["accuracy"],
                 "over_all": far["over_all"],
                 "over_mistakes": far["over_mistakes"],
