@@ -236,6 +236,24 @@ def lab(context: click.Context, options: tuple[str, ...]) -> None:
     context.exit(subprocess.run([*command, *options], env=environment).returncode)
 
 
+@main.command(
+    context_settings={"ignore_unknown_options": True},
+    add_help_option=False,  # --help shows the options of the benchmarks themselves
+    epilog=example("./course bench", "./course bench --quick"),
+)
+@click.argument("options", nargs=-1)
+@click.pass_context
+def bench(context: click.Context, options: tuple[str, ...]) -> None:
+    """Measure speed and memory of every stage beside the published way and the machine's limit."""
+    from utils.paths import REPOSITORY
+
+    if not (REPOSITORY / "benchmarks").is_dir():
+        raise InputError(f"{REPOSITORY}: no folder benchmarks. They run from a clone of the course.")
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, "-m", "benchmarks", *options]
+    context.exit(subprocess.run(command, env=environment).returncode)
+
+
 # ---------------------------------------------------------------- data
 
 
