@@ -75,6 +75,7 @@ class Stage:
 
     A variant is called with the Bench in a process of its own, prepares what a user has ready too, and
     returns a Run; only its calls are timed. The variants' calls alternate: ours, published, limit, ours, ...
+    What goes to another process is found there by its name: functions of a module, and functools.partial of them.
     """
 
     name: str
