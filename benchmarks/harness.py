@@ -1,8 +1,8 @@
 """Measures stages: repeats of every variant in turn, each variant in a process of its own, one table.
 
-A stage is a list of variants that do the same work. Two names have a meaning: "ours" is this package,
-"published" the way of the published run, "limit" what the machine could do at best; all but "ours" may be
-missing. A module of this package that measures has a tuple STAGES; importing it must not import TensorFlow.
+The variants of a stage do the same work: "ours" is this package, "published" the way of the published run or
+of common practice, "limit" what the machine could do at best. The last two may be missing. A module of MODULES
+has a tuple STAGES; importing it must not import TensorFlow.
 """
 
 import importlib
@@ -21,6 +21,8 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+from utils.paths import scratch_dir
 
 MODULES = ("inputs", "steps", "tables", "writing", "flora")
 VARIANTS = ("ours", "published", "limit")
@@ -44,6 +46,14 @@ class Bench:
     repeats: int = 5
     quick: bool = False  # tiny inputs, all in this process: shows that it works, the figures mean nothing
     mytflib: Path | None = None  # a checkout of the published pipeline
+
+
+def make_bench(*, folder: Path | None, images: int, repeats: int, quick: bool, mytflib: Path | None) -> Bench:
+    """A Bench whose folder is there; data/bench where none is named. `quick` overrules images and repeats."""
+    folder = (folder or scratch_dir() / ("bench-quick" if quick else "bench")).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    images, repeats = (64, 1) if quick else (images, repeats)
+    return Bench(folder, images, repeats, quick, mytflib and mytflib.resolve())
 
 
 @dataclass(frozen=True)
@@ -329,7 +339,7 @@ def row(found: dict[str, Any]) -> str:
 
 
 def report(chosen: Sequence[Stage], bench: Bench, say: Callable[[str], None] = print) -> dict[str, Any]:
-    """Measure stages and say the table line by line; the same as plain values."""
+    """Measure stages and say the table line by line; the same as plain values, with what failed."""
     where = machine()
     say(
         f"{where['cores']} cores, {where['cpu']}, Python {where['python']}, TensorFlow {where['tensorflow']}; "
@@ -339,11 +349,19 @@ def report(chosen: Sequence[Stage], bench: Bench, say: Callable[[str], None] = p
         say("Quick: tiny inputs, the figures mean nothing.")
     say(f"\n{HEADER}")
     rows = []
+    failed = []
     for stage in chosen:
-        rows.append(summary(stage, measure(stage, bench)))
-        say(row(rows[-1]))
+        try:
+            rows.append(summary(stage, measure(stage, bench)))
+        except RuntimeError as error:  # the others may take an hour, and are measured all the same
+            failed.append(str(error))
+            say(f"| {stage.name} | **failed**, see below |")
+        else:
+            say(row(rows[-1]))
     notes = [f"- {found['stage']}: {found['note']}" for found in rows if found["note"]]
     if notes:
         say("\n" + "\n".join(notes))
+    for text in failed:
+        say(f"\n{text}")
     options = {**asdict(bench), "folder": str(bench.folder), "mytflib": bench.mytflib and str(bench.mytflib)}
-    return {"machine": where, "options": options, "stages": rows}
+    return {"machine": where, "options": options, "stages": rows, "failed": failed}
