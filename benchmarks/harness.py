@@ -89,18 +89,20 @@ class Stage:
     """
 
     name: str
-    unit: str  # "images/s" (anything that ends in "/s": more is better), "s" or "ms" for one unit of work
+    unit: str  # "images/s" (anything that ends in "/s"), "s" or "ms" for one unit of work, "MB" at the peak
     variants: dict[str, Callable[[Bench], Run]]  # "ours", "published", "limit"
     targets: tuple[Target, ...] = ()
     note: str = ""  # below the table
     prepare: Callable[[Bench], Any] | None = None  # makes inputs, before, in another process
     fresh: bool = False  # a new process for every repeat, so that nothing is warm
 
-    def figure(self, units: float, seconds: float) -> float:
-        """One repeat in the stage's unit."""
+    def figures(self, repeats: "Repeats") -> list[float]:
+        """Every repeat in the stage's unit."""
+        if self.unit == "MB":
+            return [memory / 1e6 for memory in repeats.memory]
         if self.unit.endswith("/s"):
-            return units / seconds
-        return seconds / units * (1000 if self.unit == "ms" else 1)
+            return repeats.speeds()
+        return [(1000 if self.unit == "ms" else 1) / speed for speed in repeats.speeds()]
 
 
 @dataclass
@@ -269,7 +271,7 @@ def summary(stage: Stage, results: dict[str, Repeats]) -> dict[str, Any]:
     """A stage's row as plain values: raw repeats, figures, ratios, targets."""
     variants = {}
     for name, repeats in results.items():
-        figures = [stage.figure(*pair) for pair in zip(repeats.units, repeats.seconds, strict=True)]
+        figures = stage.figures(repeats)
         variants[name] = {
             **asdict(repeats),
             "figures": figures,
@@ -318,7 +320,8 @@ def row(found: dict[str, Any]) -> str:
         return f"{values[0]} {found['unit']} ({values[1]} to {values[2]})"
 
     def ratio(name: str) -> str:
-        value = found["ratios"].get(f"speed / {name}")
+        kind = "memory" if found["unit"] == "MB" else "speed"
+        value = found["ratios"].get(f"{kind} / {name}")
         return "–" if value is None else f"{value:.2f}"
 
     bounds = [f"{t['measure']} {MEASURES[t['measure']]} {t['bound']:g}" for t in found["targets"]]

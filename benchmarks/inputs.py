@@ -313,7 +313,7 @@ STAGES = (
     _training("train input, 96 px, with colours", 96, ()),
     Stage(
         "train input, 400 px: memory",
-        "images/s",
+        "MB",
         {
             "ours": partial(ours, image_size=400, augment="flips"),
             "published": partial(published, image_size=400),
