@@ -340,9 +340,9 @@ def augmented_on_device(crops: tf.Tensor, numbers: tf.Tensor, *, image_size: int
     """
     mirrored = numbers[:, 3:] < 0.5
     if augment != "none":  # while a pixel is still three bytes
-        crops = tf.where(mirrored[:, 0, None, None, None], tf.reverse(crops, [2]), crops)
+        crops = _mirrored(crops, mirrored[:, 0], axis=2)
     if augment in _TURNED:
-        crops = tf.where(mirrored[:, 1, None, None, None], tf.reverse(crops, [1]), crops)
+        crops = _mirrored(crops, mirrored[:, 1], axis=1)
     height, width = crops.shape[1:3]
     if max(height, width) >= _AVERAGE_FROM * image_size:  # the op that averages is for CPUs only
         pixels = tf.cast(crops, tf.float32)
@@ -353,6 +353,13 @@ def augmented_on_device(crops: tf.Tensor, numbers: tf.Tensor, *, image_size: int
     if augment in _COLOURED:
         pixels = _adjusted(tf.reshape(pixels, [-1, image_size**2, 3]), numbers[:, :3])
     return tf.reshape(tf.clip_by_value(tf.round(pixels), 0, 255), [-1, image_size, image_size, 3])
+
+
+def _mirrored(images: tf.Tensor, which: tf.Tensor, axis: int) -> tf.Tensor:
+    """Images [B, H, W, 3], those of `which` (bool [B]) turned round along an axis."""
+    forwards = tf.range(images.shape[axis])
+    # On a CPU a tf.where() of both takes four times as long.
+    return tf.gather(images, tf.where(which[:, None], forwards[::-1], forwards), axis=axis, batch_dims=1)
 
 
 def _averaging(length: int, target: int) -> np.ndarray:
