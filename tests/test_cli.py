@@ -16,6 +16,7 @@ COMMANDS = [
     *[
         ["run"],
         ["test"],
+        ["bench"],
         ["check"],
         ["lab"],
         ["flora"],
@@ -65,6 +66,7 @@ def test_help_lists_every_command():
         ["run", "--profile", "laptp"],
         ["run", "07"],
         ["run", "03", "-p", "EPOCHS"],
+        ["bench", "--stage", "train inputs"],
         ["train", "-s", "epoch=1"],
         ["train", "-s", "epochs=many"],
         ["train", "--profile", "smoke", "--data", "/no/such/folder"],

@@ -47,6 +47,8 @@ def test_auto_is_laptop_here_and_kaggle_on_kaggle(monkeypatch):
             {"accumulate": 5},
             "accumulate is 5, must be from 1 to 16 and a divisor of batch_size, 16",
         ),
+        ("laptop", {"resize": "gpu"}, "resize is 'gpu', must be one of input, model"),
+        ("laptop", {"resize": "model", "mixup": 0.2}, 'must be "input" where randaugment, mixup or cutmix'),
         ("laptop", {"frozen_epochs": 99}, "frozen_epochs is 99, must be from 0 to epochs"),
         ("laptop", {"ema": 1.0}, "ema is 1.0, must be from 0 to below 1"),
     ],

@@ -236,6 +236,54 @@ def lab(context: click.Context, options: tuple[str, ...]) -> None:
     context.exit(subprocess.run([*command, *options], env=environment).returncode)
 
 
+@main.command(
+    epilog=example(
+        "./course bench --json bench.json", "./course bench --stage 'train input, 400 px' --repeats 3"
+    )
+)
+@click.option("--stage", "names", multiple=True, help="Measure only this stage; can be given several times.")
+@click.option("--list", "only_list", is_flag=True, help="Only list the stages.")
+@click.option("--repeats", type=click.IntRange(1), default=5, show_default=True, help="Of every variant.")
+@click.option(
+    "--images", type=click.IntRange(64), default=2048, show_default=True, help="Images to read, at least."
+)
+@click.option("--quick", is_flag=True, help="Tiny inputs, one repeat: shows that all stages run, no more.")
+@click.option("--json", "out", type=OUT_FILE, help="Write all repeats here too.")
+@click.option("--mytflib", type=FOLDER, help="A checkout of the published pipeline, to measure itself.")
+@click.option("--folder", type=OUT_FOLDER, help="Where inputs are made and kept. [default: data/bench]")
+@click.pass_context
+def bench(
+    context: click.Context, names: tuple[str, ...], only_list: bool, out: Path | None, **options: Any
+) -> None:
+    """Measure speed and memory of every stage beside the published way and the machine's limit.
+
+    Prints one table; benchmarks/README.md says what is in it. The machine should do nothing else.
+    """
+    try:
+        from benchmarks.harness import make_bench, report, stages
+    except ModuleNotFoundError as error:
+        if error.name != "benchmarks":
+            raise
+        raise InputError("There is no folder benchmarks here. Run it in a clone of the course.") from None
+    from utils.config import nearest
+    from utils.files import write_json
+
+    known = stages()
+    for name in names:
+        if name not in known:
+            raise UsageError(f"unknown stage {name!r}.{nearest(name, known)}")
+    if only_list:
+        click.echo("\n".join(names or known))
+        return
+    if out:
+        check_writable(out)
+    found = report([known[name] for name in names or known], make_bench(**options), click.echo)
+    if out:
+        write_json(out, found)
+        click.echo(f"\nAll repeats: {out}")
+    context.exit(1 if found["failed"] else 0)
+
+
 # ---------------------------------------------------------------- data
 
 

@@ -17,7 +17,8 @@ from utils.errors import UsageError
 
 BACKBONES = ("B0", "B1", "B2", "B3", "S", "M", "L", "XL")
 CLASS_WEIGHTS = ("none", "inverse", "class_balanced")
-AUGMENTATIONS = ("none", "upright", "light")
+AUGMENTATIONS = ("none", "flips", "upright", "light")
+RESIZE = ("input", "model")
 LOSSES = ("cross_entropy", "balanced_softmax", "logit_adjusted", "focal", "arcface")
 SIZE_STAGES = 4  # of progressive image sizes, as in EfficientNetV2's paper
 
@@ -65,7 +66,8 @@ class Profile:
     class_balanced_n: int = 10  # N of Cui et al. (2019): beta = (N - 1) / N
     crop: float = 0.9  # part of each side that is kept; central in evaluation
     random_crop: bool = True  # in training: a random window, or the central one as published
-    augment: str = "light"  # flips, brightness, contrast, saturation; "upright": not top to bottom; "none"
+    # flips, brightness, contrast, saturation; "upright": not top to bottom; "flips": no colours; "none"
+    augment: str = "light"
     # methods for the long tail; each is off as it stands here
     loss: str = "cross_entropy"  # one of LOSSES, see utils/training/losses.py
     tau: float = 1.0  # of "logit_adjusted"; at 1 it is "balanced_softmax"
@@ -85,6 +87,9 @@ class Profile:
     ema: float = 0.0  # decay of an average of the weights, which is scored and kept; 0 for none
     first_image_size: int = 0  # images grow from here to image_size in stages; 0 for one size
     frozen_epochs: int = 0  # first epochs in which only the classifier learns
+    # where training images are flipped, coloured and resized: by the CPU, or by the device as the first part of
+    # a step, which leaves the CPU only the decoding
+    resize: str = "input"
     accumulate: int = 1  # parts of a batch that go through the network one after another, for small GPUs
 
     deterministic: bool = False  # the same figures in every run and after a resume; slower, on a GPU much
@@ -144,6 +149,12 @@ class Profile:
                 f"0, or from 32 to image_size, {self.image_size}",
             ),
             ("frozen_epochs", 0 <= self.frozen_epochs <= self.epochs, f"from 0 to epochs, {self.epochs}"),
+            ("resize", self.resize in RESIZE, f"one of {', '.join(RESIZE)}"),
+            (
+                "resize",
+                self.resize == "input" or not (self.randaugment or self.mixup or self.cutmix),
+                '"input" where randaugment, mixup or cutmix is set: they work on resized images',
+            ),
             (
                 "accumulate",
                 1 <= self.accumulate <= 16 and self.batch_size % self.accumulate == 0,

@@ -1,3 +1,4 @@
+import functools
 from io import BytesIO
 
 import numpy as np
@@ -394,11 +395,13 @@ def test_options_out_of_range_are_refused(shards, option):
 
 
 def test_unknown_augmentation_names_the_known_ones(shards):
-    with pytest.raises(UsageError, match="none, upright, light"):
+    with pytest.raises(UsageError, match="none, flips, upright, light"):
         train(shards, augment="heavy")
 
 
-@pytest.mark.parametrize(("augment", "downwards"), [("light", True), ("upright", False), ("none", False)])
+@pytest.mark.parametrize(
+    ("augment", "downwards"), [("light", True), ("flips", True), ("upright", False), ("none", False)]
+)
 def test_only_light_augmentation_turns_sheets_upside_down(augment, downwards):
     """A sheet that is black above and white below, with every random number at 0: all flips happen."""
     sheet = np.zeros((64, 64, 3), np.uint8)
@@ -407,3 +410,52 @@ def test_only_light_augmentation_turns_sheets_upside_down(augment, downwards):
     options = {"image_size": 32, "crop": 1.0, "random_crop": True, "augment": augment}
     image = pipeline.augmented_image(jpeg, tf.zeros([7]), **options).numpy()
     assert (image[:8].mean() > image[-8:].mean()) == downwards
+
+
+# Resize in the model
+
+
+@pytest.mark.parametrize(
+    ("image_size", "sides"), [(32, (64, 64)), (60, (64, 64)), (40, (64, 50)), (90, (64, 64))]
+)
+@pytest.mark.parametrize("augment", ["light", "upright", "flips", "none"])
+def test_the_device_makes_of_a_crop_what_the_input_would_have(
+    tmp_path, make_jpeg, image_size, sides, augment
+):
+    """Averaged, bilinear, of another shape than square, enlarged; light turns sheets over, none does nothing."""
+    records = [Record(make_jpeg(number, *sides), str(number), 0, 0, 0) for number in range(24)]
+    shards = tfrecords.write_shards(records, tmp_path, split="train")
+    options = {"image_size": image_size, "batch_size": 8, "augment": augment, "seed": 5, "epoch": 1}
+    expected = pipeline.training_dataset(shards, **options)
+    crops = pipeline.training_dataset(shards, **options, resize="model")
+    for (wanted, labels), ((images, numbers), same_labels) in zip(expected, crops, strict=True):
+        assert images.dtype == tf.uint8 and images.shape == crops.element_spec[0][0].shape
+        made = both_ways(
+            functools.partial(pipeline.augmented_on_device, image_size=image_size, augment=augment),
+            images.numpy(),
+            numbers.numpy(),
+        )
+        assert (made.dtype, made.shape) == (np.float32, (8, image_size, image_size, 3))
+        difference = np.abs(made - wanted.numpy())
+        assert difference.max() <= 1 and (difference > 0).mean() < 0.01
+        np.testing.assert_array_equal(labels, same_labels)
+
+
+def test_a_crop_of_another_size_is_made_to_fit_its_batch(tmp_path, make_jpeg):
+    sides = [(64, 64), (64, 64), (80, 64), (200, 200)]
+    records = [Record(make_jpeg(number, *size), str(number), 0, 0, 0) for number, size in enumerate(sides)]
+    shards = tfrecords.write_shards(records, tmp_path, split="train")
+    options = {"image_size": 40, "batch_size": 4, "augment": "none", "seed": 0}
+    (((images, _), _),) = pipeline.training_dataset(shards, **options, resize="model")
+    assert images.shape == (4, 58, 58, 3)
+    ((wanted, _),) = pipeline.training_dataset(shards, **options)
+    made = pipeline.augmented_on_device(images, tf.ones([4, 5]), image_size=40, augment="none")
+    assert np.abs(made - tf.cast(wanted, tf.float32)).mean(axis=(1, 2, 3)).max() < 6
+
+
+def test_resize_in_the_model_is_refused_with_what_works_on_resized_images(shards):
+    for option in ({"mixup": 0.2}, {"cutmix": 1.0}, {"randaugment": 2}):
+        with pytest.raises(UsageError, match="not with randaugment, mixup or cutmix"):
+            train(shards, resize="model", **option)
+    with pytest.raises(UsageError, match="resize is 'gpu', must be one of input, model"):
+        train(shards, resize="gpu")

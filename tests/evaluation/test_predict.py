@@ -68,9 +68,11 @@ def test_test_time_augmentation_is_the_mean_over_four_flips(model, images):
     assert not np.allclose(expected, softmax(model.predict(images, verbose=0)), atol=1e-3)
 
 
-@pytest.mark.parametrize(("augment", "steps"), [("upright", [1, -1]), ("none", [1])])
+@pytest.mark.parametrize(("augment", "steps"), [("flips", [1, -1]), ("upright", [1, -1]), ("none", [1])])
 def test_test_time_augmentation_follows_the_augmentation_of_the_run(model, images, augment, steps):
     views = [images[:, :, ::step] for step in steps]
+    if augment == "flips":
+        views += [view[:, ::-1] for view in views]
     expected = np.mean([softmax(model.predict(view, verbose=0)) for view in views], axis=0)
     result = predict(model, batches(images), tta=True, augment=augment, top=6, progress=False)
     assert result.probabilities == pytest.approx(-np.sort(-expected, axis=1), abs=1e-5)
@@ -78,7 +80,9 @@ def test_test_time_augmentation_follows_the_augmentation_of_the_run(model, image
 
 
 def test_test_time_augmentation_must_be_told_which(model, images):
-    with pytest.raises(UsageError, match="augment is None; with tta it must be one of none, upright, light"):
+    with pytest.raises(
+        UsageError, match="augment is None; with tta it must be one of none, flips, upright, light"
+    ):
         predict(model, batches(images), tta=True, progress=False)
 
 

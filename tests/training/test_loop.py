@@ -226,6 +226,13 @@ SWITCHES = {
         "class_weights_from": 0.5,
         "class_balanced_n": 50,
     },
+    "resized in the model": {
+        "epochs": 2,
+        "resize": "model",
+        "first_image_size": 32,
+        "image_size": 64,
+        "accumulate": 2,
+    },
     "all of them": {
         "epochs": 3,
         "loss": "arcface",

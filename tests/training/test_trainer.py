@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from utils.config import Profile, load_profile
 from utils.data.labels import LabelMap
+from utils.data.pipeline import augmented_on_device
 from utils.training import backbone, heads
 from utils.training.losses import make_loss
 from utils.training.optimizer import sgdw
@@ -62,6 +63,19 @@ def test_a_network_in_mixed_precision_has_its_loss_scaled() -> None:
     half.fit(IMAGES, CLASSES, batch_size=6, verbose=0)
     assert half.optimizer.iterations.numpy() == 2 and changed(before, half)
     assert tf.keras.mixed_precision.global_policy().name == "float32"
+
+
+def test_a_step_with_resize_in_the_model_is_the_step_on_what_the_device_makes_of_the_crops() -> None:
+    crops = np.random.default_rng(1).integers(0, 256, (12, 40, 40, 3)).astype(np.uint8)
+    numbers = np.random.default_rng(2).random((12, 5)).astype(np.float32)
+    images = augmented_on_device(tf.constant(crops), tf.constant(numbers), image_size=32, augment="light")
+    resized, plain = trainer(tiny.tiny_profile(1, resize="model")), trainer(tiny.tiny_profile(1))
+    before = weights(plain)
+    resized.fit((crops, numbers), CLASSES, batch_size=12, shuffle=False, verbose=0)
+    plain.fit(images, CLASSES, batch_size=12, shuffle=False, verbose=0)
+    assert changed(before, plain)
+    for name, weight in weights(plain).items():
+        np.testing.assert_allclose(weights(resized)[name], weight, rtol=1e-4, atol=1e-5)
 
 
 # Heads

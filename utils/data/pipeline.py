@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
-from utils.config import AUGMENTATIONS
+from utils.config import AUGMENTATIONS, RESIZE
 from utils.data import augment as stronger
 from utils.data.tfrecords import CLASS, IMAGE, IMAGE_ID, dataset_options, read_schema
 from utils.errors import InputError, UsageError
@@ -21,6 +21,8 @@ from utils.errors import InputError, UsageError
 BRIGHTNESS = 0.1  # of the full range, either way
 CONTRAST = 0.15  # around 1
 SATURATION = 0.15  # around 1
+_COLOURED = ("light", "upright")  # augmentations that change colours
+_TURNED = ("light", "flips")  # augmentations that turn sheets upside down
 _DCT_RATIOS = (1, 2, 4, 8)  # scales at which libjpeg can decode
 _AVERAGE_FROM = 1.25  # shrinking by this or more, bilinear would skip pixels
 _KINDS = {"bytes_list": "bytes", "int64_list": "int64", "float_list": "float", None: "empty"}
@@ -47,6 +49,7 @@ def training_dataset(
     n_classes: int | None = None,
     count: int | None = None,
     shuffle_buffer: int = 2048,
+    resize: str = "input",
 ) -> tf.data.Dataset:
     """One epoch of shuffled, cropped and augmented training batches.
 
@@ -70,10 +73,13 @@ def training_dataset(
         n_classes: a class index beyond it is an error when it comes up; None for any.
         count: how many records must be left; another number is an error at the end of the pass.
         shuffle_buffer: records held for shuffling, compressed: 2,048 of 83 KB take 170 MB.
+        resize: "model" leaves flips, colours and resizing to `augmented_on_device`, which gets the crops and
+            their random numbers; not with randaugment, mixup or cutmix.
 
     Returns:
         A dataset of (uint8 [B, S, S, 3], int32 class index [B]); with mixup or CutMix labels are float32 [B, 3]:
-        class, other class, part of the first.
+        class, other class, part of the first. With resize="model" the images are (uint8 [B, H, W, 3], float32
+        [B, 5]), where H and W are the sides of the first image's crop.
 
     Raises:
         InputError: a shard is missing, the first record of one has no image, id or class, or the shards
@@ -85,6 +91,10 @@ def training_dataset(
     """
     if augment not in AUGMENTATIONS:
         raise UsageError(f"augment is {augment!r}, must be one of {', '.join(AUGMENTATIONS)}.")
+    if resize not in RESIZE:
+        raise UsageError(f"resize is {resize!r}, must be one of {', '.join(RESIZE)}.")
+    if resize == "model" and (randaugment or mixup or cutmix):
+        raise UsageError("resize is 'model': not with randaugment, mixup or cutmix.")
     _check_options(image_size, batch_size, crop)
     paths, schema = _shards(shards)
     if CLASS not in schema:
@@ -110,11 +120,19 @@ def training_dataset(
         records = records.apply(tf.data.experimental.assert_cardinality(count))
     records = records.shuffle(shuffle_buffer, seed=seed + epoch, reshuffle_each_iteration=False)
 
-    def load(index: tf.Tensor, record: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    crop_sides = _crop_sides(paths[0], schema, image_size, crop) if resize == "model" else None
+
+    def load(index: tf.Tensor, record: tf.Tensor) -> tuple:
         features = _parse(record, schema, (IMAGE, CLASS))
+        label = _label(features[CLASS], n_classes)
+        numbers = random_numbers(seed, epoch, index)
+        if crop_sides is not None:
+            window = numbers[:2] if random_crop else None
+            pixels = _exactly(decode_crop(features[IMAGE], image_size, crop, window), crop_sides)
+            return (pixels, numbers[2:]), label
         pixels = augmented_image(
             features[IMAGE],
-            random_numbers(seed, epoch, index),
+            numbers,
             image_size=image_size,
             crop=crop,
             random_crop=random_crop,
@@ -129,7 +147,6 @@ def training_dataset(
                 operations=randaugment,
                 magnitude=randaugment_magnitude,
             )
-        label = _label(features[CLASS], n_classes)
         return (pixels, label, index) if mixup or cutmix else (pixels, label)
 
     batches = records.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
@@ -297,13 +314,77 @@ def augmented_image(
         numbers: from `random_numbers`, float32 [7].
         image_size, crop, random_crop: as for `training_dataset`.
         augment: "light" for flips both ways, brightness, contrast and saturation; "upright" for the same
-            without the flip that puts plants on their heads; "none".
+            without the flip that puts plants on their heads; "flips" for both flips alone; "none".
     """
     pixels = decode_crop_resize(jpeg, image_size, crop, numbers[:2] if random_crop else None)
     if augment == "none":
         return to_uint8(pixels)
-    flips = numbers[5:7] if augment == "light" else tf.stack([numbers[5], 1.0])
-    return flip(to_uint8(adjust_colours(pixels, numbers[2:5])), flips)
+    flips = numbers[5:7] if augment in _TURNED else tf.stack([numbers[5], 1.0])
+    if augment in _COLOURED:
+        pixels = adjust_colours(pixels, numbers[2:5])
+    return flip(to_uint8(pixels), flips)
+
+
+def augmented_on_device(crops: tf.Tensor, numbers: tf.Tensor, *, image_size: int, augment: str) -> tf.Tensor:
+    """What `augmented_image` does after the decoding, for a whole batch, with ops that every device has.
+
+    Pixels are those of `augmented_image` but where a sum is rounded the other way: they differ by 1 of 255 at
+    most, and few do.
+
+    Args:
+        crops: uint8 [B, H, W, 3], from `training_dataset(resize="model")`; numbers: float32 [B, 5], from it too.
+        image_size: pixels a side of the result, S; augment: as for `augmented_image`.
+
+    Returns:
+        Whole numbers from 0 to 255, float32 [B, S, S, 3].
+    """
+    mirrored = numbers[:, 3:] < 0.5
+    if augment != "none":  # while a pixel is still three bytes
+        crops = _mirrored(crops, mirrored[:, 0], axis=2)
+    if augment in _TURNED:
+        crops = _mirrored(crops, mirrored[:, 1], axis=1)
+    height, width = crops.shape[1:3]
+    if max(height, width) >= _AVERAGE_FROM * image_size:  # the op that averages is for CPUs only
+        pixels = tf.cast(crops, tf.float32)
+        pixels = tf.einsum("sh,bhwc->bswc", _averaging(height, image_size), pixels)
+        pixels = tf.einsum("sw,bhwc->bhsc", _averaging(width, image_size), pixels)
+    else:
+        pixels = tf.image.resize(crops, [image_size, image_size], method="bilinear")
+    if augment in _COLOURED:
+        pixels = _adjusted(tf.reshape(pixels, [-1, image_size**2, 3]), numbers[:, :3])
+    return tf.reshape(tf.clip_by_value(tf.round(pixels), 0, 255), [-1, image_size, image_size, 3])
+
+
+def _mirrored(images: tf.Tensor, which: tf.Tensor, axis: int) -> tf.Tensor:
+    """Images [B, H, W, 3], those of `which` (bool [B]) turned round along an axis."""
+    forwards = tf.range(images.shape[axis])
+    # On a CPU a tf.where() of both takes four times as long.
+    return tf.gather(images, tf.where(which[:, None], forwards[::-1], forwards), axis=axis, batch_dims=1)
+
+
+def _averaging(length: int, target: int) -> np.ndarray:
+    """Weights that average `length` pixels to `target` by area, float32 [target, length]."""
+    edges = np.linspace(0, length, target + 1)
+    pixels = np.arange(length)
+    inside = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
+    return (np.maximum(inside, 0) * target / length).astype(np.float32)
+
+
+def _crop_sides(path: str, schema: dict[str, str], image_size: int, crop: float) -> tuple[int, int]:
+    """Height and width of the decoded crop of a shard's first image."""
+    record = next(iter(tf.data.TFRecordDataset(path).take(1)))
+    pixels = decode_crop(_parse(record, schema, (IMAGE,))[IMAGE], image_size, crop, None)
+    return int(pixels.shape[0]), int(pixels.shape[1])
+
+
+def _exactly(pixels: tf.Tensor, sides: tuple[int, int]) -> tf.Tensor:
+    """uint8 [H, W, 3] of given sides: resized where an image has others, since a batch has one shape."""
+    fitting = tf.cond(
+        tf.reduce_all(tf.shape(pixels)[:2] == tf.constant(sides)),
+        lambda: pixels,
+        lambda: to_uint8(tf.image.resize(pixels, sides, method="area")),
+    )
+    return tf.ensure_shape(fitting, [*sides, 3])
 
 
 def random_numbers(seed: int, epoch: int, index: tf.Tensor) -> tf.Tensor:
@@ -358,15 +439,7 @@ def decode_crop_resize(jpeg: tf.Tensor, image_size: int, crop: float, window: tf
     Returns:
         Pixels from 0 to 255, float32 [S, S, 3], not rounded.
     """
-    shape = tf.io.extract_jpeg_shape(jpeg)[:2]
-
-    def decode(ratio: int) -> tf.Tensor:
-        # The window counts in pixels of the reduced image, whose sides libjpeg rounds up.
-        box = crop_box((shape + ratio - 1) // ratio, crop, window)
-        return tf.io.decode_and_crop_jpeg(jpeg, box, channels=3, ratio=ratio, dct_method="INTEGER_ACCURATE")
-
-    branches = [lambda ratio=ratio: decode(ratio) for ratio in _DCT_RATIOS]
-    pixels = tf.switch_case(dct_ratio(shape, crop, image_size), branches)
+    pixels = decode_crop(jpeg, image_size, crop, window)
     target = [image_size, image_size]
     longer = tf.reduce_max(tf.shape(pixels)[:2])
     # Antialiased bilinear would be nearer still, at 1.5 to 2 times the cost of averaging.
@@ -376,6 +449,19 @@ def decode_crop_resize(jpeg: tf.Tensor, image_size: int, crop: float, window: tf
         lambda: tf.image.resize(pixels, target, method="bilinear"),
     )
     return tf.ensure_shape(pixels, [*target, 3])
+
+
+def decode_crop(jpeg: tf.Tensor, image_size: int, crop: float, window: tf.Tensor | None) -> tf.Tensor:
+    """Decode a window of a JPEG as coarsely as `image_size` allows, uint8 [H, W, 3]; see `decode_crop_resize`."""
+    shape = tf.io.extract_jpeg_shape(jpeg)[:2]
+
+    def decode(ratio: int) -> tf.Tensor:
+        # The window counts in pixels of the reduced image, whose sides libjpeg rounds up.
+        box = crop_box((shape + ratio - 1) // ratio, crop, window)
+        return tf.io.decode_and_crop_jpeg(jpeg, box, channels=3, ratio=ratio, dct_method="INTEGER_ACCURATE")
+
+    branches = [lambda ratio=ratio: decode(ratio) for ratio in _DCT_RATIOS]
+    return tf.switch_case(dct_ratio(shape, crop, image_size), branches)
 
 
 def adjust_colours(pixels: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
@@ -400,6 +486,17 @@ def adjust_colours(pixels: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
     offset = tf.matmul((1 - contrast) * mean + brightness, saturate)
     flat = tf.nn.bias_add(tf.matmul(flat, contrast * saturate), offset[0])
     return tf.reshape(flat, tf.shape(pixels))
+
+
+def _adjusted(pixels: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
+    """`adjust_colours` of a batch: float32 [B, pixels, 3] by float32 [B, 3]."""
+    swing = (2 * numbers - 1) * tf.constant([BRIGHTNESS * 255, CONTRAST, SATURATION])
+    brightness, contrast, saturation = swing[:, :1, None], 1 + swing[:, 1:2, None], 1 + swing[:, 2:, None]
+    grey = np.tile(np.float32(stronger.GREY)[:, np.newaxis], [1, 3])
+    saturate = saturation * (np.eye(3, dtype=np.float32) - grey) + grey
+    mean = tf.reduce_mean(pixels, axis=1, keepdims=True)
+    offset = tf.matmul((1 - contrast) * mean + brightness, saturate)
+    return tf.matmul(pixels, contrast * saturate) + offset
 
 
 def flip(pixels: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:

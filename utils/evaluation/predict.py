@@ -103,7 +103,7 @@ def predict_batches(
         views = [images]
         if tta and augment != "none":
             views.append(tf.reverse(images, axis=[2]))
-        if tta and augment == "light":
+        if tta and augment in ("light", "flips"):
             views += [tf.reverse(view, axis=[1]) for view in views]
         # softmax in float32 also where the network computes in float16
         logits = [tf.cast(model(view, training=False), tf.float32) for view in views]
@@ -156,8 +156,8 @@ def predict(
         dataset: batches of (images, int class or -1, string image_id), from evaluation_dataset().
         tta: test-time augmentation, the mean of the probabilities over the sheet as it is and its mirror
             images of `augment`; two or four times the cost.
-        augment: the profile's: "light" flips left to right, top to bottom and both, "upright" left to right
-            only, "none" not at all. Needed with `tta`: a network must not see what it was never taught.
+        augment: the profile's: "light" and "flips" flip left to right, top to bottom and both, "upright" left to
+            right only, "none" not at all. Needed with `tta`: a network must not see what it was never taught.
         adjustment: taken from the logits before anything else, float [C]: `longtail.logit_adjustment` of the
             training images makes it the post-hoc adjustment of Menon et al. (2021), which favours rare
             classes. None for networks whose loss did so already.

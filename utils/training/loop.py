@@ -107,6 +107,7 @@ class _Task:
             exclude_ids=self.held_out_ids,
             n_classes=self.labels.n_classes,
             count=int(self.counts.sum()),
+            resize=profile.resize,
         )
         if self.steps > self.batches:  # an epoch of a given length may need more than one pass
             dataset = dataset.repeat()

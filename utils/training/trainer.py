@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import tensorflow as tf
 
 from utils.config import Profile
 from utils.data.labels import LabelMap
+from utils.data.pipeline import augmented_on_device
 from utils.training.backbone import under_policy
 from utils.training.heads import CLASSIFIER, logits_of_all_ranks
 from utils.training.losses import SparseCrossentropy, WithRelatives, unmixed
@@ -59,7 +61,8 @@ class Trainer(tf.keras.Model):
         In the first `frozen_epochs` only the classifier, hidden layer and heads learn, and batch normalisation
         keeps its statistics, so that a new classifier does not spoil good features (Kumar et al. 2022,
         arXiv:2202.10054). From `class_weights_from` x epochs on, class weights count: deferred re-weighting,
-        Cao et al. (2019, arXiv:1906.07413). Another image size is only noted here.
+        Cao et al. (2019, arXiv:1906.07413). Another image size is only noted here, or with
+        resize "model" is what a step resizes images to.
         """
         frozen = epoch < profile.frozen_epochs
         weighted = epoch >= profile.class_weights_from * profile.epochs
@@ -71,6 +74,10 @@ class Trainer(tf.keras.Model):
             layer.trainable = not frozen or layer.name in learning
         loss = self._loss.species if isinstance(self._loss, WithRelatives) else self._loss
         loss.weighted = weighted
+        self._view = None
+        if profile.resize == "model":
+            size = profile.image_size_at(epoch)
+            self._view = partial(augmented_on_device, image_size=size, augment=profile.augment)
         # fit() trains what was trainable when it was compiled; and a graph for each state makes a run that is
         # continued here the same as one that came by
         with self.distribute_strategy.scope():
@@ -80,9 +87,12 @@ class Trainer(tf.keras.Model):
     def train_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
         """One step on images uint8 [B, S, S, 3] and labels, int [B] or mixed [B, 3]; figures so far.
 
+        With the profile's resize "model" the images are crops with random numbers, see `augmented_on_device`.
         The training scores of a mixed image are those of the class that has most of it.
         """
         images, labels = data[0], data[1]
+        if self._view is not None:
+            images = self._view(*images)
         if self._parts == 1:
             with tf.GradientTape() as tape:
                 logits = self(images, training=True)
