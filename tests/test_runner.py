@@ -105,12 +105,15 @@ def test_the_longest_cells_are_named_with_their_time(tmp_path):
         tmp_path, load_profile("smoke"), {}, [runner.NotebookResult("02_tfrecord_loading", 70, 0)]
     )
     run.executed("02_tfrecord_loading").parent.mkdir()
-    cells = [cell("1", duration=0.5), cell("short()", duration=1.5), cell("a = 1\nlong(a)", duration=65.0)]
+    cells = [
+        cell("1", duration=0.5),
+        cell("short()", duration=1.5),
+        cell("a = 1\nlong(\n    a\n)", duration=65.0),
+    ]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), run.executed("02_tfrecord_loading"))
-    assert runner.longest_cells(run) == [(65.0, "02, cell 3", "long(a)"), (1.5, "02, cell 2", "short()")]
+    assert runner.longest_cells(run) == [(65.0, "02, cell 3", "long("), (1.5, "02, cell 2", "short()")]
     assert any(
-        line.split() == ["02,", "cell", "3", "1:05", "long(a)"]
-        for line in runner.summary(run, {}).split("\n")
+        line.split() == ["02,", "cell", "3", "1:05", "long("] for line in runner.summary(run, {}).split("\n")
     )
 
 

@@ -553,13 +553,17 @@ def summary(run: Run, scores: Mapping[str, Any]) -> str:
 
 
 def longest_cells(run: Run, most: int = 5) -> list[tuple[float, str, str]]:
-    """(seconds, notebook and cell, its last line) of the cells that took longest, a second or more."""
+    """(seconds, notebook and cell, its last statement) of the cells that took longest, a second or more."""
     found = []
     for result in run.results:
         path = run.executed(result.name)
         for number, cell in enumerate(read_json(path)["cells"] if path.is_file() else [], start=1):
             seconds = cell["metadata"].get("papermill", {}).get("duration") or 0.0
-            lines = "".join(cell["source"]).strip().splitlines()
+            lines = [
+                line
+                for line in "".join(cell["source"]).splitlines()
+                if line[:1] not in ("", " ", ")", "]", "}", "#")
+            ]
             if seconds >= 1 and cell["cell_type"] == "code" and lines:
                 place = f"{result.name.split('_')[0]}, cell {number}"
                 found.append((seconds, place, textwrap.shorten(lines[-1], 60, placeholder=" ...")))
