@@ -1,12 +1,13 @@
 """Measures stages: repeats of every variant in turn, each variant in a process of its own, one table.
 
 The variants of a stage do the same work: "ours" is this package, "published" the way of the published run or
-of common practice, "limit" what the machine could do at best. The last two may be missing. A module of MODULES
-has a tuple STAGES; importing it must not import TensorFlow.
+of common practice, "limit" what the machine could do at best. The last two may be missing. A module of this
+package that measures has a tuple STAGES; importing it must not import TensorFlow.
 """
 
 import importlib
 import os
+import pkgutil
 import platform
 import resource
 import statistics
@@ -22,9 +23,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import benchmarks
 from utils.paths import scratch_dir
 
-MODULES = ("inputs", "steps", "tables", "writing", "flora")
 VARIANTS = ("ours", "published", "limit")
 MEASURES = {  # of a target: what is compared, and whether it must be at least or at most the bound
     "speed / published": "at least",  # ours over the published way's
@@ -128,8 +129,8 @@ class Repeats:
 
 def stages() -> dict[str, Stage]:
     """All stages by name, in the order of the table."""
-    found = [importlib.util.find_spec(f"benchmarks.{name}") and name for name in MODULES]
-    modules = [importlib.import_module(f"benchmarks.{name}") for name in found if name]
+    names = [name for _, name, _ in pkgutil.iter_modules(benchmarks.__path__) if name != "__main__"]
+    modules = [importlib.import_module(f"benchmarks.{name}") for name in names]
     return {stage.name: stage for module in modules for stage in getattr(module, "STAGES", ())}
 
 
@@ -362,9 +363,11 @@ def report(chosen: Sequence[Stage], bench: Bench, say: Callable[[str], None] = p
             say(f"| {stage.name} | **failed**, see below |")
         else:
             say(row(rows[-1]))
-    notes = [f"- {found['stage']}: {found['note']}" for found in rows if found["note"]]
-    if notes:
-        say("\n" + "\n".join(notes))
+    from benchmarks.inputs import describe_shards
+
+    notes = [describe_shards(bench)]
+    notes += [f"- {found['stage']}: {found['note']}" for found in rows if found["note"]]
+    say("\n" + "\n".join(notes))
     for text in failed:
         say(f"\n{text}")
     options = {**asdict(bench), "folder": str(bench.folder), "mytflib": bench.mytflib and str(bench.mytflib)}

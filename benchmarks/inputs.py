@@ -23,30 +23,47 @@ PUBLISHED_BYTES = 83_000  # mean of a published image
 
 def make_shards(bench: Bench) -> Path:
     """The folder of a sample flora with `bench.images` training images or a few more, made if it is not there."""
-    from utils.flora.dataset import make_flora, training_counts
+    from utils.flora.dataset import make_flora
 
-    most = 30 if bench.quick else 100
-    species = 2
+    species, most = _spec(bench)
+    return make_flora(_folder(bench), species=species, seed=0, max_images=most, progress=False)
+
+
+def _spec(bench: Bench) -> tuple[int, int]:
+    """Species of the flora, and images of its commonest one."""
+    from utils.flora.dataset import training_counts
+
+    species, most = 2, 30 if bench.quick else 100
     while training_counts(species, 0, most).sum() < bench.images:
         species += 1
-    folder = bench.folder / f"flora-{species}species-max{most}"
-    return make_flora(folder, species=species, seed=0, max_images=most, progress=False)
+    return species, most
+
+
+def _folder(bench: Bench) -> Path:
+    species, most = _spec(bench)
+    return bench.folder / f"flora-{species}species-max{most}"
 
 
 def shards(bench: Bench) -> list[Path]:
     return sorted(make_shards(bench).glob("*_train*.tfrec"))
 
 
-def _shuffled(bench: Bench) -> int:
-    return 32 if bench.quick else SHUFFLED
-
-
-def mean_bytes(bench: Bench) -> float:
-    """Bytes a record, of which an image's JPEG is all but a hundred."""
+def describe_shards(bench: Bench) -> str:
+    """What the input rows read, in words: the number of images and their mean size."""
     from utils.data.tfrecords import count_records
 
-    paths = shards(bench)
-    return sum(path.stat().st_size for path in paths) / count_records(paths)
+    paths = sorted(_folder(bench).glob("*_train*.tfrec"))
+    if not paths:
+        return "No input shards were read."
+    images = count_records(paths)
+    size = sum(path.stat().st_size for path in paths) / images / 1000
+    return (
+        f"Input shards: {images:,} images of 480 px, {size:.0f} KB each in the mean (the published ones: 83)."
+    )
+
+
+def _shuffled(bench: Bench) -> int:
+    return 32 if bench.quick else SHUFFLED
 
 
 def tensorflow() -> Any:
