@@ -96,6 +96,7 @@ class Stage:
     note: str = ""  # below the table
     prepare: Callable[[Bench], Any] | None = None  # makes inputs, before, in another process
     fresh: bool = False  # a new process for every repeat, so that nothing is warm
+    only_named: bool = False  # measured only when its name is given: takes minutes
 
     def figures(self, repeats: "Repeats") -> list[float]:
         """Every repeat in the stage's unit."""

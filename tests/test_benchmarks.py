@@ -24,7 +24,7 @@ from benchmarks.harness import (
 )
 from utils.__main__ import main
 
-SLOW = {"written", "growth"}  # parts of stages' names that are for the long suite
+SLOW = {"written", "growth", "course"}  # parts of stages' names that are for the long suite
 
 
 def repeats(*seconds: float, memory: float = 1e6) -> Repeats:

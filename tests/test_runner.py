@@ -100,6 +100,23 @@ def test_cells_are_judged_by_their_execution_counts(cells, told):
     assert "marks an exception" in runner.judge_cells(marked)
 
 
+def test_the_longest_cells_are_named_with_their_time(tmp_path):
+    run = runner.Run(
+        tmp_path, load_profile("smoke"), {}, [runner.NotebookResult("02_tfrecord_loading", 70, 0)]
+    )
+    run.executed("02_tfrecord_loading").parent.mkdir()
+    cells = [
+        cell("1", duration=0.5),
+        cell("short()", duration=1.5),
+        cell("a = 1\nlong(\n    a\n)", duration=65.0),
+    ]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), run.executed("02_tfrecord_loading"))
+    assert runner.longest_cells(run) == [(65.0, "02, cell 3", "long("), (1.5, "02, cell 2", "short()")]
+    assert any(
+        line.split() == ["02,", "cell", "3", "1:05", "long("] for line in runner.summary(run, {}).split("\n")
+    )
+
+
 def test_files_must_be_of_this_run_and_whole(tmp_path):
     profile = load_profile("smoke")
     table, history = runner.Leaves("t.csv"), runner.Leaves("{run_name}.csv", resumable=True)

@@ -277,7 +277,8 @@ def bench(
         return
     if out:
         check_writable(out)
-    found = report([known[name] for name in names or known], make_bench(**options), click.echo)
+    chosen = [stage for name, stage in known.items() if (name in names if names else not stage.only_named)]
+    found = report(chosen, make_bench(**options), click.echo)
     if out:
         write_json(out, found)
         click.echo(f"\nAll repeats: {out}")

@@ -7,6 +7,7 @@ import html
 import itertools
 import os
 import sys
+import textwrap
 import threading
 import time
 import urllib.parse
@@ -535,6 +536,9 @@ def summary(run: Run, scores: Mapping[str, Any]) -> str:
         rows.append(("together", sum(row[1] for row in rows), sum(row[2] for row in rows)))
     for name, seconds, training in rows:
         lines.append(f"{name:<26} {_clock(seconds):>6} {_clock(training):>9} {_clock(seconds - training):>6}")
+    if cells := longest_cells(run):
+        lines += ["", f"{'longest cells':<26} {'time':>6}"]
+        lines += [f"{place:<26} {_clock(seconds):>6}  {line}" for seconds, place, line in cells]
     if "macro_f1" in scores:
         lines += ["", f"{'macro-F1 on the withheld test':<42} {scores['macro_f1']:.3f}"]
         if "accuracy" in scores:
@@ -547,6 +551,24 @@ def summary(run: Run, scores: Mapping[str, Any]) -> str:
     else:
         lines.append("macro-F1 not known: notebook 05 scores the withheld test, where there is one")
     return "\n".join(lines)
+
+
+def longest_cells(run: Run, most: int = 5) -> list[tuple[float, str, str]]:
+    """(seconds, notebook and cell, its last statement) of the cells that took longest, a second or more."""
+    found = []
+    for result in run.results:
+        path = run.executed(result.name)
+        for number, cell in enumerate(read_json(path)["cells"] if path.is_file() else [], start=1):
+            seconds = cell["metadata"].get("papermill", {}).get("duration") or 0.0
+            lines = [
+                line
+                for line in "".join(cell["source"]).splitlines()
+                if line[:1] not in ("", " ", ")", "]", "}", "#")
+            ]
+            if seconds >= 1 and cell["cell_type"] == "code" and lines:
+                place = f"{result.name.split('_')[0]}, cell {number}"
+                found.append((seconds, place, textwrap.shorten(lines[-1], 60, placeholder=" ...")))
+    return sorted(found, reverse=True)[:most]
 
 
 # ---------------------------------------------------------------- pages

@@ -218,6 +218,16 @@ def test_a_large_jpeg_is_squeezed_as_if_decoded_in_full(tmp_path, make_sheet):
         assert np.abs(pixels - squeezed(image, 96)).mean() < 3
 
 
+@pytest.mark.parametrize("side", [970, 1000, 1900])
+def test_decoding_at_half_size_changes_about_as_much_as_encoding_does(tmp_path, make_sheet, side):
+    """Peak signal to noise against decoding in full, without the JPEG's own loss: about 42 dB on sheets."""
+    make_sheet(2, side, side).save(tmp_path / "sheet.jpg", quality=90)
+    with (tmp_path / "sheet.jpg").open("rb") as file, Image.open(file) as image:
+        found = np.asarray(images._decode(file, 480, "squeeze")).astype(float)
+        exact = np.asarray(image.convert("RGB").resize((480, 480), Image.Resampling.LANCZOS)).astype(float)
+    assert 10 * np.log10(255**2 / np.mean((found - exact) ** 2)) > 38
+
+
 def test_padding_keeps_the_aspect_ratio_on_paper_of_the_same_colour(tmp_path):
     image = Image.new("RGB", (300, 600), (220, 210, 180))
     image.paste((40, 90, 50), (100, 200, 200, 400))  # a leaf twice as high as it is wide

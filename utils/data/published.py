@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 
-from utils.data.tables import COLUMNS, NULLABLE, Metadata, Problems, check, complete, shown
+from utils.data.tables import COLUMNS, NULLABLE, Metadata, Problems, check, complete, share_ids, shown
 from utils.errors import InputError
 
 try:
@@ -37,6 +37,7 @@ def read_train_json(path: Path) -> Metadata:
             problems.add(f"no table {name!r}; found {found}. Is it the published training file?")
             continue
         tables[name] = _typed_table(problems, name, content.pop(name, []))
+    share_ids(tables)
     check(problems, tables, place_in_json)
     problems.raise_any()
     return complete(tables)
@@ -147,8 +148,10 @@ def _decode(table: str, content: memoryview) -> pd.DataFrame:
             values = map(attrgetter(name), rows)
             if name == "image_id":
                 columns[name].extend(map(str, values))
-            elif kind is str:
+            elif name in NULLABLE:
                 columns[name].extend(value or "" for value in values)
+            elif kind is str:
+                columns[name].extend(values)
             else:
                 columns[name].append(np.fromiter(values, np.dtype(kind), len(rows)))
     return pd.DataFrame(
@@ -157,7 +160,8 @@ def _decode(table: str, content: memoryview) -> pd.DataFrame:
             if kind is str
             else np.concatenate([np.empty(0, np.dtype(kind)), *columns[name]])
             for name, kind in COLUMNS[table].items()
-        }
+        },
+        copy=False,
     )
 
 
