@@ -429,11 +429,12 @@ def test_the_official_tool_sends_what_was_meant(copy, stand_in, capfd):
     created = {values["slug"]: values for values in stand_in.sent("CreateDataset")}
     assert created.keys() == {UTILS, WEIGHTS} and created[UTILS]["isPrivate"] is True
     assert {file["token"] for file in created[UTILS]["files"]} == {
+        "notebooks.zip",
         "utils.zip",
         "LICENSE",
         "keras_efficientnet_v2-1.2.2-py3-none-any.whl",
     }
-    (copy / "as_sent.zip").write_bytes(stand_in.uploads["utils.zip"])
+    (copy / "as_sent.zip").write_bytes(stand_in.uploads["notebooks.zip", "utils.zip"])
     with zipfile.ZipFile(copy / "as_sent.zip") as archive:  # Kaggle unpacks it as the folder utils/
         assert {"__init__.py", "COMMIT", "profiles/kaggle.yaml", "data/pipeline.py"} <= set(
             archive.namelist()
@@ -556,7 +557,7 @@ def test_ctrl_c_while_waiting_and_the_same_command_goes_on(copy, tmp_path):
     before = len(calls_of(tmp_path))
     Push(copy, tool, pause=0).run()
     pushed = [call for call in calls_of(tmp_path)[before:] if call.startswith("kernels push")]
-    assert [Path(call.split()[-1]).name[8:11] for call in pushed] == ["03b", "04-", "05-"]
+    assert [Path(call.split()[-1]).name[8:11] for call in pushed] == ["03b", "04-", "05-", "06-"]
 
 
 def calls_text(tmp_path: Path) -> str:
