@@ -434,7 +434,7 @@ def test_the_official_tool_sends_what_was_meant(copy, stand_in, capfd):
         "LICENSE",
         "keras_efficientnet_v2-1.2.2-py3-none-any.whl",
     }
-    (copy / "as_sent.zip").write_bytes(stand_in.uploads["notebooks.zip", "utils.zip"])
+    (copy / "as_sent.zip").write_bytes(stand_in.uploads["utils.zip"])
     with zipfile.ZipFile(copy / "as_sent.zip") as archive:  # Kaggle unpacks it as the folder utils/
         assert {"__init__.py", "COMMIT", "profiles/kaggle.yaml", "data/pipeline.py"} <= set(
             archive.namelist()
