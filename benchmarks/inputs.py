@@ -277,24 +277,25 @@ def records_alone(bench: Bench) -> Callable[[], Measured]:
     return lambda: Measured(1, 1, SHUFFLED * PUBLISHED_BYTES)
 
 
-def _training(name: str, size: int, targets: tuple[Target, ...], note: str = "", **options: Any) -> Stage:
-    """A row of training input."""
+def _row(
+    name: str, size: int, read: Callable, as_published: Callable, targets: tuple[Target, ...], note: str
+) -> Stage:
+    """A row of input at so many pixels: ours, the published way, and decoding alone."""
     variants = {
-        "ours": partial(ours, image_size=size, **options),
-        "published": partial(published, image_size=size),
+        "ours": partial(read, image_size=size),
+        "published": partial(as_published, image_size=size),
         "limit": partial(decoding, ratio=_RATIO[size]),
     }
     return Stage(name, "images/s", variants, targets, note, make_shards)
 
 
+def _training(name: str, size: int, targets: tuple[Target, ...], note: str = "", **options: Any) -> Stage:
+    return _row(name, size, partial(ours, **options), published, targets, note)
+
+
 def _evaluation(size: int, least: float, note: str = "") -> Stage:
-    variants = {
-        "ours": partial(ours_evaluation, image_size=size),
-        "published": partial(published_evaluation, image_size=size),
-        "limit": partial(decoding, ratio=_RATIO[size]),
-    }
-    target = Target("speed / limit", least)
-    return Stage(f"evaluation input, {size} px", "images/s", variants, (target,), note, make_shards)
+    targets = (Target("speed / limit", least),)
+    return _row(f"evaluation input, {size} px", size, ours_evaluation, published_evaluation, targets, note)
 
 
 _RATIO = {400: 1, 224: 2, 96: 4}  # 1/ratio is the scale at which the crop still has about the pixels wanted

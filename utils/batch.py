@@ -414,12 +414,7 @@ def summary_table(batch: Batch) -> "pd.DataFrame":
         for row, after in zip(run.rows, ("", *run.after), strict=True) if run.finished else ():
             key = {"method": row, "profile": run.profile.name, "test": str(batch.test)}
             rows.append({**key, "epochs": run.profile.epochs, "seeds": run.seed, **_metrics(run, after)})
-    rows += [
-        row
-        for name in batch.ensembles
-        for profile in dict.fromkeys(run.profile.name for run in batch.runs)
-        if (row := _ensemble_row(batch, name, profile))
-    ]
+    rows += _ensemble_rows(batch)
     if not rows:
         return pd.DataFrame(columns=["method", "profile", "test", "epochs", "seeds"])
     runs = pd.DataFrame(rows)
@@ -430,30 +425,37 @@ def summary_table(batch: Batch) -> "pd.DataFrame":
     return groups.agg(seeds=pd.NamedAgg("seeds", "count"), **named).reset_index()
 
 
-def _ensemble_row(batch: Batch, name: str, profile: str) -> dict[str, Any] | None:
-    """The row of the seeds' mean probabilities; None before all of them have finished."""
+def _ensemble_rows(batch: Batch) -> Iterator[dict[str, Any]]:
+    """The rows of the seeds' mean probabilities, of those whose runs have all finished."""
     from utils.evaluation.posthoc import ensemble
     from utils.evaluation.predict import Predictions
     from utils.evaluation.scoring import Judge, predictions_file
 
-    runs = [run for run in batch.runs if name in run.rows and run.profile.name == profile]
-    if len(runs) < 2 or not all(run.finished for run in runs):
-        return None
-    chain = runs[0].after[runs[0].rows.index(name) - 1] if name != runs[0].method else ""
     place = "." if batch.notebook is None else "output"
-    said = [Predictions.load(predictions_file(run.folder / place, chain)) for run in runs]
-    together = ensemble(said, top=1)
-    data = find_data(runs[0].profile, batch.data or "auto", progress=False)
-    return {
-        "method": f"{name} + ensemble of {len(runs)}",
-        "profile": profile,
-        "test": str(batch.test),
-        "epochs": runs[0].profile.epochs,
-        "seeds": len(runs),
-        **Judge.of(data, runs[0].profile).metrics(together.true, together.predicted),
-        "validation_f1": math.nan,
-        "minutes": sum(_metrics(run, chain)["minutes"] for run in runs),
-    }
+    judges: dict[str, Judge] = {}  # by profile: made once, it reads the metadata
+    for name, profile in itertools.product(
+        batch.ensembles, dict.fromkeys(run.profile.name for run in batch.runs)
+    ):
+        runs = [run for run in batch.runs if name in run.rows and run.profile.name == profile]
+        if len(runs) < 2 or not all(run.finished for run in runs):
+            continue
+        chain = ("", *runs[0].after)[runs[0].rows.index(name)]
+        together = ensemble(
+            [Predictions.load(predictions_file(run.folder / place, chain)) for run in runs], top=1
+        )
+        if profile not in judges:
+            data = find_data(runs[0].profile, batch.data or "auto", progress=False)
+            judges[profile] = Judge.of(data, data.split(runs[0].profile))
+        yield {
+            "method": f"{name} + ensemble of {len(runs)}",
+            "profile": profile,
+            "test": str(batch.test),
+            "epochs": runs[0].profile.epochs,
+            "seeds": 1,  # rows are counted, and this is one
+            **judges[profile].metrics(together.true, together.predicted),
+            "validation_f1": math.nan,
+            "minutes": sum(_metrics(run, chain)["minutes"] for run in runs),
+        }
 
 
 def write_table(table: "pd.DataFrame", path: Path) -> None:

@@ -18,6 +18,8 @@ from utils.errors import UsageError
 BACKBONES = ("B0", "B1", "B2", "B3", "S", "M", "L", "XL")
 CLASS_WEIGHTS = ("none", "inverse", "class_balanced")
 AUGMENTATIONS = ("none", "flips", "upright", "light")
+TURNED = ("flips", "light")  # augmentations that turn sheets upside down
+RANKS = ("genus", "family")  # above the species, that a network can have heads for
 RESIZE = ("input", "model")
 LOSSES = ("cross_entropy", "balanced_softmax", "logit_adjusted", "focal", "arcface")
 SIZE_STAGES = 4  # of progressive image sizes, as in EfficientNetV2's paper

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
-from utils.config import AUGMENTATIONS, RESIZE
+from utils.config import AUGMENTATIONS, RESIZE, TURNED
 from utils.data import augment as stronger
 from utils.data.tfrecords import CLASS, IMAGE, IMAGE_ID, dataset_options, read_schema
 from utils.errors import InputError, UsageError
@@ -22,7 +22,6 @@ BRIGHTNESS = 0.1  # of the full range, either way
 CONTRAST = 0.15  # around 1
 SATURATION = 0.15  # around 1
 _COLOURED = ("light", "upright")  # augmentations that change colours
-_TURNED = ("light", "flips")  # augmentations that turn sheets upside down
 _DCT_RATIOS = (1, 2, 4, 8)  # scales at which libjpeg can decode
 _AVERAGE_FROM = 1.25  # shrinking by this or more, bilinear would skip pixels
 _KINDS = {"bytes_list": "bytes", "int64_list": "int64", "float_list": "float", None: "empty"}
@@ -319,7 +318,7 @@ def augmented_image(
     pixels = decode_crop_resize(jpeg, image_size, crop, numbers[:2] if random_crop else None)
     if augment == "none":
         return to_uint8(pixels)
-    flips = numbers[5:7] if augment in _TURNED else tf.stack([numbers[5], 1.0])
+    flips = numbers[5:7] if augment in TURNED else tf.stack([numbers[5], 1.0])
     if augment in _COLOURED:
         pixels = adjust_colours(pixels, numbers[2:5])
     return flip(to_uint8(pixels), flips)
@@ -341,7 +340,7 @@ def augmented_on_device(crops: tf.Tensor, numbers: tf.Tensor, *, image_size: int
     mirrored = numbers[:, 3:] < 0.5
     if augment != "none":  # while a pixel is still three bytes
         crops = _mirrored(crops, mirrored[:, 0], axis=2)
-    if augment in _TURNED:
+    if augment in TURNED:
         crops = _mirrored(crops, mirrored[:, 1], axis=1)
     height, width = crops.shape[1:3]
     if max(height, width) >= _AVERAGE_FROM * image_size:  # the op that averages is for CPUs only

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from utils.config import RANKS
 from utils.data.longtail import logit_adjustment
 from utils.errors import InputError
 from utils.evaluation.mistakes import mistake_distance, scores_by_bin
@@ -155,7 +156,7 @@ def consistency(predicted: Mapping[str, np.ndarray], labels: "LabelMap") -> pd.D
     """
     right = predicted["species"] == predicted["true"]
     rows = []
-    for rank in ("genus", "family"):
+    for rank in RANKS:
         if rank not in predicted:
             continue
         of, names = getattr(labels, f"{rank}_index"), getattr(labels, f"{rank}_names")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from utils.config import AUGMENTATIONS
+from utils.config import AUGMENTATIONS, TURNED
 from utils.errors import InputError, UsageError
 from utils.files import replacing
 
@@ -103,7 +103,7 @@ def predict_batches(
         views = [images]
         if tta and augment != "none":
             views.append(tf.reverse(images, axis=[2]))
-        if tta and augment in ("light", "flips"):
+        if tta and augment in TURNED:
             views += [tf.reverse(view, axis=[1]) for view in views]
         # softmax in float32 also where the network computes in float16
         logits = [tf.cast(model(view, training=False), tf.float32) for view in views]

@@ -42,9 +42,13 @@ class Judge:
     labelled: np.ndarray
 
     @classmethod
-    def of(cls, data: Data, profile: Profile) -> "Judge":
-        """Bins are by all images that have labels: those trained on and those of validation."""
-        labels, table = data.labels(), data.split(profile)
+    def of(cls, data: Data, table: pd.DataFrame) -> "Judge":
+        """Bins are by all images that have labels: those trained on and those of validation.
+
+        Args:
+            table: from `data.split(profile)`.
+        """
+        labels = data.labels()
         distances = None
         if data.train_metadata is not None:
             distances = genus_distance_matrix(data.metadata(), labels)
@@ -266,19 +270,19 @@ def score_run(
 
     parts = {part: sheets(part) for part in ("train", "validation", "test")}
     trained_on = longtail.class_counts(table.loc[table["part"] == "train", "class_index"], labels.n_classes)
-    judge = Judge.of(data, profile)
+    judge = Judge.of(data, table)
     trained = Trained(model, profile, judge, trained_on, parts)
 
-    def true_of(predictions: Predictions) -> np.ndarray:
-        if data.solution is None:
-            return predictions.true
-        answers = pd.read_csv(data.solution, dtype={"Id": str}).set_index("Id")["Predicted"]
-        return np.asarray(labels.to_class(answers[predictions.image_ids]), dtype=np.int32)
+    solution = None
+    if data.solution is not None:
+        solution = pd.read_csv(data.solution, dtype={"Id": str}).set_index("Id")["Predicted"]
 
     def score(answers: Answers, chain: str) -> dict[str, float]:
         predictions = answers.predictions("test")
         decided = answers.decided(predictions)
-        predictions = dataclasses.replace(predictions, true=true_of(predictions))
+        if solution is not None:
+            true = np.asarray(labels.to_class(solution[predictions.image_ids]), dtype=np.int32)
+            predictions = dataclasses.replace(predictions, true=true)
         predictions.save(predictions_file(run_dir, chain))
         return judge.metrics(predictions.true, decided)
 

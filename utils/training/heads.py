@@ -4,11 +4,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from utils.config import Profile
+from utils.config import RANKS, Profile
 from utils.data.labels import LabelMap
 
 CLASSIFIER = "logits"
-RANKS = ("genus", "family")
 
 
 @tf.keras.utils.register_keras_serializable(package="naflora")

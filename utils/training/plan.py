@@ -7,7 +7,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.config import Profile
+from utils.config import RANKS, Profile
 from utils.data import longtail
 from utils.data.tfrecords import count_records
 from utils.datasets import Data
@@ -127,7 +127,7 @@ def make_plan(profile: Profile, data: Data | None) -> TrainingPlan:
         parameters += features * classes * profile.arcface_centres
     else:
         parameters += (features + 1) * classes
-    ranks = [rank for rank in ("genus", "family") if getattr(profile, f"{rank}_weight")]
+    ranks = [rank for rank in RANKS if getattr(profile, f"{rank}_weight")]
     for rank in ranks if labels is not None else ():
         parameters += (features + 1) * len(getattr(labels, f"{rank}_names"))
     return TrainingPlan(
