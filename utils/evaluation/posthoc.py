@@ -113,7 +113,7 @@ def predict_ranks(
     """The best class of every head, for every sheet.
 
     Args:
-        model: from load_trained(heads=True), images to the logits of species and ranks side by side.
+        model: from load_trained(all_heads=True), images to the logits of species and ranks side by side.
         dataset: batches of (images, classes, ...).
         ranks: of the heads, from `utils.training.heads.ranks_of(profile)`.
 
