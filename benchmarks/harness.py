@@ -10,6 +10,7 @@ import os
 import pkgutil
 import platform
 import resource
+import signal
 import statistics
 import sys
 import time
@@ -186,21 +187,36 @@ def _answer(pipe: Connection, what: str) -> Measured | None:
 
 @contextmanager
 def _process(make: Callable[[Bench], Any], bench: Bench, what: str) -> Iterator[Callable[[], Measured]]:
-    """A child that is ready to measure; calling what is given measures once."""
+    """A child that is ready to measure; calling what is given measures once.
+
+    Between calls the child stands still: an input pipeline that goes on filling its buffers would slow the other
+    variants, and begin its next repeat with batches that were made outside of it.
+    """
     context = get_context("spawn")
     here, there = context.Pipe()
     child = context.Process(target=_serve, args=(make, bench, there))
     child.start()
     there.close()
+
+    def stand_still(still: bool) -> None:
+        if hasattr(signal, "SIGSTOP"):  # not on Windows
+            os.kill(child.pid, signal.SIGSTOP if still else signal.SIGCONT)
+
     try:
         _answer(here, what)
+        stand_still(True)
 
         def measure() -> Measured:
+            stand_still(False)
             here.send(True)
-            return _answer(here, what)
+            answer = _answer(here, what)
+            stand_still(True)
+            return answer
 
         yield measure
     finally:
+        if child.is_alive():
+            stand_still(False)
         here.close()
         child.join(10)
         child.kill()

@@ -257,7 +257,7 @@ def test_random_numbers_are_the_same_on_every_supported_tensorflow():
 
 
 @pytest.mark.parametrize(
-    ("image_size", "ratio"), [(433, 1), (217, 1), (216, 2), (109, 2), (108, 4), (96, 4), (54, 8), (1, 8)]
+    ("image_size", "ratio"), [(433, 1), (225, 1), (224, 2), (113, 2), (112, 4), (96, 4), (56, 8), (1, 8)]
 )
 def test_decoding_is_as_coarse_as_the_target_allows(image_size, ratio):
     chosen = both_ways(
@@ -347,7 +347,9 @@ def test_colours_change_as_brightness_contrast_and_saturation_should():
     expected = (pixels - mean) * (1 + contrast) + mean + brightness
     grey = expected @ np.array([0.299, 0.587, 0.114])
     expected = grey[..., None] + (expected - grey[..., None]) * (1 + saturation)
-    np.testing.assert_allclose(both_ways(pipeline.adjust_colours, pixels, numbers), expected, atol=1e-2)
+    changed = both_ways(pipeline.adjust_colours, pixels, numbers)
+    np.testing.assert_allclose(changed, expected.clip(0, 255), atol=1e-2)
+    assert (expected > 255).any()
 
 
 def test_colours_stay_when_all_numbers_are_one_half():
@@ -366,9 +368,9 @@ def test_flip_mirrors_left_right_then_up_down(numbers, step):
     np.testing.assert_array_equal(flipped, pixels[:: step[0], :: step[1]])
 
 
-def test_uint8_rounds_and_clips():
-    values = np.array([-3.0, -0.4, 0.4, 0.6, 254.4, 254.6, 300.0], np.float32)
-    assert both_ways(pipeline.to_uint8, values).tolist() == [0, 0, 0, 1, 254, 255, 255]
+def test_uint8_rounds():
+    values = np.array([0.0, 0.4, 0.6, 254.4, 254.6, 255.00002], np.float32)
+    assert both_ways(pipeline.to_uint8, values).tolist() == [0, 0, 1, 254, 255, 255]
 
 
 # Bad input

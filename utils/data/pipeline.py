@@ -6,6 +6,7 @@ size needs.
 """
 
 import functools
+import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -23,6 +24,7 @@ CONTRAST = 0.15  # around 1
 SATURATION = 0.15  # around 1
 _COLOURED = ("light", "upright")  # augmentations that change colours
 _DCT_RATIOS = (1, 2, 4, 8)  # scales at which libjpeg can decode
+_MOST_ENLARGED = 1.04  # what is decoded at one of them may be so much smaller than wanted: 216 px for 224
 _AVERAGE_FROM = 1.25  # shrinking by this or more, bilinear would skip pixels
 _KINDS = {"bytes_list": "bytes", "int64_list": "int64", "float_list": "float", None: "empty"}
 _READ_AT_ONCE = 8  # shards that training mixes
@@ -415,10 +417,11 @@ def crop_box(sides: tf.Tensor, crop: float, window: tf.Tensor | None) -> tf.Tens
 def dct_ratio(sides: tf.Tensor, crop: float, image_size: int) -> tf.Tensor:
     """Which of the scales 1, 1/2, 1/4, 1/8 to decode at, as its position from 0 to 3, int32 [].
 
-    It is the coarsest at which the kept part still has `image_size` pixels on its shorter side.
+    It is the coarsest at which the kept part still has `image_size` pixels on its shorter side, or 4% fewer.
     """
     shorter = tf.reduce_min(crop_box(sides, crop, None)[2:])
-    return tf.reduce_sum([tf.cast(shorter >= ratio * image_size, tf.int32) for ratio in _DCT_RATIOS[1:]])
+    enough = [math.ceil(ratio * image_size / _MOST_ENLARGED) for ratio in _DCT_RATIOS[1:]]
+    return tf.reduce_sum(tf.cast(shorter >= enough, tf.int32))
 
 
 def decode_crop_resize(jpeg: tf.Tensor, image_size: int, crop: float, window: tf.Tensor | None) -> tf.Tensor:
@@ -474,7 +477,7 @@ def adjust_colours(pixels: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
         numbers: from 0 to 1, float32 [3]: brightness, contrast, saturation; 0.5 changes nothing.
 
     Returns:
-        float32 [S, S, 3], which may leave 0 to 255.
+        From 0 to 255, float32 [S, S, 3].
     """
     swing = (2 * numbers - 1) * tf.constant([BRIGHTNESS * 255, CONTRAST, SATURATION])
     brightness, contrast, saturation = swing[0], 1 + swing[1], 1 + swing[2]
@@ -484,11 +487,11 @@ def adjust_colours(pixels: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
     mean = tf.reduce_mean(flat, axis=0, keepdims=True)
     offset = tf.matmul((1 - contrast) * mean + brightness, saturate)
     flat = tf.nn.bias_add(tf.matmul(flat, contrast * saturate), offset[0])
-    return tf.reshape(flat, tf.shape(pixels))
+    return tf.reshape(tf.clip_by_value(flat, 0, 255), tf.shape(pixels))
 
 
 def _adjusted(pixels: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
-    """`adjust_colours` of a batch: float32 [B, pixels, 3] by float32 [B, 3]."""
+    """`adjust_colours` of a batch: float32 [B, pixels, 3] by float32 [B, 3], not clipped."""
     swing = (2 * numbers - 1) * tf.constant([BRIGHTNESS * 255, CONTRAST, SATURATION])
     brightness, contrast, saturation = swing[:, :1, None], 1 + swing[:, 1:2, None], 1 + swing[:, 2:, None]
     grey = np.tile(np.float32(stronger.GREY)[:, np.newaxis], [1, 3])
@@ -506,5 +509,5 @@ def flip(pixels: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
 
 
 def to_uint8(pixels: tf.Tensor) -> tf.Tensor:
-    """Round to the nearest whole number and clip to 0..255."""
-    return tf.cast(tf.clip_by_value(tf.round(pixels), 0, 255), tf.uint8)
+    """Pixels from 0 to 255, rounded to the nearest whole number."""
+    return tf.cast(tf.round(pixels), tf.uint8)
