@@ -83,3 +83,35 @@ def test_the_library_is_taken_from_the_wheel_beside_the_package_only_where_it_is
     monkeypatch.setattr(sys, "path", [])
     startup._find_shipped_wheel()
     assert sys.path == [str(wheel)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc is on Linux")
+def test_threads_share_a_few_heaps():
+    code = """
+import ctypes, sys, threading
+from utils import startup
+if sys.argv[1] == "limited":
+    startup._limit_heaps()
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+count = int(sys.argv[2])
+barrier = threading.Barrier(count)
+def work():
+    libc.malloc(ctypes.c_size_t(1000))
+    barrier.wait()
+threads = [threading.Thread(target=work) for _ in range(count)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+libc.malloc_info(0, ctypes.c_void_p.in_dll(libc, "stdout"))
+libc.fflush(None)
+"""
+
+    least = max(2, os.cpu_count())
+    environment = {name: value for name, value in os.environ.items() if name != "MALLOC_ARENA_MAX"}
+
+    def heaps(how: str) -> int:
+        command = [sys.executable, "-c", code, how, str(4 * least)]
+        run = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+        return run.stdout.count("<heap nr=")
+
+    assert heaps("as it is") > least >= heaps("limited")

@@ -1,5 +1,6 @@
 """A clean start: TensorFlow without its known start-up noise, and the lines of every notebook's first cell."""
 
+import ctypes
 import os
 import re
 import subprocess
@@ -86,12 +87,25 @@ def import_tensorflow() -> ModuleType:
     # Notes of TensorFlow's C++ part (level I) come in the midst of a notebook; warnings and errors stay.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     warnings.filterwarnings("ignore", message=_ADDONS_END_OF_LIFE, category=UserWarning)
+    _limit_heaps()
     with quiet_start():
         import tensorflow as tf
 
         tf.keras.layers.Dense  # noqa: B018 (Keras is loaded at its first use)
         tf.config.list_physical_devices()
     return tf
+
+
+def _limit_heaps() -> None:
+    """Let glibc have a heap for each core, at least two, in place of eight for each.
+
+    A heap keeps what is freed in it, and the threads that decode images spread over all heaps: training input at
+    400 px grew from 1.0 to 1.5 GB in 10,000 images. With few it stays at 1.0 GB and is as fast.
+    """
+    if sys.platform == "linux" and "MALLOC_ARENA_MAX" not in os.environ:
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "mallopt"):  # musl has none
+            libc.mallopt(-8, max(2, os.cpu_count() or 1))  # -8: M_ARENA_MAX of malloc.h
 
 
 def start_notebook() -> None:
