@@ -1,3 +1,4 @@
+import hashlib
 import os
 import random
 import struct
@@ -433,14 +434,22 @@ def prints(contents, folder):
         path = folder / f"{number}.jpg"
         path.write_bytes(content)
         found.append(images.prepare_image(path, size=480).fingerprint)
-    return found
+    return packed(found)
+
+
+def packed(digests):
+    return np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, 32)
+
+
+def sha256(contents):
+    return packed([hashlib.sha256(content).digest() for content in contents])
 
 
 def groups_of_copies(originals, folder):
     """Groups among five copies of each, by the number of the original."""
     variants = [(1.0, 95), (1.0, 60), (1.0, 30), (0.5, 80), (0.33, 80)]
     contents = [saved_again(image, *variant) for variant in variants for image in originals]
-    groups = images.duplicate_groups(range(len(contents)), prints(contents, folder))
+    groups = images.duplicate_groups(sha256(contents), prints(contents, folder))
     return [(group % len(originals)).tolist() for group in groups]
 
 
@@ -467,13 +476,12 @@ def test_every_pair_within_the_limit_is_found_and_no_other():
         bits[row + 1, generator.choice(256, differing, replace=False)] ^= True
         if differing <= images.NEAR:
             wanted.add((row, row + 1))
-    packed = np.packbits(bits, axis=1)
-    found = images.near_pairs([row.tobytes() for row in packed])
+    fingerprints = np.packbits(bits, axis=1)
+    found = images.near_pairs(fingerprints)
     assert {tuple(pair) for pair in found.tolist()} == wanted
     assert 30 < len(wanted) < 70
-    assert images.near_pairs([]).shape == (0, 2)
-    first, second = (row.tobytes() for row in packed[-2:])
-    assert images.near_pairs([first, second, first, first]).tolist() == [[0, 2], [0, 3]]
+    assert images.near_pairs(packed([])).shape == (0, 2)
+    assert images.near_pairs(fingerprints[[-2, -1, -2, -2]]).tolist() == [[0, 2], [0, 3]]
 
 
 def test_groups_join_same_bytes_and_near_images():
@@ -482,11 +490,10 @@ def test_groups_join_same_bytes_and_near_images():
     base[1, :12] ^= True
     base[2, :24] ^= True
     base[3, :100] = True  # 3 and 5: the same file, as `sha256` says
-    packed = [row.tobytes() for row in np.packbits(base, axis=1)]
-    groups = images.duplicate_groups(["a", "b", "c", "d", "e", "d"], packed)
+    groups = images.duplicate_groups(sha256([b"a", b"b", b"c", b"d", b"e", b"d"]), np.packbits(base, axis=1))
     assert [group.tolist() for group in groups] == [[0, 1, 2], [3, 5]]
-    assert images.duplicate_groups(["a"], [bytes(32)]) == []
-    assert images.duplicate_groups([], []) == []
+    assert images.duplicate_groups(sha256([b"a"]), packed([bytes(32)])) == []
+    assert images.duplicate_groups(packed([]), packed([])) == []
 
 
 def test_blank_images_are_not_copies_of_each_other(tmp_path):
@@ -499,7 +506,7 @@ def test_many_fingerprints_are_compared():
     generator = np.random.default_rng(0)
     bits = generator.integers(0, 256, (300_000, 32), dtype=np.uint8)
     bits[150_000:150_100] = bits[:100]
-    pairs = images.near_pairs([row.tobytes() for row in bits])
+    pairs = images.near_pairs(bits)
     assert pairs.tolist() == [[row, row + 150_000] for row in range(100)]
 
 

@@ -319,23 +319,35 @@ def fingerprint(image: Image.Image) -> bytes:
     return np.packbits((frequencies > np.median(frequencies))[_SHUFFLED]).tobytes()
 
 
-def near_pairs(fingerprints: Sequence[bytes]) -> np.ndarray:
+def _firsts(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sorted rows of uint8 [N, 32]: the first with its bytes, int64 [F], and for each row its first, int64 [N].
+
+    The firsts are in the order of their bytes, the last byte foremost.
+    """
+    words = np.ascontiguousarray(rows).view("<u8")
+    order = np.lexsort(words.T)  # stable: equal rows stay in their order
+    starts = np.append(True, (words[order[1:]] != words[order[:-1]]).any(axis=1))[: len(rows)]
+    firsts = order[starts]
+    first_of = np.empty(len(rows), dtype=np.int64)
+    first_of[order] = firsts[np.cumsum(starts) - 1]
+    return firsts, first_of
+
+
+def near_pairs(fingerprints: np.ndarray) -> np.ndarray:
     """Pairs of images whose fingerprints differ in at most `NEAR` bits: positions, int64 [P, 2], first < second.
+
+    Args:
+        fingerprints: uint8 [N, 32].
 
     Two such fingerprints agree in at least one of their 16 groups of 16 bits, so only images that share a
     group are compared, each with the next 50 in sorted order: a million images take about two minutes. Of
     images with the same fingerprint only the first is compared; the others are paired with it. Images without
     structure are left out.
     """
-    bits = np.frombuffer(b"".join(fingerprints), dtype=np.uint8).reshape(-1, 32)
-    structured = np.flatnonzero(bits.any(axis=1))
-    # Equal fingerprints are neighbours, and in order of their place, since lexsort is stable.
-    order = structured[np.lexsort(bits[structured].T)]
-    starts = np.append(True, (bits[order[1:]] != bits[order[:-1]]).any(axis=1))[: len(order)]
-    firsts = order[starts]
-    first_of = firsts[np.cumsum(starts) - 1] if len(order) else order
-    found = [np.stack([first_of, order], axis=1)[~starts]]
-    bits = np.ascontiguousarray(bits[firsts])
+    structured = np.flatnonzero(fingerprints.any(axis=1))
+    firsts, first_of = (structured[found] for found in _firsts(fingerprints[structured]))
+    found = [np.stack([first_of, structured], axis=1)[first_of != structured]]
+    bits = fingerprints[firsts]
     ones = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1, dtype=np.uint8)
     for group in bits.view(np.uint16).T:
         order = np.argsort(group, kind="stable")
@@ -349,11 +361,11 @@ def near_pairs(fingerprints: Sequence[bytes]) -> np.ndarray:
     return np.unique(np.concatenate(found), axis=0)
 
 
-def duplicate_groups(sha256: Sequence[str], fingerprints: Sequence[bytes]) -> list[np.ndarray]:
+def duplicate_groups(sha256: np.ndarray, fingerprints: np.ndarray) -> list[np.ndarray]:
     """Groups of images that are the same file or nearly the same image.
 
     Args:
-        sha256, fingerprints: of each image, as in `Prepared`.
+        sha256, fingerprints: of each image, the bytes of what `Prepared` has, each uint8 [N, 32].
 
     Returns:
         The positions of each group, ascending, two or more; groups in the order of their first image.
@@ -362,11 +374,11 @@ def duplicate_groups(sha256: Sequence[str], fingerprints: Sequence[bytes]) -> li
     from scipy.sparse.csgraph import connected_components
 
     count = len(sha256)
-    by_digest = np.unique(np.asarray(sha256, dtype=str), return_index=True, return_inverse=True)
-    first = by_digest[1][by_digest[2].ravel()]  # the first image with the same bytes
+    first = _firsts(sha256)[1]  # the first image with the same bytes
     pairs = np.concatenate([np.stack([first, np.arange(count)], axis=1), near_pairs(fingerprints)])
     linked = coo_array((np.ones(len(pairs), dtype=bool), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
     group = connected_components(linked, directed=False)[1]
     order = np.argsort(group, kind="stable")
-    groups = np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
-    return sorted((members for members in groups if len(members) > 1), key=lambda members: members[0])
+    order = order[np.bincount(group)[group[order]] > 1]
+    groups = np.split(order, np.flatnonzero(np.diff(group[order])) + 1) if len(order) else []
+    return sorted(groups, key=lambda members: members[0])

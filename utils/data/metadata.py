@@ -296,7 +296,7 @@ def write_test_metadata(images: pd.DataFrame, path: Path) -> None:
         _dump_rows(images[list(COLUMNS["images"])], file.write)
 
 
-def _dump_rows(table: pd.DataFrame, write: Callable[[str], Any], chunk: int = 50_000) -> None:
+def _dump_rows(table: pd.DataFrame, write: Callable[[str], Any], chunk: int = 5_000) -> None:
     """Write a table as a JSON list of objects, a chunk of rows at a time."""
     write("[")
     for start in range(0, len(table), chunk):

@@ -88,8 +88,9 @@ class _Job:
     images_dir: Path
     metadata: Metadata
     labels: LabelMap
-    ids: np.ndarray  # str, of each sheet
-    names: np.ndarray  # file names, str
+    ids: np.ndarray  # of each sheet, the str of the table
+    image_rows: np.ndarray  # of each sheet in the table of images, int64
+    names: np.ndarray  # file names, the str of the table
     classes: np.ndarray  # int64
     parts: np.ndarray  # "train", "validation" or "test"
     shards: list[_Shard]
@@ -265,8 +266,9 @@ def _plan(
     annotations = metadata.annotations
     if not len(annotations):
         raise InputError(f"{source}: has no labelled images. Nothing was written.")
-    ids = annotations["image_id"].to_numpy(dtype=str)
-    names = metadata.images.set_index("image_id")["file_name"].reindex(ids).to_numpy(dtype=str)
+    ids = annotations["image_id"].to_numpy()
+    image_rows = pd.Index(metadata.images["image_id"]).get_indexer(ids)
+    names = metadata.images["file_name"].to_numpy()[image_rows]
     _refuse_missing(names, images_dir, source)
     classes = labels.to_class(annotations["category_id"])
     parts = np.full(len(ids), "train", dtype="<U10")
@@ -286,9 +288,13 @@ def _plan(
             _Shard(name, number, rows[start : start + shard_images]) for number, start in enumerate(starts)
         ]
     digest = hashlib.sha256()
-    digest.update(json.dumps([part.tolist() for part in (ids, names, classes, parts)]).encode())
-    digest.update(json.dumps([part.tolist() for part in (labels.names, labels.category_ids)]).encode())
-    digest.update(json.dumps([part.tolist() for part in (labels.genera, labels.families)]).encode())
+    for columns in (
+        (ids, names, classes, parts),
+        (labels.names, labels.category_ids),
+        (labels.genera, labels.families),
+    ):
+        for piece in _json_pieces(columns):
+            digest.update(piece)
     settings = {
         "size": size,
         "fit": fit,
@@ -306,6 +312,7 @@ def _plan(
         metadata=metadata,
         labels=labels,
         ids=ids,
+        image_rows=image_rows,
         names=names,
         classes=classes,
         parts=parts,
@@ -318,8 +325,19 @@ def _plan(
     )
 
 
+def _json_pieces(columns: Sequence[np.ndarray], rows: int = 10_000) -> Iterator[bytes]:
+    """The JSON list of the columns as lists, with some of its rows in memory at a time."""
+    for number, column in enumerate(columns):
+        yield b", [" if number else b"[["
+        for start in range(0, len(column), rows):
+            piece = json.dumps(column[start : start + rows].tolist())[1:-1]
+            yield (f", {piece}" if start else piece).encode()
+        yield b"]"
+    yield b"]"
+
+
 def _refuse_missing(names: np.ndarray, images_dir: Path, source: Path) -> None:
-    missing = [name for name in names.tolist() if not (images_dir / name).is_file()]
+    missing = [name for name in names if not (images_dir / name).is_file()]
     if missing:
         listed = "\n  ".join(missing[:20]) + ("\n  ..." if len(missing) > 20 else "")
         raise InputError(
@@ -500,7 +518,7 @@ def _write_shard(
             index = job.classes[row]
             yield Record(
                 image.jpeg,
-                str(job.ids[row]),
+                job.ids[row],
                 index,
                 job.labels.genus_index[index],
                 job.labels.family_index[index],
@@ -525,10 +543,7 @@ def _write_shard(
 
 def _finish(job: _Job) -> None:
     """Write what belongs to the whole set, beside all shards; the manifest last."""
-    reports = [read_json(job.report(shard)) for shard in job.shards]
-    kept = [entry for report in reports for entry in report["images"]]
-    skipped = [entry for report in reports for entry in report["skipped"]]
-    rows = np.array([row for row, _, _ in kept], dtype=np.int64)
+    reports, rows, marks, skipped = _reports(job)
     parts = job.parts[rows]
     if not (parts != "test").any():
         raise InputError(
@@ -536,29 +551,61 @@ def _finish(job: _Job) -> None:
         )
     folder = job.unfinished / f"final.{uuid.uuid4().hex}"
     folder.mkdir()
-    in_train, in_test = np.zeros((2, len(job.ids)), dtype=bool)
-    in_train[rows[parts != "test"]] = True
-    in_test[rows[parts == "test"]] = True
-    annotations, images = job.metadata.annotations, job.metadata.images
-    train = dataclasses.replace(
-        job.metadata,
-        annotations=annotations[in_train],
-        images=images[images["image_id"].isin(annotations["image_id"][in_train])],
-    )
-    write_metadata(train, folder / "train_metadata.json")
+    _write_tables(job, rows[parts != "test"], rows[parts == "test"], folder)
     job.labels.save(folder / "labels.json")
-    if in_test.any():
-        test = annotations[in_test]
-        write_test_metadata(images[images["image_id"].isin(test["image_id"])], folder / "test_metadata.json")
-        solution = test.rename(columns={"image_id": "Id", "category_id": "Predicted"})
-        _write_csv(solution[["Id", "Predicted"]], folder / "solution.csv")
     if job.split_file is not None and job.split_file.resolve() != (job.out / splits.FILE_NAME).resolve():
         shutil.copyfile(job.split_file, folder / splits.FILE_NAME)
-    notes = _write_skipped(job, skipped, folder) + _write_duplicates(job, kept, folder)
+    notes = _write_skipped(job, skipped, folder) + _write_duplicates(job, rows, marks, folder)
     write_json(folder / MANIFEST, _manifest(job, reports, parts, notes))
     for file in sorted(folder.iterdir(), key=lambda file: file.name == MANIFEST):
         file.replace(job.out / file.name)
     shutil.rmtree(job.unfinished, ignore_errors=True)  # another call may be at it too
+
+
+def _write_tables(job: _Job, train: np.ndarray, test: np.ndarray, folder: Path) -> None:
+    """The published tables of the rows that can be trained on, and of those that are withheld.
+
+    Args:
+        train, test: rows, ascending.
+    """
+
+    def tables(rows: np.ndarray) -> dict[str, pd.DataFrame]:
+        return {
+            "annotations": job.metadata.annotations.iloc[rows],
+            "images": job.metadata.images.iloc[np.sort(job.image_rows[rows])],
+        }
+
+    write_metadata(dataclasses.replace(job.metadata, **tables(train)), folder / "train_metadata.json")
+    if len(test):
+        withheld = tables(test)
+        write_test_metadata(withheld["images"], folder / "test_metadata.json")
+        solution = withheld["annotations"].rename(columns={"image_id": "Id", "category_id": "Predicted"})
+        _write_csv(solution[["Id", "Predicted"]], folder / "solution.csv")
+
+
+def _reports(job: _Job) -> tuple[list[dict[str, Any]], np.ndarray, np.ndarray, list[list[Any]]]:
+    """The reports of all shards.
+
+    Returns:
+        What they say of the shards; the rows of the images that are there, int64 [K] ascending; the sha256 and the
+        fingerprint of each, uint8 [2, K, 32]; row and reason of the images that were left out.
+    """
+    reports, skipped = [], []
+    there = np.zeros(len(job.ids), dtype=bool)
+    marks = np.zeros((2, len(job.ids), 32), dtype=np.uint8)
+    for shard in job.shards:
+        report = read_json(job.report(shard))
+        images = report.pop("images")
+        rows = [image[0] for image in images]
+        there[rows] = True
+        for place, mark in enumerate(marks, start=1):
+            content = bytes.fromhex("".join(image[place] for image in images))
+            mark[rows] = np.frombuffer(content, dtype=np.uint8).reshape(-1, 32)
+        skipped += report.pop("skipped")
+        reports.append(report)
+    if not there.all():
+        marks = marks[:, there]
+    return reports, np.flatnonzero(there), marks, skipped
 
 
 def _write_csv(table: pd.DataFrame, path: Path) -> None:
@@ -576,15 +623,14 @@ def _write_skipped(job: _Job, skipped: list[list[Any]], folder: Path) -> list[st
     return [f"{len(rows)} of {len(job.ids)} images were left out, see {SKIPPED}."]
 
 
-def _write_duplicates(job: _Job, kept: list[list[Any]], folder: Path) -> list[str]:
-    kept = sorted(kept)  # in the order of the table
-    groups = duplicate_groups([entry[1] for entry in kept], [bytes.fromhex(entry[2]) for entry in kept])
+def _write_duplicates(job: _Job, rows: np.ndarray, marks: np.ndarray, folder: Path) -> list[str]:
+    sha256, fingerprints = marks
+    groups = duplicate_groups(sha256, fingerprints)
     if not groups:
         return []
-    order = [member for members in groups for member in members]
-    rows = [kept[member][0] for member in order]
+    rows = rows[np.concatenate(groups)]
     number = np.repeat(np.arange(len(groups)), [len(members) for members in groups])
-    same = [len({kept[member][1] for member in members}) == 1 for members in groups]
+    same = [bool((sha256[members] == sha256[members[0]]).all()) for members in groups]
     table = pd.DataFrame(
         {
             "group": number,
