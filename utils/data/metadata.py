@@ -198,7 +198,7 @@ def _read_columns(folder: Path, checked: bool = False) -> Metadata:
                 f"{file}: no such file. Delete {folder.name} and write it again with write_columns()."
             )
         try:
-            table = pyarrow.feather.read_table(file)
+            table = pyarrow.feather.read_table(file, memory_map=True)
         except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
             raise InputError(f"{file}: not a readable feather file ({error}). Write it again.") from None
         for column, kind in columns.items():

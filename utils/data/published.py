@@ -165,7 +165,7 @@ def _decode(table: str, content: memoryview) -> pd.DataFrame:
     )
 
 
-def _pieces(content: memoryview, size: int = 1 << 20) -> Iterator[bytes]:
+def _pieces(content: memoryview, size: int = 1 << 18) -> Iterator[bytes]:
     """A JSON list as lists of some of its rows, cut behind a closing brace.
 
     Where that brace closes no row (it is in a text, or closes an object within a row), the piece is no JSON
