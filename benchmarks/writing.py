@@ -27,7 +27,7 @@ def make_photographs(bench: Bench) -> Path:
     """
     from utils.flora import morphology, phylogeny, sheet
 
-    count = 8 if bench.quick else 400
+    count = 8 if bench.quick else 1000  # a full shard
     folder = bench.folder / f"photographs-{count}"
     if (folder / "labels.csv").is_file():
         return folder
