@@ -19,6 +19,7 @@ CLASSES = 15_501
 BATCH = 32
 SHUFFLED = 2048  # examples in the shuffle buffer, as published
 PUBLISHED_BYTES = 83_000  # mean of a published image
+_TIMES = 3  # the shards in one pass of evaluation and of the limit, whose start is 0.05 s with any number of images
 
 
 def make_shards(bench: Bench) -> Path:
@@ -123,8 +124,9 @@ def ours_evaluation(bench: Bench, image_size: int) -> Callable[[], float]:
     tensorflow()
     from utils.data.pipeline import evaluation_dataset
 
+    files = _TIMES * shards(bench)
     return one_pass(
-        lambda: evaluation_dataset(shards(bench), image_size=image_size, batch_size=BATCH, n_classes=CLASSES)
+        lambda: evaluation_dataset(files, image_size=image_size, batch_size=BATCH, n_classes=CLASSES)
     )
 
 
@@ -245,7 +247,7 @@ def decoding(bench: Bench, ratio: int = 1) -> Callable[[], float]:
         return (pixels[0, 0, 0],)
 
     jpegs = tf.data.TFRecordDataset(list(map(str, shards(bench)))).map(image_of).cache()
-    dataset = jpegs.map(decode, tf.data.AUTOTUNE).batch(BATCH).with_options(dataset_options())
+    dataset = jpegs.repeat(_TIMES).map(decode, tf.data.AUTOTUNE).batch(BATCH).with_options(dataset_options())
     return one_pass(lambda: dataset)
 
 
@@ -343,7 +345,9 @@ STAGES = (
         make_shards,
     ),
     _evaluation(
-        400, 0.6, "One pass. The published script decodes the test shards twice: for images and for ids."
+        400,
+        0.6,
+        "One pass over the shards, three times. The published script decodes all twice: for images and for ids.",
     ),
     _evaluation(224, 0.85),
     _evaluation(96, 0.85),
