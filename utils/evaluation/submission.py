@@ -39,7 +39,8 @@ def write_submission(
     """
     path = Path(path)
     expected = _ids(test_ids)
-    by_id = dict(zip(predictions.image_ids.tolist(), labels.to_category(predictions.predicted), strict=True))
+    categories = labels.to_category(predictions.predicted).tolist()
+    by_id = dict(zip(predictions.image_ids.tolist(), categories, strict=True))
     if len(by_id) != len(predictions):
         names, times = np.unique(predictions.image_ids, return_counts=True)
         raise InputError(
@@ -63,6 +64,7 @@ def write_submission(
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(HEADER)
             writer.writerows((image_id, by_id[image_id]) for image_id in expected)
+        del by_id, categories  # the check needs as much memory again
         problems = validate_submission(temporary, expected, labels.category_ids)
         if problems:
             listed = "\n".join(problems).replace(str(temporary), str(path))
