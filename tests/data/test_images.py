@@ -407,6 +407,14 @@ def test_images_come_back_in_order_whatever_the_number_of_workers(tmp_path, make
     assert alone == together == [encode_image(path, size=32) for path in paths]
 
 
+def test_without_files_in_memory_the_bytes_are_the_same(tmp_path, make_sheet, monkeypatch):
+    path = tmp_path / "sheet.png"
+    make_sheet(0, 300, 420).save(path)
+    here = encode_image(path, size=120, fit="pad")
+    monkeypatch.delattr(os, "memfd_create", raising=False)  # as on macOS and Windows
+    assert encode_image(path, size=120, fit="pad") == here
+
+
 def test_bad_images_come_in_their_place(tmp_path, make_sheet):
     paths = [tmp_path / f"{number}.png" for number in range(5)]
     for number, path in enumerate(paths):

@@ -45,6 +45,18 @@ def make_sheets(folder, make_sheet, count, width=50, height=70):
     return labels, images, folder / "out"
 
 
+@pytest.mark.parametrize("length", [0, 1, 6, 7])
+def test_the_digest_in_pieces_is_of_the_whole_json(length):
+    """Jobs and sets of earlier versions hold the digest of one json.dumps()."""
+    columns = (
+        np.array(["Carex é", 'a"b', "", "x"] * 2)[:length],
+        np.arange(length),
+        np.array(["train"] * length),
+    )
+    whole = json.dumps([column.tolist() for column in columns]).encode()
+    assert b"".join(writing._json_pieces(columns, rows=3)) == whole
+
+
 @pytest.fixture
 def own_sheets(tmp_path, make_sheet):
     """A CSV and a folder of ten images, two of each of five species; and where the shards go."""
