@@ -267,13 +267,14 @@ def sample_folder(profile: Profile) -> Path:
 
 
 def full_size_metadata() -> Path:
-    """Folder of generated metadata tables of the real data's size (no images), made at the first call.
+    """Folder of generated metadata tables with the real data's counts (no images), made at the first call.
 
-    Takes some seconds once; read it with utils.data.metadata.read_metadata().
+    Takes some seconds once; read it with utils.data.metadata.read_metadata(). The folder's name has the version of
+    the tables, so that those of an earlier version are not taken.
     """
-    from utils.flora.dataset import GENERATOR_VERSION, make_metadata
+    from utils.flora.dataset import METADATA_VERSION, make_metadata
 
-    return make_metadata(scratch_dir() / f"flora-v{GENERATOR_VERSION}-full-size") / "train_metadata.columns"
+    return make_metadata(scratch_dir() / f"full-size-v{METADATA_VERSION}") / "train_metadata.columns"
 
 
 def _sample(profile: Profile, progress: bool) -> Data:

@@ -1,8 +1,9 @@
 """The family tree of the sample flora: a pure-birth tree cut into families and genera, with made-up names."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
@@ -58,49 +59,58 @@ def _distances(heights: np.ndarray) -> np.ndarray:
     return 2 * ages
 
 
-def grow(
-    species: int,
-    seed: int,
-    *,
-    genera: int | None = None,
-    families: int | None = None,
-    large_families: tuple[int, ...] = (),
-) -> Phylogeny:
+def grow(species: int, seed: int) -> Phylogeny:
     """Simulate a pure-birth tree and cut it into families and genera of uneven sizes.
 
-    Divergence times of a pure-birth tree of known age are independent draws of one truncated exponential
-    law (Gernhard 2008, "The conditioned reconstructed process"), so which neighbours are parted by the
-    oldest splits is a matter of chance: cuts are drawn first, and get the oldest times.
+    About one genus for three species and one family for five; which neighbours are parted is a matter of chance.
 
     Args:
         species: number of living species, 2 or more.
         seed: the tree is the same for the same seed.
-        genera, families: how many; by default about one genus for three species, one family for five.
-        large_families: sizes of the first families, larger than all others; the rest is cut by chance.
     """
     rng = np.random.default_rng([seed, 1])
-    families = families or max(2, round(species / 5))
-    genera = min(species, genera or max(families + 1, round(species / 3)))
-    fixed = np.cumsum(np.array(large_families, dtype=np.int64))
-    start = int(fixed[-1]) if len(fixed) else 0
-    limit = min(large_families) if large_families else species
-    while True:
-        free = start + 1 + rng.choice(species - start - 1, families - len(fixed) - 1, replace=False)
-        family_cuts = np.sort(np.concatenate([fixed, free]))
-        if np.diff([start, *np.sort(free), species]).max() < limit or not large_families:
-            break
+    families = max(2, round(species / 5))
+    genera = min(species, max(families + 1, round(species / 3)))
+    family_cuts = np.sort(1 + rng.choice(species - 1, families - 1, replace=False))
     inner = np.setdiff1d(np.arange(1, species), family_cuts)
     genus_cuts = rng.choice(inner, genera - families, replace=False)
-    other = np.setdiff1d(inner, genus_cuts)
+    return _dated(species, family_cuts, genus_cuts, rng)
 
+
+def grow_sized(genus_sizes: np.ndarray, genus_family: np.ndarray, seed: int) -> Phylogeny:
+    """Simulate a pure-birth tree with given families and genera.
+
+    Args:
+        genus_sizes: species of every genus, in the order of the tree, int [genera].
+        genus_family: family of every genus, 0 to families - 1, never decreasing, int [genera].
+        seed: the divergence times are the same for the same seed.
+    """
+    cuts = np.cumsum(genus_sizes)
+    opens = np.diff(genus_family) > 0
+    rng = np.random.default_rng([seed, 1])
+    return _dated(int(cuts[-1]), cuts[:-1][opens], cuts[:-1][~opens], rng)
+
+
+def _dated(
+    species: int, family_cuts: np.ndarray, genus_cuts: np.ndarray, rng: np.random.Generator
+) -> Phylogeny:
+    """The tree whose families and genera begin at the cuts, with divergence times drawn for every split.
+
+    Divergence times of a pure-birth tree of known age are independent draws of one truncated exponential
+    law (Gernhard 2008, "The conditioned reconstructed process"), so which neighbours are parted by the
+    oldest splits is a matter of chance: cuts come first, and get the oldest times.
+    """
+    other = np.setdiff1d(np.arange(1, species), np.concatenate([family_cuts, genus_cuts]))
     rate = max(math.log(species / 2), 1.0) / CROWN_AGE
     reach = 1 - math.exp(-rate * CROWN_AGE)
     ages = [-math.log(1 - u * reach) / rate for u in rng.random(species - 1).tolist()]
     ages = np.array(sorted((max(round(age, 4), 0.01) for age in ages), reverse=True))
     ages[0] = CROWN_AGE
     heights = np.empty(species - 1)
-    for cuts, first in ((family_cuts, 0), (genus_cuts, families - 1), (other, genera - 1)):
+    first = 0
+    for cuts in (family_cuts, genus_cuts, other):
         heights[cuts - 1] = rng.permutation(ages[first : first + len(cuts)])
+        first += len(cuts)
 
     def member(cuts: np.ndarray) -> np.ndarray:
         steps = np.zeros(species, dtype=np.int64)
@@ -132,11 +142,11 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-# Names. Endings agree in gender: genera in -a, -us and -um take epithets in -a, -us and -um.
+# Names. Endings agree in gender: genera in -a, -us and -um take epithets in -a, -us and -um, those in -on in -us.
 _ONSETS = _words("B Br C Cal D Dr Er F Gl H Hel L Lys M Mir N Or P Pel Qu R S Sel T Tr V Ver Z")
 _MIDDLES = _words("and ar ath el emb en er ib il in ir ist ol or orth un ur yr")
 _ENDINGS = _words("ia ella ina ium anthus opsis ora idium astrum odes")
-_GENDER = {"us": 1, "um": 2}
+_GENDER = {"us": 1, "on": 1, "um": 2}
 _PREFIXES = _words(
     "albi angusti atri brevi crassi curvi flavi gracili grandi lati longi macri micri multi nudi ovali "
     "parvi pauci planti rari recti rigidi rotundi rubri serri tenui tristi unci uni viridi"
@@ -174,11 +184,16 @@ def _family_name(genus: str) -> str:
     return genus.removesuffix(ending) + ending[:-1].rstrip("iu") + "aceae"
 
 
-def name(phylogeny: Phylogeny, seed: int, families: tuple[str, ...] = ()) -> dict[str, list[str]]:
+def name(
+    phylogeny: Phylogeny,
+    seed: int,
+    families: Mapping[int, str] = MappingProxyType({}),
+    genera: Mapping[int, str] = MappingProxyType({}),
+) -> dict[str, list[str]]:
     """Made-up Latin names for every species of a tree.
 
     Args:
-        families: names of the first families; the others are named after one of their genera.
+        families, genera: names that are given, by number; other families are named after one of their genera.
 
     Returns:
         Lists as long as there are species: family, genus, species (the epithet), authors, scientificName
@@ -187,12 +202,17 @@ def name(phylogeny: Phylogeny, seed: int, families: tuple[str, ...] = ()) -> dic
     rng = np.random.default_rng([seed, 2])
     words = _unique(rng, [_ONSETS, _MIDDLES, ("", *_MIDDLES[:9]), _ENDINGS])
     genus_names = [next(words) for _ in range(int(phylogeny.genus[-1]) + 1)]
-    family_names = list(families)
-    for family in range(len(families), int(phylogeny.family[-1]) + 1):
+    for genus, given in genera.items():
+        genus_names[genus] = given
+    family_names = dict(families)
+    for family in range(int(phylogeny.family[-1]) + 1):
+        if family in families:
+            continue
         members = np.unique(phylogeny.genus[phylogeny.family == family])
         candidates = [_family_name(genus_names[genus]) for genus in members]
         candidates.append(genus_names[members[0]] + "aceae")  # all stems are taken by other families
-        family_names.append(next(word for word in candidates if word not in family_names))
+        taken = set(family_names.values())
+        family_names[family] = next(word for word in candidates if word not in taken)
     stems = [*_PLAIN, *(prefix + stem for prefix in _PREFIXES for stem in _STEMS)]
     # Plain adjectives are commoner in small genera; a large genus runs through the compound ones.
     columns: dict[str, list[str]] = {
