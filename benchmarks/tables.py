@@ -26,9 +26,10 @@ def make_full_metadata(bench: Bench) -> Path:
     """A train_metadata.json with the published numbers of species, images and pairs of genera."""
     if bench.quick:
         return _metadata_json(bench, 100)
-    from utils.flora.dataset import make_metadata
+    from utils.flora.dataset import METADATA_VERSION, make_metadata
 
-    return make_metadata(bench.folder / "full-metadata", json=True) / "train_metadata.json"
+    folder = bench.folder / f"full-metadata-v{METADATA_VERSION}"
+    return make_metadata(folder, json=True) / "train_metadata.json"
 
 
 def read_ours(bench: Bench, again: bool) -> Callable[[], float]:

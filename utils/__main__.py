@@ -302,7 +302,7 @@ def bench(
     show_default=True,
     help="TFRecords as published, or JPEG files.",
 )
-@click.option("--metadata-only", is_flag=True, help="Only metadata, at the size of the published set.")
+@click.option("--metadata-only", is_flag=True, help="Only metadata, with the counts of the published set.")
 @click.option("--json", "as_json", is_flag=True, help="With --metadata-only: the published JSON files too.")
 def flora(
     out: Path, species: int, seed: int, max_images: int, form: str, metadata_only: bool, as_json: bool

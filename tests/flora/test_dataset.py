@@ -1,4 +1,6 @@
+import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -7,11 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from utils import datasets
+from utils.data import longtail
 from utils.data.labels import LabelMap
 from utils.data.metadata import COLUMNS, PUBLISHED_FAMILIES, read_metadata, read_test_metadata
 from utils.data.tfrecords import read_records
 from utils.errors import InputError, UsageError
 from utils.flora import dataset, phylogeny, sheet
+from utils.flora.counts import GENERA_BY_SPECIES, LARGEST_GENERA, SPECIES_BY_TRAIN_IMAGES
 
 SMALL = {"species": 3, "seed": 1, "min_images": 3, "max_images": 6, "form": "images", "progress": False}
 # SHA-256 of all images of SMALL; changes only together with GENERATOR_VERSION.
@@ -216,6 +221,75 @@ def test_linear_classifiers_find_little(tmp_path):
 
 # ---------------------------------------------------------------- metadata alone
 
+# SHA-256 of answers, species, genera, annotations and distances of seed 0; changes only with METADATA_VERSION.
+FULL_CHECKSUM = "35a39ec3fb12244b5518865e0a27e555fc4564c810480b96d468db932b49dc78"
+
+
+def test_full_metadata_has_the_real_counts_of_images(full):
+    metadata = read_metadata(full / "train_metadata.columns")
+    counts = metadata.annotations["category_id"].value_counts()
+    assert set(counts.index) == set(metadata.categories["category_id"])
+    assert counts.value_counts().to_dict() == SPECIES_BY_TRAIN_IMAGES
+    assert longtail.gini(counts.to_numpy()) == pytest.approx(0.2349, abs=5e-5)
+    assert counts.median() == 66
+
+
+def test_full_metadata_has_the_real_genera(full):
+    categories = read_metadata(full / "train_metadata.columns").categories
+    sizes = categories["genus"].value_counts()
+    assert sizes.value_counts().to_dict() == GENERA_BY_SPECIES
+    largest = categories.groupby("genus").agg(species=("family", "size"), family=("family", "first"))
+    largest = largest.sort_values("species", ascending=False).head(len(LARGEST_GENERA))
+    assert dict(zip(largest.index, largest.itertuples(index=False, name=None), strict=True)) == LARGEST_GENERA
+    assert (categories.groupby("genus")["family"].nunique() == 1).all()
+
+
+def test_the_counts_add_up_as_published():
+    assert sum(SPECIES_BY_TRAIN_IMAGES.values()) == 15_501
+    assert sum(images * species for images, species in SPECIES_BY_TRAIN_IMAGES.items()) == 839_772
+    assert sum(GENERA_BY_SPECIES.values()) == 2_564
+    assert sum(species * genera for species, genera in GENERA_BY_SPECIES.items()) == 15_501
+    largest = [species for species, _ in LARGEST_GENERA.values()]
+    assert largest == sorted(GENERA_BY_SPECIES, reverse=True)[: len(largest)]
+
+
+def test_full_metadata_is_the_same_everywhere(full):
+    metadata = read_metadata(full / "train_metadata.columns")
+    digest = hashlib.sha256((full / "solution.csv").read_bytes())
+    digest.update(metadata.categories.to_csv(index=False).encode())
+    digest.update(metadata.genera.to_csv(index=False).encode())
+    numbers = metadata.annotations[["category_id", "genus_id", "institution_id"]]
+    for table, kind in ((numbers, "<i8"), (metadata.distances, "<f8")):
+        digest.update(np.ascontiguousarray(table.to_numpy(), dtype=kind).tobytes())
+    assert digest.hexdigest() == FULL_CHECKSUM
+
+
+def test_every_seed_keeps_the_counts_of_families():
+    for seed in range(1, 6):
+        sizes, genus_family, families, genera = dataset._full_genera(seed)
+        tree = phylogeny.grow_sized(sizes, genus_family, seed)
+        train, test = dataset._full_counts(tree, seed)
+        found = [np.bincount(tree.family, values)[:10] for values in (np.ones(len(train)), train, test)]
+        wanted = PUBLISHED_FAMILIES[["species", "train_images", "test_images"]].to_numpy().T
+        np.testing.assert_array_equal(found, wanted)
+        assert dict(zip(*np.unique(train, return_counts=True), strict=True)) == SPECIES_BY_TRAIN_IMAGES
+        assert test.sum() == 210_407 and test.min() >= 1
+        assert ((train + test).min(), (train + test).max()) == (7, 100)
+        assert {g: (sizes[i], families[genus_family[i]]) for i, g in genera.items()} == LARGEST_GENERA
+
+
+def test_tables_of_an_earlier_version_are_not_taken(full, tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets, "scratch_dir", lambda: tmp_path)
+    old, new = tmp_path / "flora-v1-full-size", tmp_path / f"full-size-v{dataset.METADATA_VERSION}"
+    old.mkdir()
+    spec = {"generator_version": 1, "metadata_only": True, "seed": 0, "json": False}
+    (old / "flora.json").write_text(json.dumps({"spec": spec}))
+    with pytest.raises(InputError, match=r"generator_version 1 instead of 2\). Delete it or name another"):
+        dataset.make_metadata(old)
+    new.mkdir()
+    shutil.copyfile(full / "flora.json", new / "flora.json")
+    assert datasets.full_size_metadata() == new / "train_metadata.columns"
+
 
 def test_full_metadata_has_the_published_size(full):
     metadata = read_metadata(full / "train_metadata.columns")
@@ -224,6 +298,7 @@ def test_full_metadata_has_the_published_size(full):
     assert (len(categories), categories.min(), categories.max()) == (15_501, 0, 15_504)
     assert 61 not in set(metadata.genera["genus_id"])
     count = len(metadata.genera)
+    assert count == 2_564 == metadata.genera["genus_id"].max()
     assert len(metadata.distances) == count * (count - 1) // 2
     assert (metadata.distances["genus_id_x"] < metadata.distances["genus_id_y"]).all()
     assert len(metadata.institutions) == metadata.annotations["institution_id"].nunique() == 60

@@ -74,13 +74,27 @@ def test_families_and_genera_are_uneven():
     assert sizes.max() >= 4 * np.median(sizes)
 
 
-def test_large_families_have_the_sizes_asked_for():
-    tree = phylogeny.grow(500, seed=1, genera=100, families=20, large_families=(150, 90, 60))
-    sizes = np.bincount(tree.family)
-    assert sizes[:3].tolist() == [150, 90, 60]
-    assert sizes[3:].max() < 60
-    assert len(sizes) == 20
-    assert tree.genus[-1] + 1 == 100
+def test_a_tree_has_the_genera_and_families_asked_for():
+    tree = phylogeny.grow_sized(np.array([1, 30, 2, 7, 1, 9]), np.array([0, 0, 0, 1, 2, 2]), seed=1)
+    assert np.bincount(tree.genus).tolist() == [1, 30, 2, 7, 1, 9]
+    assert np.bincount(tree.family).tolist() == [33, 7, 10]
+    species = tree.species_distances()
+    same_genus = tree.genus[:, None] == tree.genus[None, :]
+    same_family = tree.family[:, None] == tree.family[None, :]
+    assert species[same_genus].max() <= species[same_family & ~same_genus].min()
+    assert species[same_family].max() <= species[~same_family].min()
+    assert species.max() == 2 * phylogeny.CROWN_AGE
+
+
+def test_given_names_are_kept_and_the_others_made_up():
+    tree = phylogeny.grow_sized(np.array([3, 2, 2, 1]), np.array([0, 0, 1, 2]), seed=1)
+    names = phylogeny.name(tree, 1, families={1: "Cyperaceae"}, genera={2: "Carex", 0: "Penstemon"})
+    made_up = phylogeny.name(tree, 1)
+    assert names["genus"] == ["Penstemon"] * 3 + made_up["genus"][3:5] + ["Carex"] * 2 + made_up["genus"][7:]
+    assert names["family"][5:7] == ["Cyperaceae"] * 2
+    assert len(set(names["family"])) == 3
+    assert all(epithet.endswith("us") for epithet in names["species"][:3])
+    assert not any(epithet.endswith(("us", "um")) for epithet in names["species"][5:7])
 
 
 @pytest.mark.parametrize("species", [2, 3, 8])

@@ -193,7 +193,7 @@ def name(
     """Made-up Latin names for every species of a tree.
 
     Args:
-        families, genera: names that are given, by number; other families are named after one of their genera.
+        families, genera: names that are given, by number; other families are named after one of their made-up genera.
 
     Returns:
         Lists as long as there are species: family, genus, species (the epithet), authors, scientificName
@@ -209,7 +209,7 @@ def name(
         if family in families:
             continue
         members = np.unique(phylogeny.genus[phylogeny.family == family])
-        candidates = [_family_name(genus_names[genus]) for genus in members]
+        candidates = [_family_name(genus_names[genus]) for genus in members if genus not in genera]
         candidates.append(genus_names[members[0]] + "aceae")  # all stems are taken by other families
         taken = set(family_names.values())
         family_names[family] = next(word for word in candidates if word not in taken)
