@@ -340,9 +340,12 @@ def metadata(file: Path, as_json: bool) -> None:
         known = {name: None if value != value else value for name, value in summary.items()}  # NaN is no JSON
         click.echo(json.dumps(known, indent=2))
         return
+    notes = summary.pop("notes", [])
     for name, value in summary.items():
         shown = f"{value:,.3f}" if isinstance(value, float) else value if name == "form" else f"{value:,}"
         click.echo(f"{name.replace('_', ' '):<24} {shown:>12}")
+    for note in notes:
+        click.echo(note)
 
 
 @main.command(epilog=example("./course split sheets/labels.csv --test 0.2 --group collector --out split.csv"))
@@ -360,6 +363,7 @@ def split(file: Path, out: Path, validation: float, test: float, seed: int, grou
     from utils.data import splits
     from utils.data.labels import LabelMap
     from utils.data.metadata import read_metadata
+    from utils.data.names import look_alike_notes
 
     tables = read_metadata(file)
     labels = LabelMap.from_metadata(tables)
@@ -368,6 +372,8 @@ def split(file: Path, out: Path, validation: float, test: float, seed: int, grou
     groups = None if group is None else splits.groups_of(ids, group, tables, file)
     parts = splits.assign(ids, classes, validation=validation, test=test, seed=seed, groups=groups)
     splits.write_split(ids, parts, out)
+    for note in look_alike_notes(labels.names.tolist()):
+        click.echo(note)
     click.echo(splits.report(classes, parts).to_string(index=False))
     for part, wanted in (("validation", validation), ("test", test)):
         if wanted:

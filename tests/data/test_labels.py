@@ -120,6 +120,21 @@ def test_names_match_with_and_without_authors(tables, write_tables):
     assert labels.match(unknown).tolist() == [-1] * 6
 
 
+def test_names_match_in_another_spelling_and_not_with_other_authors(tables, write_tables):
+    labels = labels_of(tables, write_tables, ["Carex", "Croton albus Müll.Arg.", "Poa annua", "Zea mays L."])
+    wanted = ["Croton albus Müll. Arg.", "Croton_albus", "Zea\u200b mays", "Poa annua L.", "Zea mays L"]
+    assert labels.match(wanted).tolist() == [1, 1, 3, 2, 3]
+    others = [
+        "Zea mays Mill.",
+        "Zea mays auct. non L.",
+        "Carex Haenseleri",
+        "Carex sp.",
+        "Poa annua 'Red'",
+        "NA",
+    ]
+    assert labels.match(others).tolist() == [-1] * 6
+
+
 def test_a_name_that_may_be_several_classes_matches_only_as_written(tables, write_tables):
     labels = labels_of(tables, write_tables, ["Poa annua", "Poa annua Bosc", "Zea mays L.", "Zea mays Mill."])
     assert labels.match(["Zea mays L.", "Zea mays Mill.", "Poa annua", "Poa annua Bosc"]).tolist() == [

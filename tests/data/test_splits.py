@@ -208,3 +208,50 @@ def test_published_metadata_are_grouped_by_institution(write_tables, tables, tmp
     )
     table = pd.DataFrame({"institution": [row["institution_id"] for row in rows], "part": parts})
     assert (table.groupby("institution")["part"].nunique() == 1).all() and table["part"].nunique() == 2
+
+
+# fmt: off
+GROUPED = {  # what is in the file beside the collector; sheets 0 to 11 of two species and four collectors
+    "without image_id": ("t.csv", "file_name,scientificName,collector", "{0}.jpg,{1},{2}"),
+    "another suffix": ("t.txt", "image_id,file_name,scientificName,collector", "{0},{0}.jpg,{1},{2}"),
+    "spaces": ("t.csv", "image_id , file_name, scientificName, collector", "{0}, {0}.jpg, {1}, {2}"),
+    "sep= and semicolons": ("t.csv", "sep=;\nfile_name;scientificName;collector", "{0}.jpg;{1};{2}"),
+    "tabs with quotes": ("t.tsv", "file_name\tscientificName\tcollector\tplace", '{0}.jpg\t{1}\t{2}\t"El Sol" rancho'),
+    "a column of the published name": ("t.csv", "file_name,scientificName,genus_id,collector", "{0}.jpg,{1},0,{2}"),
+}
+# fmt: on
+
+
+@pytest.mark.parametrize("case", GROUPED)
+def test_sheets_are_grouped_by_any_column_of_any_table(tmp_path, case):
+    name, header, row = GROUPED[case]
+    collectors = ["NA", "Bob Jones", "007", "None"]
+    lines = [
+        row.format(number, ("Zea mays L.", "Abies alba Mill.")[number % 2], collectors[number // 3])
+        for number in range(12)
+    ]
+    (tmp_path / name).write_text("\n".join([header, *lines]) + "\n")
+    shown = split(
+        tmp_path / name, "--group", "collector", "--validation", 0.25, "--out", tmp_path / "split.csv"
+    )
+    assert shown.exit_code == 0, shown.output
+    parts = splits.read_split(tmp_path / "split.csv")
+    assert len(parts) == 12
+    numbers = parts["image_id"].str.removesuffix(".jpg").astype(int)
+    assert (parts.groupby(numbers // 3)["split"].nunique() == 1).all()
+    assert (parts["split"] == "validation").sum() == 3
+
+
+def test_own_sheets_are_not_grouped_by_what_their_table_does_not_have(collection, tmp_path):
+    shown = split(collection, "--group", "institution_id", "--out", tmp_path / "split.csv")
+    assert shown.exit_code == 1
+    assert (
+        "no column 'institution_id' to group by; found file_name, scientificName, collector" in shown.output
+    )
+
+
+def test_a_split_file_in_another_form_is_read(tmp_path):
+    (tmp_path / "split.csv").write_text(
+        "\ufeffsep=;\r\nsplit;image_id\r\ntrain;NA\r\ntest;007\r\n", encoding="utf-8"
+    )
+    assert splits.parts_of(["007", "NA"], tmp_path / "split.csv").tolist() == ["test", "train"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.data.metadata import Metadata
-from utils.data.names import split_authors, tidy
+from utils.data.names import comparable, tidy
 from utils.errors import InputError
 from utils.files import read_json, write_json
 
@@ -78,29 +78,36 @@ class LabelMap:
         return np.searchsorted(self.family_names, self.families)
 
     @cached_property
-    def _classes_by_name(self) -> tuple[dict[str, int], dict[str, int]]:
-        """Class index by name, and by the name without authors: -1 there where several classes have it."""
+    def _classes_by_name(self) -> tuple[dict[str, int], dict[str, list[tuple[str, int]]]]:
+        """Class index by name, and by taxon the authors and index of each class of it."""
         whole = {tidy(name): index for index, name in enumerate(self.names.tolist())}
-        bare: dict[str, int] = {}
+        by_taxon: dict[str, list[tuple[str, int]]] = {}
         for name, index in whole.items():
-            without, _ = split_authors(name)
-            bare[without] = -1 if without in bare else index
-        return whole, bare
+            taxon, authors = comparable(name)
+            by_taxon.setdefault(taxon, []).append((authors, index))
+        return whole, by_taxon
 
     def match(self, names: Sequence[str] | np.ndarray) -> np.ndarray:
         """Class indices of scientific names, int64 of the same shape; -1 where a name is not known.
 
-        The name as written counts first. If no class has it, names are compared without their authors, and
-        match when that leaves one class: "Zea mays L." is the class "Zea mays", and the other way round. See
-        `utils.data.names.split_authors` for hybrids and ranks.
+        The name as written counts first. If no class has it, spelling does not count, and a binomial without
+        authors matches one with authors where that leaves one class: "Zea mays L." is the class "Zea mays", and
+        the other way round; "Zea mays Mill." is not the class "Zea mays L.". See `utils.data.names.comparable`.
         """
         wanted = np.asarray(names, dtype=object)
-        whole, bare = self._classes_by_name
-        of = {}
-        for name in set(wanted.ravel().tolist()):
-            found = whole.get(tidy(name))
-            of[name] = bare.get(split_authors(name)[0], -1) if found is None else found
+        of = {name: self._class_of(name) for name in set(wanted.ravel().tolist())}
         return np.array([of[name] for name in wanted.ravel()], dtype=np.int64).reshape(wanted.shape)
+
+    def _class_of(self, name: str) -> int:
+        whole, by_taxon = self._classes_by_name
+        if tidy(name) in whole:
+            return whole[tidy(name)]
+        taxon, authors = comparable(name)
+        classes = by_taxon.get(taxon, [])
+        same = [index for of, index in classes if of == authors]
+        if not same and len(classes) == 1 and "" in (authors, classes[0][0]):
+            same = [classes[0][1]]
+        return same[0] if len(same) == 1 else -1
 
     def to_class(self, category_ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """Class indices of category ids, int64 of the same shape.

@@ -7,6 +7,7 @@ import numpy as np
 
 from utils.data.labels import LabelMap
 from utils.data.metadata import TEST_JSON, UNKNOWN, Metadata, form_of, read_metadata, read_test_metadata
+from utils.data.names import look_alike_notes
 from utils.errors import UsageError
 
 HEAD_MIN = 60  # training images of a species, this many or more: head
@@ -162,12 +163,12 @@ def summarize(metadata: Metadata) -> dict[str, int | float]:
     return summary
 
 
-def summarize_file(path: Path) -> dict[str, str | int | float]:
+def summarize_file(path: Path) -> dict[str, str | int | float | list[str]]:
     """The form and the figures of a metadata file in any form, ready for JSON.
 
     For test_metadata.json, which names no species, these are the form and the numbers of images and licences.
     For the other forms they are those of `summarize` and, beside them, single_image_species,
-    images_without_family and genus_distances.
+    images_without_family, genus_distances, and notes: sentences on names that look alike.
 
     Raises:
         InputError: see `utils.data.metadata.read_metadata`.
@@ -185,4 +186,5 @@ def summarize_file(path: Path) -> dict[str, str | int | float]:
         "single_image_species": int((used.value_counts() == 1).sum()),
         "images_without_family": int(used.isin(without_family).sum()),
         "genus_distances": len(metadata.distances),
+        "notes": look_alike_notes(categories["scientificName"]),
     }

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from utils.data import published, sheets
+from utils.data.delimited import read_header
 from utils.data.tables import COLUMNS, UNKNOWN, Metadata, Problems, check
 from utils.errors import InputError
 from utils.files import read_json, replacing, write_json
@@ -77,7 +78,7 @@ def form_of(path: Path) -> str:
         return TEST_JSON
     if first == b"{" or path.suffix.lower() == ".json":
         return TRAIN_JSON
-    columns, _ = sheets.header(path)
+    columns = read_header(path)
     return MINI_TABLE if {*sheets.MINI_COLUMNS} <= {*columns} and "file_name" not in columns else OWN_TABLE
 
 
@@ -88,12 +89,14 @@ def read_metadata(path: Path) -> Metadata:
 
     - the published train_metadata.json. A large one is read twice as fast and in half of the memory
       of json.load, and leaves a columnar copy in the scratch folder, which is read in its place as long as
-      the file is the same (size, times of change).
+      the file is the same (size, times of change). The form of 2020 and 2021 (COCO: categories with id and
+      name, images with id) is read too, more slowly; its genera are numbered by their sorted names.
     - the table of NAFlora-mini (TSV): genus_id, institution_id, category_id, image_id, scientificName and
       family, genus, species, authors. It names no files: image 00026__004 is 000/26/00026__004.jpg.
     - a table of own sheets (CSV; tab or semicolon too): file_name, scientificName and, where known,
-      image_id (else the file_name), authors, genus, species, family; other columns are left out. A name with
-      its authors and one without are one species when only one authored form of it occurs.
+      image_id (else the file_name), authors, genus, species, family; other columns are left out. A binomial with
+      its authors and one without are one species when only one authored form of it occurs; so are names that
+      differ in spelling alone, see `utils.data.names.comparable`.
     - a folder with one subfolder a species, named as it (Zea mays, or Zea_mays). file_name is relative to
       the folder, and is the image_id too.
     - a folder written by `write_columns`.
@@ -103,7 +106,8 @@ def read_metadata(path: Path) -> Metadata:
 
     Raises:
         InputError: the file is missing or in none of these forms, or its content is not right: a field is
-            missing or has the wrong type, an id or a file name occurs twice, an image is under two species,
+            missing or has the wrong type, a label is no name (NA, unknown), a row has not the fields of the
+            first line, an id or a file name occurs twice, an image is under two species,
             an annotation has no image, category or genus, a distance is not between x < y, or a file name
             is absolute or climbs out of its folder. The message names file, table, row (line) and field,
             and lists the first twenty problems with their number.
@@ -141,7 +145,7 @@ def read_test_metadata(path: Path) -> pd.DataFrame:
 # ---------------------------------------------------------------- columns, and the copy that is kept of a JSON
 
 _CACHED_FROM = 32 << 20  # bytes; a smaller JSON is read within half a second
-_CACHE_VERSION = 1  # raised when reading or checking changes
+_CACHE_VERSION = 2  # raised when reading or checking changes
 _STAMP = "source.json"  # in the copy: the file that it is of
 _SETTLED_NS = 2_000_000_000  # a file changed more lately may change again within one tick of its clock
 

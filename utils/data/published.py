@@ -14,7 +14,18 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 
-from utils.data.tables import COLUMNS, NULLABLE, Metadata, Problems, check, complete, share_ids, shown
+from utils.data.names import epithet_of, genus_of, is_no_name
+from utils.data.tables import (
+    COLUMNS,
+    NULLABLE,
+    UNKNOWN,
+    Metadata,
+    Problems,
+    check,
+    complete,
+    share_ids,
+    shown,
+)
 from utils.errors import InputError
 
 try:
@@ -23,6 +34,7 @@ except ImportError:  # not in Kaggle's image: Python's own reader does the same,
     msgspec = None
 
 _OPTIONAL_TABLES = ("distances", "institutions", "licenses")
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _LARGEST = 2**53  # whole numbers up to this are exact in every reader of JSON
 
 
@@ -30,6 +42,13 @@ def read_train_json(path: Path) -> Metadata:
     """The seven tables of train_metadata.json, see `utils.data.metadata.read_metadata`."""
     problems = Problems(path)
     content = _split_tables(path)
+    if "images" in content and not {"annotations", "categories"} & {*content}:
+        raise InputError(
+            f"{path}: has images and no annotations, as test files of 2020 and 2021 have: it names no species. Give "
+            "the training file."
+        )
+    if _is_coco(path, content):
+        content = _from_coco(path, content)
     tables = {}
     for name in COLUMNS:
         if name not in content and name not in _OPTIONAL_TABLES:
@@ -39,8 +58,79 @@ def read_train_json(path: Path) -> Metadata:
         tables[name] = _typed_table(problems, name, content.pop(name, []))
     share_ids(tables)
     check(problems, tables, place_in_json)
+    names = tables.get("categories", pd.DataFrame()).get("scientificName", pd.Series(dtype=object)).dropna()
+    problems.add_rows(
+        [row for row, name in names.items() if is_no_name(name)],
+        lambda row: (
+            f"{place_in_json('categories', row)}: scientificName {names[row]!r} is no name. Name the taxon, or "
+            "remove it and its images."
+        ),
+    )
     problems.raise_any()
     return complete(tables)
+
+
+def _rows_of(path: Path, table: Any) -> list[Any]:
+    """A table of `_split_tables` as plain objects."""
+    rows = table if msgspec is None or not isinstance(table, msgspec.Raw) else _parse(path, bytes(table))
+    return rows if isinstance(rows, list) else []
+
+
+def _is_coco(path: Path, content: dict[str, Any]) -> bool:
+    """Whether the tables are in the form of COCO, as in the Herbarium challenges of 2020 and 2021.
+
+    There categories have an id and a name, and images an id.
+    """
+    if not {"annotations", "images", "categories"} <= {*content}:
+        return False
+    first = next(iter(_rows_of(path, content["categories"])), None)
+    return isinstance(first, dict) and {"id", "name"} <= {*first} and "category_id" not in first
+
+
+def _from_coco(path: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """The published tables of 2022 from those of 2020 or 2021; other fields are left out.
+
+    A genus is that of the category, else the first word of its name; genera are numbered in sorted order.
+    There are no distances. Costs several times the time and memory of the form of 2022.
+    """
+
+    def renamed(table: str, **names: str) -> list[Any]:
+        """The rows with fields of the published table under its names, taken from those given here."""
+        return [
+            {field: row.get(names.get(field, field)) for field in COLUMNS[table]}
+            if isinstance(row, dict)
+            else row
+            for row in _rows_of(path, content.get(table, []))
+        ]
+
+    categories = renamed("categories", category_id="id", scientificName="name")
+    genus_of_category: dict[Any, str] = {}
+    for row in categories:
+        if isinstance(row, dict) and isinstance(row["scientificName"], str):
+            genus = row["genus"] if isinstance(row["genus"], str) else genus_of(row["scientificName"])
+            row["genus"] = genus_of_category[_integer(row["category_id"])] = genus
+            row["species"] = epithet_of(row["scientificName"])
+    genera = sorted({*genus_of_category.values()})
+    number = {genus: index for index, genus in enumerate(genera)}
+    annotations = renamed("annotations")
+    for row in annotations:
+        if isinstance(row, dict):
+            # An unknown category is told as such, and 0 keeps its genus from being told too.
+            row["genus_id"] = number.get(genus_of_category.get(_integer(row["category_id"])), 0)
+            row["institution_id"] = 0 if row["institution_id"] is None else row["institution_id"]
+    images = renamed("images", image_id="id")
+    for row in images:
+        if isinstance(row, dict) and row["license"] is None:
+            row["license"] = 0
+    institutions = renamed("institutions", institution_id="id", collectionCode="name")
+    return {
+        "annotations": annotations,
+        "images": images,
+        "categories": categories,
+        "genera": [{"genus_id": index, "genus": genus} for genus, index in number.items()],
+        "institutions": institutions or [{"institution_id": 0, "collectionCode": UNKNOWN}],
+        "licenses": renamed("licenses"),
+    }
 
 
 def read_test_json(path: Path) -> pd.DataFrame:
@@ -103,7 +193,7 @@ def _split_tables(path: Path) -> dict[str, Any]:
         raise no_tables from None
     except (ValueError, RecursionError) as error:
         # pandas and Python write NaN, which is no JSON: then a slower reader finds the row that has it.
-        if not re.search(rb"\b(NaN|Infinity)\b", mapped):
+        if mapped[:2] not in _UTF16 and not re.search(rb"\b(NaN|Infinity)\b", mapped):
             raise _not_json(path, error) from None
     return _parse(path, bytes(content))
 
@@ -112,11 +202,19 @@ def _parse(path: Path, content: bytes) -> Any:
     """JSON by Python's own reader, which also takes NaN: costs several times the time and memory."""
     try:
         return json.loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        found = "UTF-16" if content[:2] in _UTF16 else error
+        raise InputError(f"{path}: not UTF-8 text ({found}). Write the file again in UTF-8.") from None
     except (ValueError, RecursionError) as error:
         raise _not_json(path, error) from None
 
 
 def _not_json(path: Path, error: Exception) -> InputError:
+    if "Extra data" in str(error) or "trailing characters" in str(error):
+        return InputError(
+            f"{path}: not valid JSON: further data behind the first value ({error}). One object a line (JSON lines) is "
+            "not read: give one object of tables, as the published train_metadata.json is."
+        )
     return InputError(f"{path}: not valid JSON ({error}). Download or write the file again.")
 
 
@@ -210,6 +308,12 @@ def _convert_column(
     }[kind]
     if name == "image_id":
         convert, wanted = _identifier, "must be text or an integer"
+
+    if kind is not float:  # NaN is what pandas writes where nothing is
+        given = {
+            row: None if isinstance(value, float) and math.isnan(value) else value
+            for row, value in given.items()
+        }
 
     def converted(value: Any) -> Any:
         blank = value is None or (isinstance(value, str) and not value.strip())

@@ -1,118 +1,59 @@
 """Metadata of people's own sheets and of NAFlora-mini: tables as CSV or TSV, and folders named by species."""
 
-import csv
 import os
 import re
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from utils.data.names import epithet_of, genus_of, split_authors, tidy
+from utils.data.delimited import read_header, read_table
+from utils.data.names import authors_key, comparable, epithet_of, genus_of, is_no_name, split_authors, tidy
 from utils.data.tables import COLUMNS, UNKNOWN, Metadata, Problems, check, complete, empty_table, shown
 from utils.errors import InputError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 MINI_COLUMNS = ("genus_id", "institution_id", "category_id", "image_id", "scientificName")
 _OF_SPECIES = ("authors", "genus", "species", "family")
-_NOT_AVAILABLE = ("NA", "NaN", "nan")  # as R and pandas write an empty field
+# As R, pandas, databases and spreadsheets write an empty field.
+_NOT_AVAILABLE = ("NA", "N/A", "#N/A", "<NA>", "NaN", "nan", "NULL", "null", "None", "\\N")
 _UNKNOWN_LICENSE = pd.DataFrame({"id": [0], "name": [UNKNOWN], "url": [""]})
 _LARGEST = 2**53
+_WAY_OUT = (
+    "Give a table (CSV) with file_name and scientificName; image_id, authors, genus, species and family "
+    "are welcome."
+)
 
 
-def header(path: Path) -> tuple[list[str], str]:
-    """The column names of a table and what is between them: a comma, a tab or a semicolon."""
-    with path.open("rb") as file:
-        line = file.readline(1 << 16)
-    if line.startswith(b"PK\x03\x04"):
-        raise InputError(f"{path}: is a spreadsheet or a zip file. Save the table as CSV in UTF-8.")
-    try:
-        text = line.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise _not_utf8(path, error) from None
-    if "\0" in text:
-        raise InputError(f"{path}: is not text. Give a JSON, a CSV in UTF-8, or a folder of sheets.")
-    delimiter = max(",\t;", key=text.count)
-    columns = next(csv.reader(text.splitlines()[:1], delimiter=delimiter), [])
-    return [column.strip() for column in columns], delimiter
+def id_column(path: Path) -> str:
+    """The column of a table that tells its images apart: image_id, or file_name where there is none."""
+    return "image_id" if "image_id" in read_header(path) else "file_name"
 
 
-def _not_utf8(path: Path, error: UnicodeDecodeError) -> InputError:
-    return InputError(
-        f"{path}: not UTF-8 text ({error}). Save the table as CSV in UTF-8, from a spreadsheet too."
-    )
-
-
-def _read_table(path: Path, needed: tuple[str, ...]) -> tuple[pd.DataFrame, Callable[[int], str]]:
-    """The `needed` columns of a table and those of its species as text, and words for the line of a row.
-
-    Raises:
-        InputError: it is no such table, or one of the `needed` columns is missing, twice there or empty.
-    """
-    columns, delimiter = header(path)
-    known = (*needed, *_OF_SPECIES)
-    missing = [column for column in needed if column not in columns]
-    if missing:
-        raise InputError(
-            f"{path}: no column {' and no '.join(map(repr, missing))}; found {', '.join(columns) or 'nothing'}. "
-            "Give a table (CSV) with file_name and scientificName; image_id, authors, genus, species and family "
-            "are welcome."
-        )
-    twice = [column for column in known if columns.count(column) > 1]
-    if twice:
-        raise InputError(f"{path}: column {twice[0]!r} is there twice. Keep one of them.")
-    try:
-        table = pd.read_csv(
-            path,
-            sep=delimiter,
-            dtype=str,
-            keep_default_na=False,
-            encoding="utf-8-sig",
-            skip_blank_lines=False,
-        )
-    except UnicodeDecodeError as error:
-        raise _not_utf8(path, error) from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise InputError(f"{path}: not a readable CSV ({error}). The first line names the columns.") from None
-    if not isinstance(table.index, pd.RangeIndex):
-        rows = table.index.get_level_values(0).astype(str)
-        if needed != MINI_COLUMNS or table.index.nlevels > 1 or not rows.str.isdecimal().all():
-            raise InputError(
-                f"{path}: line 2 has more fields than the first line has names. Quote a field that holds "
-                f"{delimiter!r}, or remove what is too much."
-            )
-        table = table.reset_index(drop=True)  # as R writes a table: the row names have no name
-    # A row with fewer fields than the header leaves NaN in the last columns, even with keep_default_na.
-    table = table.fillna("")
-    table.columns = [column.strip() if column.strip() in known else column for column in table.columns]
-
-    @cache
-    def lines(every: pd.DataFrame = table) -> np.ndarray:
-        breaks = sum(every[column].str.count("\n").to_numpy() for column in every)
-        return 2 + np.arange(len(every)) + np.cumsum(breaks) - breaks
-
-    table = table[(table != "").any(axis=1)]
-    if table.empty:
-        raise InputError(f"{path}: has no rows below the header. Add one line a sheet.")
-    table = pd.DataFrame(  # plain lists: .str.strip() takes twice as long
-        {name: [value.strip() for value in table[name]] if name in table else "" for name in known},
-        index=table.index,
-    )
+def _read_table(path: Path, needed: tuple[str, ...], row_names: bool = False) -> pd.DataFrame:
+    """The `needed` columns and those of the species, see `utils.data.delimited.read_table`."""
+    table = read_table(path, needed, _OF_SPECIES, way_out=_WAY_OUT, row_names=row_names)
     for column in _OF_SPECIES:
         table[column] = table[column].where(~table[column].isin(_NOT_AVAILABLE), "")
-    return table, lambda row: f"line {lines()[row]}"
+    return table
+
+
+def _line(row: int) -> str:
+    """Words for the place of a row of a table, which has the number of its line as index."""
+    return f"line {row}"
 
 
 def read_mini(path: Path) -> Metadata:
     """The table of NAFlora-mini, see `utils.data.metadata.read_metadata`."""
-    table, line = _read_table(path, MINI_COLUMNS)
+    table, line = _read_table(path, MINI_COLUMNS, row_names=True), _line
     problems = Problems(path)
     _refuse_empty(problems, table, ("image_id", "scientificName"), line)
+    _refuse_no_names(problems, table, line)
     for column in ("genus_id", "institution_id", "category_id"):
-        numbers = pd.to_numeric(table[column], errors="coerce")
-        wrong = numbers.isna() | (numbers % 1 != 0) | (numbers.abs() > _LARGEST)
+        whole = table[column].where(table[column].str.fullmatch(r"[+-]?\d+(\.0*)?"))  # 1e5 is no id
+        numbers = pd.to_numeric(whole, errors="coerce")
+        wrong = numbers.isna() | (numbers.abs() > _LARGEST)
         problems.add_rows(
             table.index[wrong],
             lambda row, column=column: (
@@ -165,12 +106,10 @@ def read_mini(path: Path) -> Metadata:
 
 def read_own_table(path: Path) -> Metadata:
     """A table of own sheets, see `utils.data.metadata.read_metadata`."""
-    has_ids = "image_id" in header(path)[0]
-    needed = ("file_name", "scientificName")
-    sheets, line = _read_table(path, ("image_id", *needed) if has_ids else needed)
-    if not has_ids:
-        sheets["image_id"] = sheets["file_name"]
-    return _from_sheets(Problems(path), sheets, line)
+    ids = id_column(path)
+    sheets = _read_table(path, tuple(dict.fromkeys((ids, "file_name", "scientificName"))))
+    sheets["image_id"] = sheets[ids]
+    return _from_sheets(Problems(path), sheets, _line)
 
 
 def read_species_folders(path: Path) -> Metadata:
@@ -221,13 +160,10 @@ def _from_sheets(problems: Problems, sheets: pd.DataFrame, line: Callable[[int],
     _refuse_empty(problems, sheets[sheets["file_name"] != ""], ("image_id",), line)
     written = {name: tidy(name) for name in sheets["scientificName"].unique()}
     sheets = sheets.assign(scientificName=sheets["scientificName"].map(written))
-    nameless = [name for name in written.values() if name and not any(map(str.isalpha, name))]
-    problems.add_rows(
-        sheets.index[sheets["scientificName"].isin(nameless)],
-        lambda row: (
-            f"{line(row)}: scientificName {sheets['scientificName'][row]!r} is no name. Name the taxon."
-        ),
-    )
+    _refuse_no_names(problems, sheets, line)
+    spelt = {authors: authors_key(authors) for authors in sheets["authors"].unique()}
+    first_of = {key: authors for authors, key in reversed(spelt.items())}
+    sheets["authors"] = sheets["authors"].map({authors: first_of[key] for authors, key in spelt.items()})
     _refuse_two_values(problems, sheets, "scientificName", "authors", line)
     name_of, authors = _merge_names(problems, sheets, line)
     sheets = sheets.assign(scientificName=sheets["scientificName"].map(name_of))
@@ -274,33 +210,40 @@ def _merge_names(
 ) -> tuple[dict[str, str], dict[str, str]]:
     """The name of the species for each name as written, and the authors of each species.
 
-    A name without authors is that of the only authored form of it; where there are several it is a problem.
+    Names that differ in spelling alone are one, see `utils.data.names.comparable`. A name without authors is that
+    of the only authored form of it; where there are several it is a problem.
     """
     names = _first_given(sheets, "scientificName", ["authors", "species"])
-    bare, inner, authored = {}, {}, {}
-    forms: dict[str, set[str]] = {}  # bare name -> the authors that occur with it
+    bare: dict[str, str] = {}  # name as written -> its taxon without authors
+    inner: dict[str, str] = {}  # -> the authors within it, where it is a binomial
+    key: dict[str, str] = {}  # -> its authors in one spelling
+    authors: dict[str, str] = {}
+    forms: dict[str, set[str]] = {}  # taxon -> the authors that occur with it
     for name, given, species in names[["scientificName", "authors", "species"]].itertuples(index=False):
-        bare[name], inner[name] = split_authors(name, species)
-        authored[name] = given or inner[name]
-        if authored[name]:
-            forms.setdefault(bare[name], set()).add(authored[name])
+        bare[name], inner_key = comparable(name, species)
+        inner[name] = split_authors(name, species)[1] if inner_key else ""
+        authors[name] = given or inner[name]
+        key[name] = authors_key(given) or inner_key
+        if key[name]:
+            forms.setdefault(bare[name], set()).add(key[name])
     members: dict[tuple[str, str], list[str]] = {}
-    for name, of in authored.items():
+    for name, of in key.items():
         known = forms.get(bare[name], set())
         only = next(iter(known)) if len(known) == 1 else ""
         members.setdefault((bare[name], of or only), []).append(name)
-    name_of, authors = {}, {}
-    for (_, of), group in members.items():
-        chosen = min(group, key=lambda name: (not inner[name], name))  # with its authors where one is
+    name_of, authors_of = {}, {}
+    for group in members.values():
+        # With its authors where one is, and with the full stops of "(L.) Mill." where another has "(L) Mill".
+        chosen = min(group, key=lambda name: (not inner[name], -name.count("."), name))
         name_of.update(dict.fromkeys(group, chosen))
-        authors[chosen] = of
-    unclear = [name for name, of in authored.items() if not of and len(forms.get(bare[name], ())) > 1]
+        authors_of[chosen] = authors[chosen] or next(filter(None, map(authors.get, group)), "")
+    unclear = [name for name, of in key.items() if not of and len(forms.get(bare[name], ())) > 1]
 
     def told(row: int) -> str:
         name = sheets["scientificName"][row]
         choices = sorted(
             chosen if inner[chosen] else f"{chosen} {of}"
-            for chosen, of in authors.items()
+            for chosen, of in authors_of.items()
             if of and bare[chosen] == bare[name]
         )
         return (
@@ -309,7 +252,7 @@ def _merge_names(
         )
 
     problems.add_rows(sheets.index[sheets["scientificName"].isin(unclear)], told)
-    return name_of, authors
+    return name_of, authors_of
 
 
 def _first_given(table: pd.DataFrame, key: str, fields: list[str]) -> pd.DataFrame:
@@ -329,6 +272,17 @@ def _refuse_empty(
             table.index[table[column] == ""],
             lambda row, column=column: f"{line(row)}: {column} is empty. Fill it in or remove the line.",
         )
+
+
+def _refuse_no_names(problems: Problems, table: pd.DataFrame, line: Callable[[int], str]) -> None:
+    names = table["scientificName"]
+    nameless = [name for name in names.unique() if name and is_no_name(name)]
+    problems.add_rows(
+        table.index[names.isin(nameless)],
+        lambda row: (
+            f"{line(row)}: scientificName {names[row]!r} is no name. Name the taxon, or remove the row and its sheet."
+        ),
+    )
 
 
 def _refuse_two_values(

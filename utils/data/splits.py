@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from utils.data import longtail
-from utils.data.metadata import Metadata
+from utils.data import longtail, sheets
+from utils.data.delimited import columns_shown, read_header, read_table
+from utils.data.metadata import MINI_TABLE, OWN_TABLE, Metadata, form_of
 from utils.errors import InputError, UsageError
 from utils.files import replacing
 
@@ -113,25 +114,25 @@ def _whole_groups(
 def groups_of(
     image_ids: Sequence[str] | np.ndarray, column: str, metadata: Metadata, file: Path
 ) -> np.ndarray:
-    """The group of each image, str [N]: a column of the annotations, or of the table that `file` is.
+    """The group of each image, str [N]: a column of the table that `file` is, else of the annotations.
 
     Raises:
         InputError: there is no such column.
     """
     known = metadata.annotations
-    if column not in known and Path(file).suffix.lower() in (".csv", ".tsv"):
-        known = pd.read_csv(file, sep=None, engine="python", dtype=str, encoding="utf-8-sig")
-    if column not in known or column == "image_id":
-        choice = ", ".join(str(name) for name in known.columns if name != "image_id")
+    if form_of(file) in (MINI_TABLE, OWN_TABLE):
+        columns = read_header(file)
+        if column in columns and column not in ("", "image_id"):
+            ids = sheets.id_column(file)
+            known = read_table(file, (ids, column), way_out="", row_names=True)
+            known = pd.DataFrame({"image_id": known[ids], column: known[column]})
+    else:
+        columns = [str(name) for name in known]
+    if column not in columns or column in ("", "image_id"):
+        choice = columns_shown([name for name in columns if name not in ("", "image_id")], [column])
         raise InputError(f"{file}: no column {column!r} to group by; found {choice}. Name one of them.")
-    values = known.assign(image_id=known["image_id"].astype(str).str.strip()).set_index("image_id")[column]
-    return (
-        values.reindex(np.asarray(image_ids, dtype=str))
-        .fillna("")
-        .astype(str)
-        .str.strip()
-        .to_numpy(dtype=str)
-    )
+    values = known.set_index("image_id")[column].reindex(np.asarray(image_ids, dtype=str))
+    return values.fillna("").astype(str).str.strip().to_numpy(dtype=str)
 
 
 def write_split(image_ids: Sequence[str] | np.ndarray, parts: np.ndarray, path: Path) -> Path:
@@ -150,18 +151,11 @@ def read_split(path: Path) -> pd.DataFrame:
             not train, validation or test.
     """
     path = Path(path)
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file. `python -m utils split` writes one.") from None
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise InputError(f"{path}: not a readable CSV ({error}). Write the split again.") from None
-    for column in ("image_id", "split"):
-        if column not in table:
-            raise InputError(
-                f"{path}: no column {column!r}; found {', '.join(map(str, table.columns))}. "
-                "A split has the columns image_id and split."
-            )
+    if not path.exists():
+        raise InputError(f"{path}: no such file. `python -m utils split` writes one.")
+    table = read_table(
+        path, ("image_id", "split"), way_out="A split has the columns image_id and split: write it again."
+    )
     checks = (
         ("image_id", table["image_id"] == "", "is empty", "Give every line the id of an image."),
         ("image_id", table["image_id"].duplicated(), "occurs twice", "Keep one line an image."),
@@ -169,12 +163,12 @@ def read_split(path: Path) -> pd.DataFrame:
     )
     for column, wrong, what, way_out in checks:
         if wrong.any():
-            row = int(np.flatnonzero(wrong)[0])
-            value = table[column].iloc[row]
+            line = wrong.idxmax()
             raise InputError(
-                f"{path}: line {row + 2}: {column} {value!r} {what} ({int(wrong.sum())} such lines). {way_out}"
+                f"{path}: line {line}: {column} {table[column][line]!r} {what} ({int(wrong.sum())} such lines). "
+                f"{way_out}"
             )
-    return table[["image_id", "split"]]
+    return table.reset_index(drop=True)
 
 
 def parts_of(image_ids: Sequence[str] | np.ndarray, path: Path) -> np.ndarray:

@@ -170,9 +170,14 @@ def check(
             first = values.index[values == values[row]][0]
             here, there = species(table, row), species(table, first)
             text = f"{place(table, row)}: {field} {shown(values[row])} "
+            way_out = "Keep the right one." if here != there else "Keep one row of each."
+            if field == "image_id":
+                way_out = (
+                    _keep_both(tables, "images" if one_table else table, row, first, one_table) or way_out
+                )
             if here != there:
-                return f"{text}is of {here!r} here and of {there!r} in {place(table, first)}. Keep the right one."
-            return f"{text}occurs twice, first in {place(table, first)}. Keep one row of each."
+                return f"{text}is of {here!r} here and of {there!r} in {place(table, first)}. {way_out}"
+            return f"{text}occurs twice, first in {place(table, first)}. {way_out}"
 
         problems.add_rows(rows, told)
 
@@ -215,6 +220,22 @@ def check(
             distance.index[distance < 0],
             lambda row: f"{place('distances', row)}: distance is {shown(distance[row])}, must be 0 or more.",
         )
+
+
+def _keep_both(
+    tables: dict[str, pd.DataFrame], table: str, row: int, first: int, one_table: bool
+) -> str | None:
+    """What to do where two rows of one image_id name two files, so that no image is lost; None where they do not."""
+    files = tables.get(table, pd.DataFrame()).get("file_name", pd.Series(dtype=object))
+    if row not in files or first not in files or files[row] == files[first]:
+        return None
+    way_out = f"Give {shown(files[first])} and {shown(files[row])} an id each"
+    if one_table:
+        way_out += (
+            ", or rename the column image_id (then the file name is the id) and keep such images together with "
+            "split --group"
+        )
+    return way_out + "."
 
 
 def _species_lookup(tables: dict[str, pd.DataFrame], one_table: bool) -> Callable[[str, int], str | None]:

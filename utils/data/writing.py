@@ -24,9 +24,11 @@ import pandas as pd
 import PIL
 
 from utils.data import longtail, splits
+from utils.data.delimited import read_table
 from utils.data.images import FITS, BadImage, Prepared, duplicate_groups, prepare_images
 from utils.data.labels import LabelMap
 from utils.data.metadata import Metadata, read_metadata, write_metadata, write_test_metadata
+from utils.data.names import look_alike_notes
 from utils.data.tfrecords import (
     MANIFEST,
     UNFINISHED,
@@ -556,6 +558,7 @@ def _finish(job: _Job) -> None:
     if job.split_file is not None and job.split_file.resolve() != (job.out / splits.FILE_NAME).resolve():
         shutil.copyfile(job.split_file, folder / splits.FILE_NAME)
     notes = _write_skipped(job, skipped, folder) + _write_duplicates(job, rows, marks, folder)
+    notes += look_alike_notes(np.unique(job.labels.names[job.classes]).tolist())
     write_json(folder / MANIFEST, _manifest(job, reports, parts, notes))
     for file in sorted(folder.iterdir(), key=lambda file: file.name == MANIFEST):
         file.replace(job.out / file.name)
@@ -670,7 +673,7 @@ def shared_duplicates(duplicates_csv: Path, image_ids: Sequence[str], parts: Seq
     """
     if not duplicates_csv.is_file():
         return 0
-    table = pd.read_csv(duplicates_csv, dtype=str, keep_default_na=False)
+    table = read_table(duplicates_csv, ("group", "image_id"), way_out="Write the shards again, or remove it.")
     part_of = pd.Series(np.asarray(parts), index=np.asarray(image_ids, dtype=str))
     parts_of_group = table["image_id"].map(part_of).groupby(table["group"])
     return int((parts_of_group.nunique() > 1).sum())

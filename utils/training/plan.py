@@ -1,6 +1,5 @@
 """What a training will take: steps, images, hours, sessions, disk and memory; without TensorFlow, in seconds."""
 
-import csv
 import math
 import os
 import shutil
@@ -8,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.config import RANKS, Profile
-from utils.data import longtail
+from utils.data import longtail, splits
 from utils.data.tfrecords import count_records
 from utils.datasets import Data
 from utils.errors import InputError
@@ -154,8 +153,7 @@ def _share(profile: Profile, total: int) -> tuple[int, int]:
 def _split(profile: Profile, data: Data, total: int) -> tuple[int, int, bool]:
     """Images to train on and to validate on, and whether they were counted."""
     if data.split_file is not None:
-        with data.split_file.open(newline="", encoding="utf-8-sig") as file:
-            parts = [row["split"] for row in csv.DictReader(file)]
+        parts = splits.read_split(data.split_file)["split"].tolist()
         return parts.count("train"), parts.count("validation"), True
     if data.val_shards:
         validation = count_records(data.val_shards)
