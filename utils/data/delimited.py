@@ -13,7 +13,9 @@ from utils.errors import InputError
 
 csv.field_size_limit(1 << 24)  # Darwin Core tables have outlines of places beyond the usual 128 KiB
 
-Row = tuple[int, int, list[str]]  # the lines that it begins and ends on, and its fields
+# The lines that a row begins and ends on, its fields, and whether its last fields may be left out: spreadsheets write no
+# delimiters behind the last value of a row, but with tabs, where a line is a row, a short one is half of a broken line.
+Row = tuple[int, int, list[str], bool]
 
 
 def read_header(path: Path) -> list[str]:
@@ -43,8 +45,8 @@ def read_table(
 
     Raises:
         InputError: it is not text in UTF-8, a needed column is missing, a column to be read is there twice, a row
-            has more or fewer fields than the first line, a quote is not closed or encloses whole rows, or there
-            is no row.
+            has more fields than the first line or too few (with tabs: fewer; else: it ends before the needed
+            columns), a quote is not closed or encloses whole rows, or there is no row.
     """
     rows = _rows(path)
     columns = _header(rows)
@@ -63,7 +65,7 @@ def read_table(
         rows = itertools.chain([first], rows)
         if row_names and len(first[2]) == len(columns) + 1 and first[2][0].isdecimal():
             columns = ["", *columns]
-    found = _columns_of(path, rows, columns, wanted)
+    found = _columns_of(path, rows, columns, wanted, needed)
     lines = found.pop("")
     return pd.DataFrame(
         {
@@ -88,20 +90,23 @@ def columns_shown(columns: Sequence[str], sought: Sequence[str] = (), most: int 
 
 
 def _header(rows: Iterator[Row]) -> list[str]:
-    return [column.strip() for column in next(rows, (0, 0, []))[2]]
+    return [column.strip() for column in next(rows, (0, 0, [], False))[2]]
 
 
 def _columns_of(
-    path: Path, rows: Iterator[Row], columns: list[str], wanted: list[str]
+    path: Path, rows: Iterator[Row], columns: list[str], wanted: list[str], needed: Sequence[str]
 ) -> dict[str, Sequence]:
     """The values of the `wanted` columns, and under "" the line of each row."""
     width, names = len(columns), {*columns}
     fewest = max(number for number, column in enumerate(columns, 1) if column)  # the last may have no name
+    fewest_of_short = 1 + max(map(columns.index, needed))
     pick = itemgetter(*map(columns.index, wanted))
     lines, picked, uneven = [], [], []
-    for line, last, fields in rows:
+    for line, last, fields, may_be_short in rows:
         if not "".join(fields).strip():
             continue
+        if may_be_short and fewest_of_short <= len(fields) < fewest:
+            fields += [""] * (width - len(fields))
         if not fewest <= len(fields) <= width:
             uneven.append((line, last, len(fields)))
             continue
@@ -196,7 +201,7 @@ def _tab_rows(lines: Iterator[tuple[int, str]]) -> Iterator[Row]:
                 fields = quoted if len(quoted) == width else fields
             fields = [_without_quotes(field) for field in fields]
         width = width or len(fields)
-        yield number, number, fields
+        yield number, number, fields, False
 
 
 def _without_quotes(field: str) -> str:
@@ -251,4 +256,4 @@ def _quoted_rows(path: Path, lines: Iterator[tuple[int, str]], delimiter: str) -
             if width > 1 and len(texts) > 1 and all(len(one) == width for one in alone):
                 raise opened(f"and takes in whole rows, to a quote in line {numbers[-1]}")
         width = width or len(fields)
-        yield numbers[0], numbers[-1], fields
+        yield numbers[0], numbers[-1], fields, True
