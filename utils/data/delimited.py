@@ -13,8 +13,8 @@ from utils.errors import InputError
 
 csv.field_size_limit(1 << 24)  # Darwin Core tables have outlines of places beyond the usual 128 KiB
 
-# The lines that a row begins and ends on, its fields, and whether its last fields may be left out: spreadsheets write no
-# delimiters behind the last value of a row, but with tabs, where a line is a row, a short one is half of a broken line.
+# The lines that a row begins and ends on, its fields, and whether its last fields may be left out: spreadsheets write
+# no delimiters behind the last value of a row. With tabs, where a line is a row, a short one is half of a broken line.
 Row = tuple[int, int, list[str], bool]
 
 
