@@ -69,6 +69,7 @@ REFUSED = {
     "no rows": (f"{HEADER}\n\n,,\n", "has no rows below the header"),
     "too many fields": (f"{LONG}2,Poa,y,z\n3,Poa,y,z\n", "line 3 has more fields than the first line has names (4, "),
     "too few fields": (f"{LONG}2\n", "line 3 has fewer fields than the first line has names (1, not 3)"),
+    "cut off within a row": (f"{LONG}2,Po", "line 3 has fewer fields than the first line has names (2, not 3)"),
     "too few tabs": (f"{TAB}4\tPoa\n", "line 5 has fewer fields than the first line has names (2, not 3)"),
     "a line break without quotes": (f"{LONG}2,Poa,near\nthe river\n", "line 4 has fewer fields"),
     "a comment": (f"{HEADER}\n# by me\n1,Zea,x\n", "line 2 has fewer fields"),

@@ -256,4 +256,4 @@ def _quoted_rows(path: Path, lines: Iterator[tuple[int, str]], delimiter: str) -
             if width > 1 and len(texts) > 1 and all(len(one) == width for one in alone):
                 raise opened(f"and takes in whole rows, to a quote in line {numbers[-1]}")
         width = width or len(fields)
-        yield numbers[0], numbers[-1], fields, True
+        yield numbers[0], numbers[-1], fields, texts[-1][-1] in "\r\n"  # without that the file may be cut off
