@@ -86,6 +86,7 @@ def test_ids_that_the_test_metadata_repeats_are_found_by_validation(tmp_path, si
             ["10,0", "11,0 4", "12,0", "13,0"],
             "line 3: Predicted '0 4' is not one whole number",
         ),
+        ("Id,Predicted", ["10,0", "11,-4", "12,0", "13,0"], "line 3: Predicted -4 is not a category_id"),
         ("Id,Predicted", [], "4 test sheets have no row"),
     ],
 )
@@ -139,7 +140,6 @@ def encoded(text: str) -> bytes:
         (b"Id,Predicted\n10,0\n11,04\n12,0\n13,0\n", "line 3: .*leading zero or sign: write 4"),
         (b"Id,Predicted\n10,0\n11,1e0\n12,0\n13,0\n", "line 3: .*'1e0' is not one whole number"),
         (b"Id,Predicted\n10,0\n11,NaN\n12,0\n13,0\n", "line 3: .*'NaN' is not one whole number"),
-        (b"Id,Predicted\n10,0\n11,-4\n12,0\n13,0\n", "line 3: Predicted -4 is not a category_id"),
         (b"Id,Predicted\n10,0\n1\x001,0\n12,0\n13,0\n", r"line 3: Id '1.x001' is not a test sheet"),
         (b"Id,Predicted\nId,Predicted\n10,0\n11,0\n12,0\n13,0\n", "line 2: .*not one whole number"),
         (b"Id,Predicted\n10,0\n\n11,0\n12,0\n13,0\n", "line 3: is blank, and rows follow it"),
