@@ -11,9 +11,7 @@ it. An epoch is saved in this order, and a kill between any two steps loses at m
 """
 
 import dataclasses
-import json
 import math
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -27,6 +25,7 @@ from utils.config import Profile
 from utils.errors import InputError, UsageError
 from utils.files import read_json, replacing, write_json
 from utils.training.backbone import save_weights
+from utils.training.cluster import read_cluster
 from utils.training.trainer import Trainer
 
 _NOT_SETTINGS = ("name", "about", "cost", "expected")  # words about a profile: they change no result
@@ -195,12 +194,8 @@ def _number(value: Any) -> Any:
 
 def is_chief() -> bool:
     """Whether this process writes the files: always, but for workers other than the first of TF_CONFIG."""
-    if "TF_CONFIG" not in os.environ:
-        return True
-    config = json.loads(os.environ["TF_CONFIG"])
-    task = config.get("task", {})
-    first = "chief" if "chief" in config.get("cluster", {}) else "worker"
-    return task.get("type", "worker") == first and int(task.get("index", 0)) == 0
+    cluster = read_cluster()
+    return cluster is None or cluster.rank == 0
 
 
 def _tensorflow() -> str:

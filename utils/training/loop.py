@@ -1,7 +1,6 @@
 """Training: epoch by epoch, scored on held-out sheets after each, continued where a killed run stopped."""
 
 import math
-import os
 import platform
 import shlex
 import sys
@@ -32,6 +31,7 @@ from utils.files import read_json, replacing, write_json
 from utils.metrics import make_metric
 from utils.training import backbone, heads
 from utils.training.checkpoint import Progress, RunState
+from utils.training.cluster import read_cluster
 from utils.training.losses import make_loss
 from utils.training.optimizer import make_optimizer, make_schedule, sgdw
 from utils.training.strategy import choose_strategy, wait_for_all
@@ -241,7 +241,7 @@ def train(
         InputError: the data, the weights or the devices cannot be used, the loss is no longer a number, or
             `stop_at` came before the end of the first epoch.
     """
-    if stop_at is not None and "TF_CONFIG" in os.environ:
+    if stop_at is not None and read_cluster() is not None:
         raise UsageError(
             "stop_at (--max-hours) is for one process: the workers of TF_CONFIG would not agree on it."
         )
