@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from utils.config import load_profile, profile_from_dict, profile_names
+from utils.config import given, load_profile, profile_from_dict, profile_names
 from utils.errors import UsageError
 from utils.paths import REPOSITORY
 
@@ -118,3 +118,34 @@ def test_yaml_is_read_without_making_objects():
     used = {name for path in code for name in re.findall(r"\byaml\.(\w+)", path.read_text(encoding="utf-8"))}
     of_nodes = {"compose", "MappingNode", "SequenceNode"}  # the text as a tree, from which nothing is made
     assert used - {"safe_dump", "YAMLError"} - of_nodes == {"safe_load"}
+
+
+@pytest.mark.parametrize("default", [0, 0.0, False, "auto"])
+def test_none_for_a_notebooks_parameter_is_its_default(default):
+    assert given(None, default) == default and given("None", default) == default
+
+
+@pytest.mark.parametrize(
+    ("value", "default", "is_read_as"),
+    [
+        (3, 0, 3),
+        ("3", 0, 3),
+        ("0.5", 0.0, 0.5),
+        ("False", True, False),
+        ("true", False, True),
+        ("x", "a", "x"),
+    ],
+)
+def test_a_notebooks_parameter_given_as_text_is_read(value, default, is_read_as):
+    assert given(value, default) == is_read_as and type(given(value, default)) is type(is_read_as)
+
+
+@pytest.mark.parametrize(("value", "default"), [("many", 0), ("1.5", 0), ("x", 0.0), ("yes", False)])
+def test_a_text_of_another_type_for_a_notebooks_parameter_is_refused(value, default):
+    with pytest.raises(UsageError, match=f"a parameter is '{value}', must be"):
+        given(value, default)
+
+
+def test_none_for_the_profile_is_auto(monkeypatch):
+    monkeypatch.delenv("KAGGLE_KERNEL_RUN_TYPE", raising=False)
+    assert load_profile(None) == load_profile("None") == load_profile("auto")

@@ -212,3 +212,13 @@ def test_training_table_reads_shards_when_metadata_list_other_images(sample_flor
     merged = whole.merge(from_shards, on="image_id", suffixes=("", "_shards"))
     assert len(merged) == len(whole)
     assert (merged["class_index"] == merged["class_index_shards"]).all()
+
+
+@pytest.mark.parametrize("given", [None, "None", "", " "])
+def test_none_for_a_folder_in_a_notebook_is_auto(given, kaggle):
+    put(kaggle / "input" / "tfrecords", TRAIN)
+    profile = load_profile("kaggle")
+    assert find_data(profile, given) == find_data(profile, "auto")
+    assert output_dir(given, profile) == output_dir("auto", profile) == kaggle / "working"
+    with pytest.raises(InputError, match="no such folder"):
+        find_data(profile, Path("None"))  # of the command line, where it is a path

@@ -306,6 +306,7 @@ class StandIn(ThreadingHTTPServer):
         self.datasets: set[str] = set()
         self.statuses: dict[str, itertools.chain] = {}
         self.refuse: dict[str, list[str]] = {}
+        self.fails: int | None = None  # answer this to every question whether a data set is there
 
     def sent(self, name: str) -> list[dict]:
         return [values for call, values in self.calls if call == name]
@@ -346,6 +347,10 @@ class Answers(BaseHTTPRequestHandler):
         elif name == "GetKernelSessionStatus":
             statuses = self.server.statuses.setdefault(values["kernelSlug"], iter(["QUEUED", "RUNNING"]))
             self._answer({"status": next(statuses, "COMPLETE")})
+        elif name == "GetDatasetStatus" and self.server.fails:
+            self._answer({"code": self.server.fails, "message": "told so"}, self.server.fails)
+        elif name == "ListDatasets":
+            self._answer({"datasets": [{"ref": f"{OWNER}/{slug}"} for slug in self.server.datasets]})
         elif name == "GetDatasetStatus":
             known = values["datasetSlug"] in self.server.datasets
             self._answer(
@@ -521,6 +526,126 @@ def test_weights_that_are_nowhere_stop_before_anything_is_sent(copy, tmp_path):
     with pytest.raises(InputError, match=r"naflora-weights is not on Kaggle; python -m utils kaggle weights"):
         Push(copy, double(tmp_path, absent), pause=0).run()
     assert calls_of(tmp_path) == [f"datasets status {OWNER}/{WEIGHTS}"]
+
+
+def sent_by(tool_calls: list[str]) -> list[str]:
+    return [call for call in tool_calls if call.split()[1] in ("create", "version", "push")]
+
+
+CONNECTION = (
+    "requests.exceptions.ConnectionError: HTTPSConnectionPool(host='api', port=443): Max retries exceeded "
+)
+
+
+@pytest.mark.parametrize(
+    ("tool_says", "reason"),
+    [
+        (CONNECTION + "(Caused by NameResolutionError(: Failed to resolve 'api'))", "no network or no DNS"),
+        (CONNECTION + "(Caused by ProxyError('Unable to connect to proxy'))", "the proxy does not answer"),
+        (
+            CONNECTION + "OSError('Tunnel connection failed: 407 Proxy Authentication Required')",
+            "wants a name",
+        ),
+        (
+            CONNECTION + "(Caused by ConnectTimeoutError(: Connection to api timed out.))",
+            "did not answer in time",
+        ),
+        (CONNECTION + "(Caused by SSLError(CERTIFICATE_VERIFY_FAILED))", "certificate is not trusted"),
+        (CONNECTION + "(Caused by NewConnectionError(: Connection refused))", "no connection to Kaggle"),
+        ("403 Client Error: Forbidden for url: https://api", r"refuses access \(403: 403 Client Error"),
+        (
+            "429 Client Error: Too Many Requests for url: https://api",
+            r"429, rate limit\): try again in some minutes",
+        ),
+        (
+            "503 Server Error: Service Unavailable for url: https://api",
+            "fault of Kaggle's own.*try again later",
+        ),
+        ("JSONDecodeError: Expecting value: line 1 column 1 (char 0)", "JSONDecodeError: Expecting value"),
+    ],
+)
+def test_where_kaggle_gives_no_answer_the_reason_is_told_and_nothing_is_made(
+    tool_says, reason, copy, tmp_path
+):
+    failing = f'case "$1" in datasets) cat <<"END"\n{tool_says}\nEND\nexit 1;; esac\n{GOOD}'
+    for weights in ("in the folder", "elsewhere"):  # is asked as the first is pushed, or before anything is
+        if weights == "elsewhere":
+            shutil.rmtree(copy / WEIGHTS)
+        with pytest.raises(
+            InputError, match=f"does not say whether.*naflora-.*{reason}.*Nothing was sent"
+        ) as error:
+            Push(copy, double(tmp_path, failing), pause=0).run()
+        assert len(str(error.value).splitlines()) == 1
+    assert not sent_by(calls_of(tmp_path)) and not (copy / kaggle.PUSHED_FILE).exists()
+
+
+def test_a_server_that_never_answers_is_not_waited_for(copy, tmp_path):
+    tool = double(tmp_path, f'case "$1" in datasets) exec sleep 60;; esac\n{GOOD}')
+    with pytest.raises(InputError, match="did not answer in time"):
+        Push(copy, tool, answer_within=0.2).run()
+    assert not sent_by(calls_of(tmp_path))
+
+
+HELP = (
+    'cat <<"END"\nAuthentication required to call the Kaggle API.\n\n'
+    "    Save the token to ~/.kaggle/access_token\nEND\nexit 1"
+)
+
+
+@pytest.mark.parametrize(
+    ("variables", "file", "reason"),
+    [
+        ({}, None, r"no Kaggle token on this machine.*kaggle\.json \(chmod 600\)"),
+        ({"KAGGLE_USERNAME": "a"}, None, "KAGGLE_USERNAME is set and KAGGLE_KEY is not"),
+        ({"KAGGLE_KEY": "a"}, None, "KAGGLE_KEY is set and KAGGLE_USERNAME is not"),
+        ({}, '{"username": "a", ', r"kaggle\.json is not valid JSON"),
+        ({}, "", r"kaggle\.json is not valid JSON"),
+        ({}, '{"username": "a"}', r"kaggle\.json has no username and key"),
+        ({}, "[1]", r"kaggle\.json has no username and key"),
+        ({}, '{"username": "a", "key": "b"}', r"does not accept the token \(.*kaggle\.json\)"),
+        ({"KAGGLE_API_TOKEN": "a"}, None, r"does not accept the token \(KAGGLE_API_TOKEN\)"),
+        ({"KAGGLE_USERNAME": "a", "KAGGLE_KEY": "b"}, None, r"the token \(KAGGLE_USERNAME and KAGGLE_KEY\)"),
+    ],
+)
+def test_a_token_that_is_missing_or_damaged_is_told_so(variables, file, reason, copy, tmp_path, monkeypatch):
+    for name in ("KAGGLE_API_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"HOME": str(tmp_path), "KAGGLE_CONFIG_DIR": str(tmp_path), **variables}.items():
+        monkeypatch.setenv(name, value)
+    if file is not None:
+        (tmp_path / "kaggle.json").write_text(file)
+    with pytest.raises(InputError, match=reason) as error:
+        Push(copy, double(tmp_path, HELP), pause=0).run()
+    assert len(str(error.value).splitlines()) == 1
+    with pytest.raises(InputError, match=reason):  # and when a kernel is pushed or waited for
+        Push(copy, double(tmp_path, f'case "$1" in kernels) {HELP};; esac\n{GOOD}'), pause=0).run("03b")
+    assert not sent_by(calls_of(tmp_path))
+
+
+def test_a_token_of_another_user_makes_nothing(copy, tmp_path):
+    other = f'case "$1 $2" in "datasets status") echo 404; exit 1;; "config view") echo "- username: b";; esac\n{GOOD}'
+    with pytest.raises(InputError, match=f"is of user b, and .* was built for {OWNER}.*--owner b"):
+        Push(copy, double(tmp_path, other), pause=0).run()
+    assert not sent_by(calls_of(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"), [(401, "does not accept the token"), (503, "a fault of Kaggle's own")]
+)
+def test_the_official_tools_words_for_a_refusal_are_understood(code, reason, copy, stand_in):
+    stand_in.fails = code
+    with pytest.raises(InputError, match=reason):
+        Push(copy, stand_in.tool).run()
+    assert {name for name, _ in stand_in.calls} == {"GetDatasetStatus"}
+
+
+def test_a_403_is_no_answer_and_the_owners_list_is(copy, stand_in):
+    """Kaggle refuses access to what is not there, too."""
+    stand_in.fails = 403
+    push = Push(copy, stand_in.tool)
+    assert push._is_on_kaggle(f"{OWNER}/{UTILS}") is False
+    stand_in.datasets = {UTILS}
+    assert push._is_on_kaggle(f"{OWNER}/{UTILS}") is True
 
 
 def test_what_does_not_pass_the_check_is_not_pushed(copy, tmp_path):

@@ -51,7 +51,61 @@ def test_unknown_lines_come_through_in_order_also_when_the_block_fails(capfd):
     assert "first" in error and "after" in error and KNOWN[0] not in error
 
 
-def test_the_first_cell_is_clean():
+SETTINGS = '{"image_data_format": "channels_first", "floatx": "float16", "epsilon": 0.1, "backend": "theano"}'
+KERAS = """
+import tensorflow as tf
+assert tf.keras.Model.__module__.endswith("src.engine.training"), "Keras 3"
+backend = tf.keras.backend
+assert (backend.image_data_format(), backend.floatx(), backend.epsilon()) == {wanted}
+"""
+WANTED = KERAS.replace("{wanted}", "('channels_last', 'float32', 1e-7)")
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A home folder with a keras.json of old, and Keras' variables set otherwise than the course needs."""
+    (tmp_path / ".keras").mkdir()
+    (tmp_path / ".keras" / "keras.json").write_text(SETTINGS)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / ".keras"))
+    return tmp_path
+
+
+def python(script: str) -> None:
+    done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+# Keras stops with an AttributeError at the second.
+@pytest.mark.parametrize("content", [SETTINGS, "[1]"], ids=["old", "damaged"])
+def test_a_keras_json_of_the_user_is_neither_read_nor_changed(home, content, monkeypatch):
+    (home / ".keras" / "keras.json").write_text(content)
+    other = "0" if os.environ.get("TF_USE_LEGACY_KERAS") else "1"  # the value for the other stack
+    monkeypatch.setenv("TF_USE_LEGACY_KERAS", other)
+    python("import utils" + WANTED)
+    assert [path.name for path in (home / ".keras").iterdir()] == ["keras.json"]
+    assert (home / ".keras" / "keras.json").read_text() == content
+
+
+def test_a_keras_that_was_loaded_before_gets_the_settings_of_the_course(home):
+    before = KERAS.replace("{wanted}", "('channels_first', 'float16', 0.1)")
+    python(before + "from utils.startup import import_tensorflow; import_tensorflow()" + WANTED)
+
+
+@pytest.mark.parametrize(("version", "variable"), [("2.15.1", "1"), ("2.20.0", "0")])
+def test_tensorflow_imported_with_another_keras_is_refused(version, variable, monkeypatch):
+    import utils
+
+    monkeypatch.setattr(utils._metadata, "version", lambda name: version)
+    monkeypatch.setitem(sys.modules, "tensorflow", object())
+    monkeypatch.setenv("TF_USE_LEGACY_KERAS", variable)
+    with pytest.raises(RuntimeError, match="Restart the kernel"):
+        utils._select_keras()
+    assert os.environ["TF_USE_LEGACY_KERAS"] == variable
+
+
+def test_the_first_cell_is_clean(home):
     script = (
         "from utils.startup import start_notebook; start_notebook()\n"
         "from utils.training.optimizer import sgdw_class; sgdw_class()"

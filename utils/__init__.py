@@ -4,35 +4,45 @@ import os
 import platform
 import sys
 from importlib import metadata as _metadata
+from pathlib import Path as _Path
 
 __version__ = "0.1.0"
 
 
 def _select_keras() -> None:
-    """Make `tf.keras` Keras 2 where the installed TensorFlow would bring Keras 3.
+    """Make `tf.keras` Keras 2, with the settings that the course needs, whatever this machine is set to.
 
     keras-efficientnet-v2 needs Keras 2. TensorFlow 2.16 and later hand it out as tf_keras when
     TF_USE_LEGACY_KERAS=1 is set before the import; on 2.15 the variable breaks `tf.keras`, so it is
-    set only where it is needed. Nothing is imported here.
+    taken away there. Keras reads keras.json (channels_first, float16) from the folder KERAS_HOME, by default
+    ~/.keras: for this process that is the folder utils/keras, and the user's file is neither read nor changed.
+    (Weights that Keras downloads stay in ~/.keras: it does not look at KERAS_HOME for them.) Nothing is imported
+    here.
 
     Raises:
-        RuntimeError: TensorFlow is already imported with Keras 3.
+        RuntimeError: TensorFlow is already imported with another Keras.
     """
+    os.environ["KERAS_HOME"] = str(_Path(__file__).resolve().parent / "keras")
     versions = {}
-    for name in ("tensorflow", "tensorflow-cpu", "tensorflow-macos", "tf-keras"):
+    for name in ("tensorflow", "tensorflow-cpu", "tensorflow-macos"):
         try:
             versions[name] = _metadata.version(name)
         except _metadata.PackageNotFoundError:
             continue
-    tensorflow = next((version for name, version in versions.items() if name != "tf-keras"), None)
-    if tensorflow is None or tuple(int(part) for part in tensorflow.split(".")[:2]) < (2, 16):
+    tensorflow = next(iter(versions.values()), None)
+    if tensorflow is None:
         return
-    if "tensorflow" in sys.modules and os.environ.get("TF_USE_LEGACY_KERAS") != "1":
+    legacy = os.environ.get("TF_USE_LEGACY_KERAS") in ("1", "true", "True")  # as TensorFlow reads it
+    needed = tuple(int(part) for part in tensorflow.split(".")[:2]) >= (2, 16)
+    if "tensorflow" in sys.modules and legacy != needed:
         raise RuntimeError(
-            "TensorFlow is already imported with Keras 3, and this course needs Keras 2. "
-            "Restart the kernel and run the first cell before anything else."
+            f"TensorFlow is already imported with {'Keras 3' if needed else 'TF_USE_LEGACY_KERAS=1'}, and this "
+            "course needs Keras 2. Restart the kernel and run the first cell before anything else."
         )
-    os.environ["TF_USE_LEGACY_KERAS"] = "1"
+    if needed:
+        os.environ["TF_USE_LEGACY_KERAS"] = "1"
+    else:
+        os.environ.pop("TF_USE_LEGACY_KERAS", None)
 
 
 _select_keras()

@@ -573,7 +573,9 @@ def train(
         _plan(chosen, data, out, images_per_second)
         return
     from utils.startup import import_tensorflow
+    from utils.training.cluster import read_cluster
 
+    read_cluster()  # before the data are looked for, or drawn
     found = find_data(chosen, data or "auto")
     import_tensorflow()
     from utils.training.loop import train as train_network

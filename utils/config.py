@@ -253,20 +253,42 @@ def profile_from_dict(values: dict[str, Any], where: str) -> Profile:
     return Profile(**{key: _typed(key, value, where) for key, value in values.items()})
 
 
-def load_profile(name: str = "auto", **overrides: Any) -> Profile:
+def load_profile(name: str | None = "auto", **overrides: Any) -> Profile:
     """Read a profile by name, with some settings replaced.
 
-    `auto` is "kaggle" on Kaggle and "laptop" elsewhere.
+    `auto`, and None as papermill gives it, is "kaggle" on Kaggle and "laptop" elsewhere.
 
     Raises:
         UsageError: the name or an override is unknown, or a value is out of range.
     """
     import yaml
 
-    if name == "auto":
+    if name in ("auto", None, "None"):
         name = "kaggle" if "KAGGLE_KERNEL_RUN_TYPE" in os.environ else "laptop"
     if name not in profile_names():
         raise UsageError(f"unknown profile {name!r}.{nearest(name, profile_names())}")
     source = resources.files("utils") / "profiles" / f"{name}.yaml"
     values = yaml.safe_load(source.read_text(encoding="utf-8"))
     return profile_from_dict({"name": name, **values, **overrides}, f"profile {name}")
+
+
+def given(value: Any, default: Any) -> Any:
+    """The value of a notebook's parameter; its default where None was given for it.
+
+    `papermill -p NAME None` injects None and `-r NAME None` the text. A text in place of a number, True or False
+    (`-r` gives nothing else) is read as one.
+
+    Raises:
+        UsageError: a text is not of the default's type.
+    """
+    if value is None or value == "None":
+        return default
+    if not isinstance(value, str) or isinstance(default, str):
+        return value
+    try:
+        if isinstance(default, bool):
+            return {"true": True, "false": False}[value.lower()]
+        return type(default)(value)
+    except (KeyError, ValueError):
+        kind = "True or False" if isinstance(default, bool) else f"of type {type(default).__name__}"
+        raise UsageError(f"a parameter is {value!r}, must be {kind}, as {default!r} is.") from None

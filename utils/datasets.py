@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from utils.config import Profile
 from utils.errors import InputError
 from utils.files import read_json
-from utils.paths import REPOSITORY, attach, kaggle_root, mounted, on_kaggle, scratch_dir, walk
+from utils.paths import REPOSITORY, attach, is_auto, kaggle_root, mounted, on_kaggle, scratch_dir, walk
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -179,19 +179,19 @@ def _labels_of(metadata: Path, modified: int) -> "LabelMap":
     return LabelMap.from_metadata(read_metadata(metadata))
 
 
-def find_data(profile: Profile, data_dir: str | Path = "auto", *, progress: bool = True) -> Data:
+def find_data(profile: Profile, data_dir: str | Path | None = "auto", *, progress: bool = True) -> Data:
     """Find the data set of a profile, or make it when the profile takes the sample flora.
 
     Args:
         profile: its `source` says what to look for; a given `data_dir` is always searched instead.
-        data_dir: a folder that holds shards and metadata (subfolders are searched too), or `auto`:
-            everything mounted under /kaggle/input on Kaggle, data/ in the repository elsewhere.
+        data_dir: a folder that holds shards and metadata (subfolders are searched too), or `auto` (see
+            `utils.paths.is_auto`): everything mounted under /kaggle/input on Kaggle, data/ in the repository elsewhere.
         progress: show the progress of making the sample.
 
     Raises:
         InputError: no training shards are there, or in several folders; the message lists what was seen.
     """
-    if str(data_dir) == "auto":
+    if is_auto(data_dir):
         if profile.source == "flora":
             return _sample(profile, progress)
         roots = kaggle_root() / "input" if on_kaggle() else REPOSITORY / "data"

@@ -25,10 +25,15 @@ def on_kaggle() -> bool:
     return "KAGGLE_KERNEL_RUN_TYPE" in os.environ
 
 
-def output_dir(folder: str | Path = "auto", profile: Profile | None = None) -> Path:
+def is_auto(folder: str | Path | None) -> bool:
+    """Whether a notebook's folder parameter leaves the choice: auto, nothing, or papermill's None, also as text."""
+    return folder is None or (isinstance(folder, str) and folder.strip() in ("auto", "", "None"))
+
+
+def output_dir(folder: str | Path | None = "auto", profile: Profile | None = None) -> Path:
     """The folder that every notebook reads from and writes to; made if it is not there.
 
-    `auto` is /kaggle/working on Kaggle and runs/<profile> in the repository elsewhere.
+    `auto` (see `is_auto`) is /kaggle/working on Kaggle and runs/<profile> in the repository elsewhere.
     """
     path = planned_dir(folder, profile)
     path.mkdir(parents=True, exist_ok=True)
@@ -36,8 +41,8 @@ def output_dir(folder: str | Path = "auto", profile: Profile | None = None) -> P
 
 
 def planned_dir(folder: str | Path | None, profile: Profile | None = None) -> Path:
-    """The folder that `output_dir` would make; None is `auto`."""
-    if folder is not None and str(folder) != "auto":
+    """The folder that `output_dir` would make."""
+    if not is_auto(folder):
         return Path(folder).expanduser().resolve()
     if on_kaggle():
         return kaggle_root() / "working"

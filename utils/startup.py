@@ -91,7 +91,11 @@ def import_tensorflow() -> ModuleType:
     with quiet_start():
         import tensorflow as tf
 
-        tf.keras.layers.Dense  # noqa: B018 (Keras is loaded at its first use)
+        # Keras is loaded at its first use. One that was loaded before `utils` has the settings of the user's
+        # ~/.keras/keras.json; see utils/__init__.py for the others.
+        tf.keras.backend.set_image_data_format("channels_last")
+        tf.keras.backend.set_floatx("float32")
+        tf.keras.backend.set_epsilon(1e-7)
         tf.config.list_physical_devices()
     return tf
 

@@ -1,3 +1,6 @@
+import gzip
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -83,6 +86,7 @@ def test_ids_that_the_test_metadata_repeats_are_found_by_validation(tmp_path, si
             ["10,0", "11,0 4", "12,0", "13,0"],
             "line 3: Predicted '0 4' is not one whole number",
         ),
+        ("Id,Predicted", ["10,0", "11,-4", "12,0", "13,0"], "line 3: Predicted -4 is not a category_id"),
         ("Id,Predicted", [], "4 test sheets have no row"),
     ],
 )
@@ -106,6 +110,77 @@ def test_an_empty_file_is_a_problem_and_a_missing_one_an_error(tmp_path):
 def test_a_file_from_a_spreadsheet_is_taken(tmp_path):
     (tmp_path / "s.csv").write_bytes(b"\xef\xbb\xbfId,Predicted\r\n10,0\r\n11,1\r\n12,2\r\n13,6\r\n")
     assert validate_submission(tmp_path / "s.csv", IDS, CATEGORIES) == []
+
+
+def encoded(text: str) -> bytes:
+    return text.encode()
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (
+            b"Id,Predicted,x\n10,0,1\n11,0,1\n12,0,1\n13,0,1\n",
+            "line 1: .*Remove the further column \\('x'\\)",
+        ),
+        (b"Id,Predicted,\n10,0,\n11,0,\n12,0,\n13,0,\n", "line 1: .*\\(one without a name\\)"),
+        (
+            b"Id,Predicted\n10,0\n11,0,4\n12,0\n13,0\n",
+            "line 3: .*one Predicted, found 3 fields \\(further: '4'\\)",
+        ),
+        (b"Id,Predicted\n10,0\n11,0,\n12,0\n13,0\n", "line 3: .*found 3 fields \\(further: ''\\)"),
+        (b",Id,Predicted\n0,10,0\n1,11,0\n", "line 1: .*in this order, no index"),
+        (b"Id;Predicted\n10;0\n", "line 1: .*by commas, not by semicolons"),
+        (b"Id\tPredicted\n10\t0\n", "line 1: .*by commas, not by tabs"),
+        (encoded("Id,Predicted\n10,0\n11,\u0664\n12,0\n13,0\n"), "line 3: .*the digits 0 to 9"),
+        (encoded("Id,Predicted\n10,0\n11,\uff14\n12,0\n13,0\n"), "line 3: .*the digits 0 to 9"),
+        (encoded("Id,Predicted\n10,0\n11,\xa04\n12,0\n13,0\n"), "line 3: .*not one whole number"),
+        (b"Id,Predicted\n10,0\n11,1_0\n12,0\n13,0\n", "line 3: .*'1_0' is not one whole number"),
+        (b"Id,Predicted\n10,0\n11,+4\n12,0\n13,0\n", "line 3: .*'.4' is not one whole number"),
+        (b"Id,Predicted\n10,0\n11,04\n12,0\n13,0\n", "line 3: .*leading zero or sign: write 4"),
+        (b"Id,Predicted\n10,0\n11,1e0\n12,0\n13,0\n", "line 3: .*'1e0' is not one whole number"),
+        (b"Id,Predicted\n10,0\n11,NaN\n12,0\n13,0\n", "line 3: .*'NaN' is not one whole number"),
+        (b"Id,Predicted\n10,0\n1\x001,0\n12,0\n13,0\n", r"line 3: Id '1.x001' is not a test sheet"),
+        (b"Id,Predicted\nId,Predicted\n10,0\n11,0\n12,0\n13,0\n", "line 2: .*not one whole number"),
+        (b"Id,Predicted\n10,0\n\n11,0\n12,0\n13,0\n", "line 3: is blank, and rows follow it"),
+    ],
+)
+def test_what_kaggle_would_misread_is_the_one_problem(tmp_path, content, problem):
+    (tmp_path / "s.csv").write_bytes(content)
+    problems = validate_submission(tmp_path / "s.csv", IDS, CATEGORIES)
+    about = [line for line in problems if "have no row" not in line]
+    assert len(about) == 1 and re.search(problem, about[0]), problems
+    with pytest.raises(InputError, match=r"s\.csv"):  # and what is not valid is not scored
+        score_submission(tmp_path / "s.csv", write(tmp_path / "t.csv", "10,0", "11,0", "12,0", "13,0"))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"Id,Predicted\n10,0\n11,1\n12,2\n13,6\n\n",
+        b"Id,Predicted\r\n10,0\r\n11,1\r\n12,2\r\n13,6\r\n\r\n \r\n",
+        b'"Id","Predicted"\n"10","0"\n"11","1"\n"12","2"\n"13","6"',
+    ],
+    ids=["a blank last line", "several, from Windows", "quoted, without a line end"],
+)
+def test_blank_lines_at_the_end_and_quotes_are_no_problem(tmp_path, content):
+    (tmp_path / "s.csv").write_bytes(content)
+    assert validate_submission(tmp_path / "s.csv", IDS, CATEGORIES) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (gzip.compress(b"Id,Predicted\n10,0\n"), "is a gzip file and no CSV. Unpack it"),
+        ("Id,Predicted\n10,0\n".encode("utf-16"), "Save it as CSV in UTF-8"),
+        (b'Id,Predicted\n10,"0\n11,1\n', "line 3: cannot be read as CSV .*quotation mark"),
+    ],
+    ids=["gzip", "UTF-16", "open quotation mark"],
+)
+def test_what_is_no_plain_csv_is_an_error_with_the_way_out(tmp_path, content, told):
+    (tmp_path / "s.csv").write_bytes(content)
+    with pytest.raises(InputError, match=told):
+        validate_submission(tmp_path / "s.csv", IDS, CATEGORIES)
 
 
 def test_many_problems_are_counted(tmp_path):

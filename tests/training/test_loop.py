@@ -3,11 +3,13 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +17,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
+from click.testing import CliRunner, Result
 
+from utils.__main__ import main
 from utils.config import Profile, load_profile
 from utils.data import splits
 from utils.data.pipeline import evaluation_dataset
@@ -131,7 +135,7 @@ def test_an_epoch_of_a_given_length_repeats_the_images(data: Data) -> None:
 def test_a_finished_run_returns_at_once(
     whole: loop.TrainResult, data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "_task", lambda *_: pytest.fail("reads the data again"))
+    monkeypatch.setattr(loop, "_compiled", lambda *_: pytest.fail("builds a network"))
     again = loop.train(PROFILE, data, whole.run_dir, progress=False)
     pd.testing.assert_frame_equal(again.history, whole.history)
     assert (again.best_epoch, again.weights) == (whole.best_epoch, whole.weights)
@@ -475,6 +479,121 @@ def small_set(folder: Path, numbers: list[int], shards: int = 2) -> Data:
         published.write_shard(folder, "train", records, part=index)
     (folder / "train_metadata.json").write_text(json.dumps(published.metadata(numbers)))
     return find_data(SMALL, folder)
+
+
+# ---- a run is what it says
+
+
+def train_command(out: Path, data: Path, *settings: str) -> Result:
+    options = [option for setting in settings for option in ("-s", setting)]
+    command = ["train", "--profile", "smoke", "--out", str(out), "--data", str(data)]
+    return CliRunner().invoke(main, [*command, "-s", "image_size=32", "-s", "batch_size=4", *options])
+
+
+@pytest.fixture(scope="module")
+def begun_and_finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set, a run of one of one epoch on it, and one of one of two."""
+    folder = tmp_path_factory.mktemp("begun_and_finished")
+    data = small_set(folder / "data", list(range(12)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backbone, "_network", tiny.tiny_network)
+        for epochs in (1, 2):
+            profile = load_profile("smoke", image_size=32, batch_size=4, epochs=epochs)
+            loop.train(profile, data, folder / f"run_of_{epochs}", progress=False, stop_after=1)
+    return folder
+
+
+def another_species(folder: Path) -> None:
+    tables = json.loads((folder / "train_metadata.json").read_text())
+    tables["categories"][0]["scientificName"] += "x"
+    (folder / "train_metadata.json").write_text(json.dumps(tables))
+
+
+def another_category_id(folder: Path) -> None:
+    tables = json.loads((folder / "train_metadata.json").read_text())
+    old = tables["categories"][0]["category_id"]
+    for row in [*tables["categories"], *tables["annotations"]]:
+        row["category_id"] = 77 if row["category_id"] == old else row["category_id"]
+    (folder / "train_metadata.json").write_text(json.dumps(tables))
+
+
+def more_images(folder: Path) -> None:
+    shutil.rmtree(folder)
+    small_set(folder, list(range(16)))
+
+
+def other_images_of_the_same_ids(folder: Path) -> None:
+    shutil.rmtree(folder)
+    for index, part in enumerate(np.array_split(range(12), 2)):
+        records = [published.example(published.train_features(int(number), 48)) for number in part]
+        published.write_shard(folder, "train", records, part=index)
+    (folder / "train_metadata.json").write_text(json.dumps(published.metadata(range(12))))
+
+
+def another_split(folder: Path) -> None:
+    parts = np.where(np.arange(12) % 4 == 1, "validation", "train")
+    splits.write_split([published.train_id(number) for number in range(12)], parts, folder / "split.csv")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (another_species, "the run learnt 4 species, and '.*' is not among the 4 of the data"),
+        (another_category_id, r"has category_id \d+ in the run and 77 in the data"),
+        (more_images, r"the run has train_images = \d+, the data now \d+"),
+        (
+            other_images_of_the_same_ids,
+            r"other image files under the same image_ids: the shards had [\d,]+ bytes",
+        ),
+        (another_split, "held out|validation_images|train_images"),
+    ],
+)
+@pytest.mark.parametrize("epochs", [1, 2], ids=["finished", "begun"])
+def test_train_in_a_folder_with_a_run_on_other_data_names_what_differs(
+    change: Callable[[Path], None], told: str, epochs: int, begun_and_finished: Path, tmp_path: Path
+) -> None:
+    data = shutil.copytree(begun_and_finished / "data", tmp_path / "data")
+    out = shutil.copytree(begun_and_finished / f"run_of_{epochs}", tmp_path / "run")
+    profile = load_profile("smoke", image_size=32, batch_size=4, epochs=epochs)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    change(data)
+    shown = train_command(out, data, f"epochs={epochs}")
+    assert shown.exit_code == 1, shown.output
+    assert re.search(f"Error: {out}: holds a run on other data: .*{told}", shown.stderr), shown.stderr
+    assert f"another output folder, such as {out}-2" in shown.stderr and "epochs are done" not in shown.output
+    assert before == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match="holds a run on other data"):  # as notebook 03 asks first
+        loop.check_run(profile, find_data(profile, data), out)
+
+
+def test_the_same_data_elsewhere_and_a_state_from_before_go_on(
+    begun_and_finished: Path, tmp_path: Path
+) -> None:
+    out = shutil.copytree(begun_and_finished / "run_of_2", tmp_path / "run")
+    settings = ("epochs=2",)
+    profile = load_profile("smoke", image_size=32, batch_size=4, epochs=2)
+    moved = tmp_path / "mounted" / "elsewhere"
+    small_set(moved, list(range(12)), shards=3)  # the same records, in other shards
+    loop.check_run(profile, find_data(profile, moved), out)
+    shown = train_command(out, moved, *settings)
+    assert shown.exit_code == 0 and "continues after epoch 1 of 2" in shown.output, shown.output
+    file = out / "state" / "state.json"
+    state = json.loads(file.read_text())
+    for key in ("records", "bytes"):
+        del state["data"][key]
+    del state["data_folder"]
+    file.write_text(json.dumps(state))
+    shown = train_command(out, moved, *settings)
+    assert shown.exit_code == 0 and "all 2 epochs are done" in shown.output, shown.output
+    another_species(moved)  # told by labels.json of the run, also without the new facts
+    shown = train_command(out, moved, *settings)
+    assert shown.exit_code == 1 and "holds a run on other data" in shown.stderr
+    shown = train_command(out, moved, "epochs=3")
+    assert shown.exit_code == 2 and "holds a run with epochs: 2, and this call has epochs: 3" in shown.stderr
+    with pytest.raises(
+        InputError, match=r"on other data than those in .*elsewhere: the run learnt 4 species"
+    ):
+        loop.load_trained(out, data=find_data(profile, moved))
 
 
 def damage(shard: Path, offset: int) -> None:

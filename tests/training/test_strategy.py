@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -10,10 +11,14 @@ from pathlib import Path
 
 import pytest
 import tensorflow as tf
+from click.testing import CliRunner
 
+from utils.__main__ import main
 from utils.config import load_profile
 from utils.errors import InputError, UsageError
 from utils.paths import REPOSITORY
+from utils.training.checkpoint import is_chief
+from utils.training.cluster import Cluster, read_cluster
 from utils.training.strategy import choose_strategy
 
 without_gpu = pytest.mark.skipif(
@@ -188,12 +193,114 @@ def test_two_workers_train_one_network_and_resume(sample_flora: Path, tmp_path: 
     assert len(weights) == 1 and not list((tmp_path / "run" / "state").glob("*tmp*"))
 
 
+def config(task: object = {"type": "worker", "index": 0}, **cluster: object) -> str:
+    return json.dumps({"cluster": cluster, "task": task})
+
+
+CHIEF, MASTER = {"type": "chief", "index": 0}, {"type": "master", "index": 0}
+VERTEX = json.dumps(
+    {"cluster": {"chief": ["pool0-0:2222"]}, "environment": "cloud", "task": CHIEF, "job": "{}"}
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " \n",
+        "{}",
+        '{"environment": "cloud"}',
+        '{"cluster": {}, "task": {}}',
+        '{"cluster": null, "task": null}',
+        VERTEX,
+        config(CHIEF, chief=["localhost:1"]),
+        config(MASTER, master=["localhost:1"]),
+        config(MASTER, master=["localhost:1"], worker=[], ps=[]),
+        config(worker=["localhost:1"]),
+        config({"type": "worker", "index": "0"}, worker=["localhost:1"]),
+        config({}, worker=["localhost:1"]),
+        config(CHIEF),
+    ],
+)
+@without_gpu
+def test_one_machine_of_tf_config_trains_alone_and_writes_the_files(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TF_CONFIG", text)
+    assert read_cluster() is None and is_chief()
+    assert choose_strategy()[0] is tf.distribute.get_strategy()
+
+
+@pytest.mark.parametrize(
+    ("text", "rank"),
+    [
+        (config(worker=["a:1", "b:1"]), 0),
+        (config({"type": "worker", "index": 1}, worker=["a:1", "b:1"]), 1),
+        (config(CHIEF, chief=["a:1"], worker=["b:1"]), 0),
+        (config({"type": "worker", "index": 0}, chief=["a:1"], worker=["b:1"]), 1),
+    ],
+)
+def test_the_first_of_several_machines_writes_the_files(
+    text: str, rank: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TF_CONFIG", text)
+    assert read_cluster() == Cluster(2, rank) and is_chief() == (rank == 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("{'cluster': 1}", "is not JSON"),
+        ("worker", "is not JSON"),
+        ('["a:1"]', "is not a JSON object"),
+        ("null", "is not a JSON object"),
+        ('{"cluster": 1}', "has cluster 1, which is not a JSON object"),
+        ('{"cluster": {"worker": ["a:1"]}, "task": "worker"}', "has task 'worker'"),
+        (config(worker="a:1"), "has 'a:1' as addresses of 'worker'"),
+        (config(worker=[1, 2]), "which is not a list of texts"),
+        (
+            config({"type": "worker", "index": 2}, worker=["a:1", "b:1"]),
+            "worker 2, and its cluster has 2 machines",
+        ),
+        (config({"type": "worker", "index": 1}, worker=["a:1"]), "worker 1, and its cluster has 1 machines"),
+        (config({"type": "worker", "index": 1}), "worker 1, and its cluster has 0 machines"),
+        (config({"type": "worker", "index": -1}, worker=["a:1"]), "index -1, which is not a number from 0"),
+        (config({"type": "worker", "index": "x"}, worker=["a:1"]), "index 'x'"),
+        (config(CHIEF, worker=["a:1"]), "says that this is a chief, and its cluster has only worker"),
+        (config({}, worker=["a:1", "b:1"]), "names 2 machines and no task"),
+        (config(worker=["a:1", "a:1"]), "names a:1 twice"),
+        (config(worker=["a", "b"]), "has the address 'a', which is not host:port"),
+        (config(CHIEF, chief=["a:1", "b:1"]), "names 2 chiefs"),
+        (config(MASTER, master=["a:1"], worker=["b:1"]), "which TensorFlow 2 calls chief"),
+        (config(workerpool0=["a:1"]), "has tasks of the kind 'workerpool0'"),
+        (config({"type": "ps", "index": 0}, worker=["a:1"], ps=["b:1"]), r"parameter servers \(ps\)"),
+        (config(CHIEF, chief=["a:1"], ps=["b:1"]), r"parameter servers \(ps\)"),
+        (config({"type": "evaluator", "index": 0}, chief=["a:1"]), r"an evaluator \(evaluator\)"),
+        (
+            '{"sparseCluster": {"worker": {}, "ps": []}, "task": {"type": "chief", "index": 0}}',
+            "a sparseCluster",
+        ),
+    ],
+)
+def test_a_broken_tf_config_is_one_line_before_anything_is_read(
+    text: str, told: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TF_CONFIG", text)
+    monkeypatch.setattr("utils.datasets.find_data", lambda *_: pytest.fail("looks for data"))
+    shown = CliRunner().invoke(main, ["train", "--profile", "smoke", "--out", str(tmp_path / "run")])
+    assert shown.exit_code == 1 and len(shown.stderr.splitlines()) == 1
+    assert re.match(f"Error: TF_CONFIG .*{told}", shown.stderr) and "unset" in shown.stderr
+    with pytest.raises(InputError, match="TF_CONFIG"):
+        choose_strategy()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_one_of_several_workers_is_refused_a_time_to_stop_at(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from utils.training import loop
 
-    monkeypatch.setenv("TF_CONFIG", "{}")
+    monkeypatch.setenv("TF_CONFIG", config(worker=["a:1", "b:2"]))
     with pytest.raises(UsageError, match=r"stop_at \(--max-hours\) is for one process"):
         loop.train(load_profile("smoke"), None, tmp_path / "run", stop_at=1.0)
     assert not (tmp_path / "run").exists()

@@ -1,6 +1,7 @@
 """Submission files: written whole, validated before they replace an earlier one, scored as Kaggle would."""
 
 import csv
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,13 @@ if TYPE_CHECKING:
 
 HEADER = ("Id", "Predicted")
 MAX_PROBLEMS = 20  # shown; the rest is counted
+_NUMBER = re.compile(r"0|-?[1-9][0-9]{0,17}")  # 18 digits fit into int64; no category_id has more
+_PACKED = {
+    b"\x1f\x8b": "gzip",
+    b"PK\x03\x04": "zip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+}  # by their first bytes
 
 
 def write_submission(
@@ -77,8 +85,9 @@ def validate_submission(
 ) -> list[str]:
     """List what is wrong with a submission file, each problem with file and line; empty when it is valid.
 
-    Checked: header, two whole numbers a row, every test id once, only known category_ids, number of rows.
-    At most 20 problems are listed, a last line counts the others.
+    Checked: the two columns and no other, one whole number in ASCII digits a row, every test id once, only
+    known category_ids, number of rows. Blank lines at the end are no problem. At most 20 problems are listed, a
+    last line counts the others.
 
     Raises:
         InputError: the file is missing or is not text.
@@ -86,27 +95,28 @@ def validate_submission(
     expected, known = _ids(test_ids), {int(category) for category in category_ids}
     rows, problems = _read(path, HEADER)
     wanted = set(expected)
+    readable = bool(rows) or not problems  # else of another form: that no sheet has a row would only hide it
     first_line: dict[str, int] = {}
     unknown = []
     for line, image_id, category in rows:
         if image_id in first_line:
-            problems.append((line, f"Id {image_id} was already on line {first_line[image_id]}"))
+            problems.append((line, f"Id {_shown(image_id)} was already on line {first_line[image_id]}"))
         elif image_id not in wanted:
-            problems.append((line, f"Id {image_id} is not a test sheet"))
+            problems.append((line, f"Id {_shown(image_id)} is not a test sheet"))
         first_line.setdefault(image_id, line)
         if category not in known:
             unknown.append(category)
             problems.append((line, f"Predicted {category} is not a category_id"))
     listed = [f"{path}, line {line}: {text}." for line, text in sorted(problems)]
     missing = [image_id for image_id in expected if image_id not in first_line]
-    if missing:
+    if missing and readable:
         listed.append(
             f"{path}: {len(missing):,} test sheets have no row (first: {_listed(missing)}); "
             f"{len(expected):,} rows are needed, {len(rows):,} are there."
         )
     if len(listed) > MAX_PROBLEMS:
         listed = [*listed[:MAX_PROBLEMS], f"{path}: and {len(listed) - MAX_PROBLEMS:,} more problems."]
-    if unknown and max(category for *_, category in rows) < len(known):
+    if unknown and min(unknown) >= 0 and max(category for *_, category in rows) < len(known):
         listed.append(
             f"{path}: every Predicted lies in 0..{len(known) - 1}, so these look like class indices. "
             "Kaggle wants category_ids: LabelMap.to_category() turns one into the other."
@@ -193,7 +203,7 @@ def _answers(path: Path) -> dict[str, int]:
     answers: dict[str, int] = {}
     for line, image_id, category in rows:
         if image_id in answers:
-            problems.append((line, f"Id {image_id} is there twice"))
+            problems.append((line, f"Id {_shown(image_id)} is there twice"))
         answers[image_id] = category
     if problems or not answers:
         line, text = min(problems, default=(2, "there is no row below the header"))
@@ -203,30 +213,86 @@ def _answers(path: Path) -> dict[str, int]:
 
 def _read(path: Path, header: tuple[str, str]) -> tuple[list[tuple[int, str, int]], list[tuple[int, str]]]:
     """Rows as (line, id, category_id), and problems as (line, text) for the rows that are none."""
-    rows, problems = [], []
+    rows: list[tuple[int, str, int]] = []
+    problems: list[tuple[int, str]] = []
+    blank = (
+        0  # line of the first of the blank lines that came last; at the end of the file they are no problem
+    )
     try:
+        with Path(path).open("rb") as file:
+            begin = file.read(8)
+        for first, kind in _PACKED.items():
+            if begin.startswith(first):
+                raise InputError(f"{path}: is a {kind} file and no CSV. Unpack it.")
         with Path(path).open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
+            reader = csv.reader(file, strict=True)
             found = next(reader, [])
-            if tuple(found[:2]) != header:
-                problems.append(
-                    (1, f"the header must be {','.join(header)}, found {','.join(found) or 'nothing'}")
-                )
+            if problem := _header_problem(found, header):
+                problems.append((1, problem))
+            if len(found) < 2 or (set(header) <= set(found) and tuple(found[:2]) != header):
+                return [], problems  # other separators or another order: no row could be read
             for row in reader:
-                if len(row) < 2:
-                    problems.append((reader.line_num, "a row needs an Id and a Predicted"))
+                if len(row) < 2 and not "".join(row).strip():
+                    blank = blank or reader.line_num
                     continue
-                image_id, category = row[0].strip(), row[1].strip()
-                # 18 digits fit into int64; no category_id has more
-                if not category.removeprefix("-").isdecimal() or len(category) > 18:
-                    problems.append((reader.line_num, f"Predicted {category!r} is not one whole number"))
+                if blank:
+                    problems.append((blank, "is blank, and rows follow it"))
+                    blank = 0
+                if problem := _row_problem(row, len(found)):
+                    problems.append((reader.line_num, problem))
                     continue
-                rows.append((reader.line_num, image_id, int(category)))
+                rows.append((reader.line_num, row[0].strip(" "), int(row[1].strip(" "))))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file. Notebook 05 writes submission.csv.") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except csv.Error as error:
+        raise InputError(
+            f"{path}, line {reader.line_num}: cannot be read as CSV ({error}). "
+            "Look for a quotation mark that is not closed."
+        ) from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: cannot be read as CSV ({error}). Save it as CSV in UTF-8.") from None
+    except OSError as error:
         raise InputError(f"{path}: cannot be read as CSV ({error}).") from None
     return rows, problems
+
+
+def _header_problem(found: list[str], header: tuple[str, str]) -> str:
+    if tuple(found) == header:
+        return ""
+    text = f"the header must be {','.join(header)}, found {_shown(','.join(found)) or 'nothing'}"
+    if tuple(found[:2]) == header:
+        more = ", ".join(repr(name) if name.strip() else "one without a name" for name in found[2:])
+        return f"{text}. Remove the further column{'s' * (len(found) > 3)} ({more})"
+    if set(header) <= set(found):
+        return f"{text}. Write these two columns in this order, no index and no other (pandas: index=False)"
+    for separator, name in ((";", "semicolons"), ("\t", "tabs")):
+        if len(found) == 1 and separator in found[0]:
+            return f"{text}. Separate by commas, not by {name}"
+    return text
+
+
+def _row_problem(row: list[str], columns: int) -> str:
+    """What is wrong with a row; fields below a further column of the header are told there."""
+    if len(row) < 2:
+        return "a row needs an Id and a Predicted"
+    if len(row) > max(columns, 2):
+        more = ", ".join(repr(text[:40]) for text in row[2:5])
+        return f"a row is one Id and one Predicted, found {len(row)} fields (further: {more})"
+    category = row[1].strip(" ")
+    if _NUMBER.fullmatch(category):
+        return ""
+    if not category.isascii() and category.isdecimal():
+        return f"Predicted {category!r} is not written in the digits 0 to 9"
+    if re.fullmatch(r"-?0+[0-9]{0,18}", category):
+        return f"Predicted {category!r} has a leading zero or sign: write {int(category)}"
+    shown = category if len(category) <= 40 else f"{category[:40]}..."
+    return f"Predicted {shown!r} is not one whole number"
+
+
+def _shown(text: str) -> str:
+    """A text of the file for a message: as it is where that is one plain line of ASCII, else quoted."""
+    text = text if len(text) <= 200 else f"{text[:200]}..."
+    return text if text.isprintable() and text.isascii() and text.strip() == text else repr(text)
 
 
 def _ids(test_ids: "pd.DataFrame | Iterable") -> list[str]:

@@ -11,9 +11,7 @@ it. An epoch is saved in this order, and a kill between any two steps loses at m
 """
 
 import dataclasses
-import json
 import math
-import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -24,11 +22,19 @@ import pandas as pd
 import tensorflow as tf
 
 from utils.config import Profile
+from utils.data.labels import LabelMap
 from utils.errors import InputError, UsageError
 from utils.files import read_json, replacing, write_json
+from utils.training import heads
 from utils.training.backbone import save_weights
+from utils.training.cluster import read_cluster
 from utils.training.trainer import Trainer
 
+_OTHER_DATA = {  # facts that are checksums, in words
+    "split": "other images are held out",
+    "records": "other images (image_id, species, part) under the same numbers",
+    "bytes": "other image files under the same image_ids: the shards had {before:,} bytes, now {now:,}",
+}
 _NOT_SETTINGS = ("name", "about", "cost", "expected")  # words about a profile: they change no result
 
 
@@ -105,32 +111,47 @@ class RunState:
                     "A run cannot change its settings midway: give another output folder, or delete this one."
                 )
 
-    def check(self, data: dict[str, Any]) -> None:
-        """Compare what the state was made with to this call's TensorFlow and data.
+    def check_data(self, facts: dict[str, int], labels: LabelMap, folder: Path) -> None:
+        """Compare the data that the state was made with to this call's.
+
+        A state from before a fact was kept is compared by the others, and by labels.json of the run.
 
         Args:
-            data: plain values that tell the training data apart (numbers of classes and images, split).
+            facts: what tells training data apart, see `utils.training.loop.facts_of`.
+            labels: of the data now.
+            folder: where their shards lie, for the message; the same data may lie elsewhere.
 
         Raises:
-            InputError: another TensorFlow, whose optimizer state does not carry over, or other data.
+            InputError: other species, or other records or images of the same species.
         """
         if self._saved is None:
             return
-        if self._saved["tensorflow"] != _tensorflow():
+        before = self._saved["data"]
+        changed = [key for key, value in facts.items() if key in before and before[key] != value]
+        differs = ""
+        if (self.run_dir / "labels.json").is_file():
+            differs = other_species(LabelMap.load(self.run_dir / "labels.json"), labels, self.profile)
+        if not differs and changed:
+            differs = _OTHER_DATA.get(changed[0], "the run has {key} = {before}, the data now {now}").format(
+                key=changed[0], before=before[changed[0]], now=facts[changed[0]]
+            )
+        if differs:
+            earlier = self._saved.get("data_folder")
+            lay = f" It was trained on what lay in {earlier} then, these lie in {folder}." if earlier else ""
+            raise InputError(
+                f"{self.run_dir}: holds a run on other data: {differs}.{lay} Give the data it was trained on, or "
+                f"another output folder, such as {self.run_dir}-2."
+            )
+
+    def check_tensorflow(self) -> None:
+        """Raise InputError where another TensorFlow wrote the state: its optimizer does not carry over."""
+        if self._saved is not None and self._saved["tensorflow"] != _tensorflow():
             raise InputError(
                 f"{self.folder}: was written with TensorFlow {self._saved['tensorflow']}, this is "
-                f"{_tensorflow()}, and "
-                "optimizer state does not carry over. Continue with that version, or start anew in another "
-                "output "
-                f"folder from the best weights so far with `weights: {self.weights}`."
+                f"{_tensorflow()}, and optimizer state does not carry over. Continue with that version, or start "
+                "anew in another output folder from the best weights so far with "
+                f"`weights: {self.weights}`."
             )
-        for key, value in data.items():
-            if self._saved["data"].get(key) != value:
-                raise InputError(
-                    f"{self.run_dir}: the run has {key} = {self._saved['data'].get(key)}, the data now "
-                    f"{value}. Give "
-                    "the data it was started with, or another output folder."
-                )
 
     def restore(self, checkpoint: tf.train.Checkpoint) -> None:
         """Load the saved epoch into model and optimizer; nothing where no epoch was saved."""
@@ -141,9 +162,14 @@ class RunState:
         status.expect_partial()  # momentum is filled in at the first step, when the optimizer makes its slots
 
     def save(
-        self, checkpoint: tf.train.Checkpoint, model: Trainer, progress: Progress, data: dict[str, Any]
+        self,
+        checkpoint: tf.train.Checkpoint,
+        model: Trainer,
+        progress: Progress,
+        facts: dict[str, int],
+        folder: Path,
     ) -> None:
-        """Save an epoch, in the order that the module's head gives."""
+        """Save an epoch, in the order that the module's head gives; `facts` and `folder` as in `check_data`."""
         if not self.chief:
             with tempfile.TemporaryDirectory() as elsewhere:
                 self._write_tensors(Path(elsewhere), checkpoint, model, progress)
@@ -154,7 +180,8 @@ class RunState:
             "checkpoint": name,
             **dataclasses.asdict(progress),
             "tensorflow": _tensorflow(),
-            "data": data,
+            "data": facts,
+            "data_folder": str(folder),
             "profile": self.profile.to_dict(),
         }
         write_json(self.folder / "state.json", state)
@@ -188,6 +215,28 @@ class RunState:
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
+def other_species(known: LabelMap, labels: LabelMap, profile: Profile) -> str:
+    """The first difference between the label maps of a run (`known`) and of data, in words; empty without one.
+
+    Genus and family count where the network has heads for them.
+    """
+    old, new = set(known.names.tolist()), set(labels.names.tolist())
+    if gone := sorted(old - new):
+        return (
+            f"the run learnt {len(old):,} species, and {gone[0]!r} is not among the {len(new):,} of the data"
+        )
+    if more := sorted(new - old):
+        return f"the data have {len(new):,} species, and {more[0]!r} is not among the {len(old):,} of the run"
+    compared = [("category_id", known.category_ids, labels.category_ids)]
+    if heads.ranks_of(profile):
+        compared += [("genus", known.genera, labels.genera), ("family", known.families, labels.families)]
+    for what, before, now in compared:
+        for name, one, other in zip(known.names, before, now, strict=True):
+            if one != other:
+                return f"{str(name)!r} has {what} {one} in the run and {other} in the data"
+    return ""
+
+
 def _number(value: Any) -> Any:
     """A value as it was before JSON, which has null for nan."""
     return math.nan if value is None else value
@@ -195,12 +244,8 @@ def _number(value: Any) -> Any:
 
 def is_chief() -> bool:
     """Whether this process writes the files: always, but for workers other than the first of TF_CONFIG."""
-    if "TF_CONFIG" not in os.environ:
-        return True
-    config = json.loads(os.environ["TF_CONFIG"])
-    task = config.get("task", {})
-    first = "chief" if "chief" in config.get("cluster", {}) else "worker"
-    return task.get("type", "worker") == first and int(task.get("index", 0)) == 0
+    cluster = read_cluster()
+    return cluster is None or cluster.rank == 0
 
 
 def _tensorflow() -> str:

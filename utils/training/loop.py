@@ -1,7 +1,6 @@
 """Training: epoch by epoch, scored on held-out sheets after each, continued where a killed run stopped."""
 
 import math
-import os
 import platform
 import shlex
 import sys
@@ -31,7 +30,8 @@ from utils.errors import InputError, UsageError
 from utils.files import read_json, replacing, write_json
 from utils.metrics import make_metric
 from utils.training import backbone, heads
-from utils.training.checkpoint import Progress, RunState
+from utils.training.checkpoint import Progress, RunState, other_species
+from utils.training.cluster import read_cluster
 from utils.training.losses import make_loss
 from utils.training.optimizer import make_optimizer, make_schedule, sgdw
 from utils.training.strategy import choose_strategy, wait_for_all
@@ -69,6 +69,7 @@ class _Task:
     coverage: str  # what validation covers, in words
     skipped: tuple[BadRecord, ...]  # left out by skip_bad
     shared_duplicates: int  # groups of copies of one image in more than one part
+    facts: dict[str, int]  # see facts_of
 
     @property
     def scored(self) -> bool:
@@ -78,15 +79,6 @@ class _Task:
     @property
     def steps(self) -> int:
         return self.profile.steps_per_epoch or self.batches
-
-    def facts(self) -> dict[str, int]:
-        """What tells one training data set and split from another."""
-        return {
-            "classes": int(self.labels.n_classes),
-            "train_images": int(self.counts.sum()),
-            "validation_images": len(self.validation_ids),
-            "split": zlib.crc32("\n".join(sorted(self.validation_ids)).encode()),
-        }
 
     def training(self, epoch: int) -> tf.data.Dataset:
         """Batches of one epoch, the same ones for the same epoch; see `training_dataset`."""
@@ -158,7 +150,29 @@ def _task(profile: Profile, data: "Data", skipped: tuple[BadRecord, ...] = ()) -
         shared_duplicates=shared_duplicates(data.label_file.parent / DUPLICATES, ids, part)
         if data.label_file
         else 0,
+        facts=facts_of(labels, table, data.train_shards),
     )
+
+
+def facts_of(labels: LabelMap, table: pd.DataFrame, shards: tuple[Path, ...]) -> dict[str, int]:
+    """What tells one training data set and split from another, wherever its shards lie and however cut.
+
+    Args:
+        labels: its label map.
+        table: from `Data.split`.
+        shards: whose sizes add up to the same however the same records are shared among them.
+    """
+    ids, part = table["image_id"].astype(str), table["part"]
+    lines = (ids + "\t" + table["class_index"].astype(str) + "\t" + part).tolist()
+    validation = ids[part == "validation"].tolist()
+    return {
+        "classes": int(labels.n_classes),
+        "train_images": int((part == "train").sum()),
+        "validation_images": len(validation),
+        "split": zlib.crc32("\n".join(sorted(validation)).encode()),
+        "records": zlib.crc32("\n".join(sorted(lines)).encode()),
+        "bytes": sum(shard.stat().st_size for shard in shards),
+    }
 
 
 @contextmanager
@@ -200,6 +214,29 @@ def _skipped(bad: tuple[BadRecord, ...]) -> str:
     return "\n".join(lines)
 
 
+def check_run(profile: Profile, data: "Data", output_dir: Path) -> None:
+    """See before long work that `train` can go on, or begin, in a folder.
+
+    Raises:
+        UsageError: `output_dir` holds a run with other settings.
+        InputError: it holds a run on other data.
+    """
+    state = RunState(Path(output_dir), profile)
+    if state.read().epoch:
+        _check_data(state, profile, data)
+
+
+def _check_data(state: RunState, profile: Profile, data: "Data") -> None:
+    """Raise InputError where the run of `state` was made with other data, read here without training on them."""
+    labels, folder = data.labels(), data.train_shards[0].parent
+    if profile.skip_bad:  # which records count is known only after a look at all
+        with _reading(profile, data) as task:
+            state.check_data(task.facts, labels, folder)
+        return
+    with naming_damage(data.train_shards, labels.n_classes, way_out=WAY_OUT):
+        state.check_data(facts_of(labels, data.split(profile), data.train_shards), labels, folder)
+
+
 def train(
     profile: Profile,
     data: "Data",
@@ -238,10 +275,10 @@ def train(
 
     Raises:
         UsageError: `output_dir` holds a run with other settings, or `stop_at` is given to one of several workers.
-        InputError: the data, the weights or the devices cannot be used, the loss is no longer a number, or
-            `stop_at` came before the end of the first epoch.
+        InputError: `output_dir` holds a run on other data; the data, the weights or the devices cannot be used, the
+            loss is no longer a number, or `stop_at` came before the end of the first epoch.
     """
-    if stop_at is not None and "TF_CONFIG" in os.environ:
+    if stop_at is not None and read_cluster() is not None:
         raise UsageError(
             "stop_at (--max-hours) is for one process: the workers of TF_CONFIG would not agree on it."
         )
@@ -251,13 +288,16 @@ def train(
     done = state.read()
     say = print if progress and state.chief else lambda *_, **__: None
     if done.epoch >= profile.epochs:
+        _check_data(state, profile, data)
         say(f"{profile.run_name}: all {profile.epochs} epochs are done, in {run_dir}.")
         return _result(profile, run_dir, state, done)
 
     strategy, devices = choose_strategy(profile.precision)
     say(devices)
     with _reading(profile, data, say, progress and state.chief) as task:
-        facts = task.facts()
+        folder = data.train_shards[0].parent
+        state.check_tensorflow()
+        state.check_data(task.facts, task.labels, folder)
         if data.split_file is not None:
             say(f"Held out as {data.split_file} says.")
         say(f"{task.coverage}.")
@@ -267,7 +307,6 @@ def train(
                 "scores come out too good. Remove the copies, or split by a column that says what belongs "
                 "together (split --group)."
             )
-        state.check(facts)
         tf.keras.utils.set_random_seed(profile.seed)  # it goes into the shuffles of tf.data
         if profile.deterministic:
             tf.config.experimental.enable_op_determinism()
@@ -319,7 +358,7 @@ def train(
                         f"below {profile.max_lr:g} and use another output folder, or delete {run_dir}."
                     )
                 done = done.plus(row)
-                state.save(checkpoint, model, done, facts)
+                state.save(checkpoint, model, done, task.facts, folder)
                 wait_for_all(strategy)  # a worker that is called again at once must find what the chief saved
                 say(_line(done, profile.epochs))
                 if on_epoch is not None:
@@ -387,14 +426,13 @@ def _describe(task: _Task, model: tf.keras.Model, run_dir: Path, devices: str) -
     """Write how the run was made: configs, model summary, label map."""
     profile = task.profile
     stem = run_dir / profile.run_name
-    facts = task.facts()
     packages = ("tensorflow", "tf-keras", "tensorflow-addons", "keras-efficientnet-v2", "numpy", "pillow")
     write_json(
         Path(f"{stem}_configs.json"),
         {
             **profile.to_dict(),
             "run": {
-                **facts,
+                **task.facts,
                 "validation_species": task.validation_species,
                 "skipped_records": sum(record.lost for record in task.skipped),
                 "skipped": [str(record) for record in task.skipped],
@@ -521,7 +559,7 @@ def learning_rate_range_test(
 
 
 def load_trained(
-    run_dir: Path, run_name: str | None = None, *, all_heads: bool = False
+    run_dir: Path, run_name: str | None = None, *, all_heads: bool = False, data: "Data | None" = None
 ) -> tuple[tf.keras.Model, Profile, LabelMap]:
     """The best network of a run, its profile and its label map.
 
@@ -531,10 +569,11 @@ def load_trained(
         run_dir: the output folder of `train`.
         run_name: which run, where the folder holds several.
         all_heads: give the logits of the heads for genus and family too, beside those of the species.
+        data: what the network is going to be scored on, where that is to have the species of the run.
 
     Raises:
         UsageError: `all_heads` of a run whose profile had none.
-        InputError: there is no trained run, or several and none is named.
+        InputError: there is no trained run, or several and none is named; `data` have other species.
     """
     run_dir = Path(run_dir)
     suffix = "_configs.json"
@@ -550,6 +589,12 @@ def load_trained(
     config.pop("run", None)
     profile = profile_from_dict(config, str(run_dir / f"{run_name}{suffix}"))
     labels = LabelMap.load(run_dir / "labels.json")
+    known = data is not None and (data.label_file or data.train_metadata)
+    if known and (differs := other_species(labels, data.labels(), profile)):
+        raise InputError(
+            f"{run_dir}: holds a run on other data than those in {data.train_shards[0].parent}: {differs}. Give the "
+            "data it was trained on, or the output folder of a run on these."
+        )
     precision = profile.precision if tf.config.list_physical_devices("GPU") else "float32"
     weights = run_dir / f"{run_name}_weights.h5"
     if not weights.exists():

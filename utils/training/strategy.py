@@ -5,18 +5,20 @@ import os
 import tensorflow as tf
 
 from utils.errors import InputError
+from utils.training.cluster import read_cluster
 
 
 def choose_strategy(precision: str = "float32") -> tuple[tf.distribute.Strategy, str]:
     """The tf.distribute strategy for what is there, and one line that says so.
 
-    In this order: a TPU that TensorFlow finds; the workers of the TF_CONFIG variable; several GPUs of this
-    machine; one GPU or the CPU. Call it before anything else uses TensorFlow: workers and TPUs must be set up
-    first.
+    In this order: a TPU that TensorFlow finds; the machines of the TF_CONFIG variable, where it names several;
+    several GPUs of this machine; one GPU or the CPU. Call it before anything else uses TensorFlow: workers and
+    TPUs must be set up first.
 
     Raises:
-        InputError: `precision` is mixed_float16 and there is no GPU.
+        InputError: `precision` is mixed_float16 and there is no GPU, or TF_CONFIG is broken.
     """
+    cluster = read_cluster()
     gpus = tf.config.list_physical_devices("GPU")
     check_precision(precision)
     if "TPU_NAME" in os.environ or tf.config.list_physical_devices("TPU"):
@@ -24,10 +26,9 @@ def choose_strategy(precision: str = "float32") -> tuple[tf.distribute.Strategy,
             os.environ.get("TPU_NAME", "local")
         )
         strategy, how = tf.distribute.TPUStrategy(resolver), "TPU"
-    elif "TF_CONFIG" in os.environ:
-        strategy = tf.distribute.MultiWorkerMirroredStrategy()
-        workers = strategy.cluster_resolver.cluster_spec().num_tasks("worker")
-        how = f"MultiWorkerMirrored over {workers} workers, this is {strategy.cluster_resolver.task_id}"
+    elif cluster is not None:
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()  # it reads TF_CONFIG too
+        how = f"MultiWorkerMirrored over {cluster.machines} workers, this is {cluster.rank}"
     elif len(gpus) > 1:
         strategy, how = tf.distribute.MirroredStrategy(), f"Mirrored over {len(gpus)} GPUs"
     else:
