@@ -151,6 +151,10 @@ def read_split(path: Path) -> pd.DataFrame:
     """
     path = Path(path)
     try:
+        before, zero, _ = path.read_bytes().partition(b"\0")
+        if zero:  # pandas would drop it and the rest of its field
+            line = before.count(b"\n") + 1
+            raise InputError(f"{path}: line {line} has zero bytes. Copy the file again.")
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except FileNotFoundError:
         raise InputError(f"{path}: no such file. `python -m utils split` writes one.") from None
