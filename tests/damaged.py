@@ -107,7 +107,7 @@ def damaged(sources: Sequence[Source], seed: int, number: int) -> Damaged:
     """One input, always the same. A kind that finds nothing to change (no line feed) gives way to the next."""
     rng = np.random.default_rng([seed, number])
     source = sources[number % len(sources)]
-    first = number // len(sources) + number
+    first = number // len(sources) + number % len(sources)
     for kind in (KINDS[(first + more) % len(KINDS)] for more in range(len(KINDS))):
         content = kind(rng, source.content)
         if content != source.content:
@@ -357,8 +357,8 @@ def table_sources(folder: Path, count: int = 60) -> list[Source]:
         profile_from_dict({k: v for k, v in read_json(path).items() if k != "run"}, str(path))
         stored_by(path.parent, path.name.removesuffix("_configs.json"))
 
-    line = r"line \d|row \d|position \d|no column|header must be|is not text|image '|first: "
-    spot = r"row \d|position \d|char \d|byte \d|must be|no table|no field|has no|is '"
+    line = r"line \d|row \d|position \d|no column|header must be|is not text|has no rows|image '|first: "
+    spot = r"row \d|position \d|char \d|byte \d|must be|no table|no field|has no|is '|has \d|truncated"
     both = (read_summary, read_for_split)
     texts = {"wrong": wrong_text, "rows": rows_of_text, "place": line}
 

@@ -258,7 +258,7 @@ def require_clean(campaign: Campaign) -> None:
 @pytest.mark.long
 def test_damage_is_refused_by_name_or_counted(sources, tmp_path, record_property):
     seed = int(os.environ.get("NAFLORA_DAMAGE_SEED", 0))
-    inputs = int(os.environ.get("NAFLORA_DAMAGE_INPUTS", 4800))
+    inputs = int(os.environ.get("NAFLORA_DAMAGE_INPUTS", 3200))
     campaign = run_campaign(sources, tmp_path, seed, range(inputs))
     record_property("table", campaign.table())
     assert campaign.counts.total() == inputs
