@@ -26,6 +26,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="long suite: ./course test --all"))
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the tables that tests record, also where their workers' output is not shown."""
+    for report in terminalreporter.getreports("passed"):
+        for name, text in report.user_properties:
+            if name == "table":
+                terminalreporter.write_line(f"\n{report.nodeid}\n{text}")
+
+
 @pytest.fixture(scope="session")
 def sample_flora(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small sample flora (8 species, 480 px shards), made once a session."""

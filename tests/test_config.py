@@ -58,6 +58,12 @@ def test_mistakes_are_named_with_the_way_out(name, overrides, message):
         load_profile(name, **overrides)
 
 
+def test_a_saved_setting_out_of_range_names_the_file_that_it_is_in():
+    settings = {**load_profile("smoke").to_dict(), "source": "flo|a"}
+    with pytest.raises(UsageError, match=r"^run/a_configs\.json: profile smoke: source is 'flo\|a'"):
+        profile_from_dict(settings, "run/a_configs.json")
+
+
 def test_numbers_may_come_as_text_or_whole_floats():
     profile = load_profile("laptop", epochs="7", batch_size=8.0, max_lr="1e-2")
     assert (profile.epochs, profile.batch_size, profile.max_lr) == (7, 8, 0.01)

@@ -250,7 +250,11 @@ def profile_from_dict(values: dict[str, Any], where: str) -> Profile:
     ]
     if missing:
         raise UsageError(f"{where}: missing setting {missing[0]!r}.")
-    return Profile(**{key: _typed(key, value, where) for key, value in values.items()})
+    typed = {key: _typed(key, value, where) for key, value in values.items()}
+    try:
+        return Profile(**typed)
+    except UsageError as error:  # which knows the profile's name only, not the file that it is read from
+        raise error if str(error).startswith(where) else UsageError(f"{where}: {error}") from None
 
 
 def load_profile(name: str | None = "auto", **overrides: Any) -> Profile:

@@ -65,9 +65,15 @@ def test_labels_survive_saving(metadata, tmp_path):
     ("change", "message"),
     [
         (lambda content: content.pop("genus"), "'genus'"),
-        (lambda content: content["genus"].pop(), "differ in length"),
-        (lambda content: content["scientificName"].reverse(), "not sorted"),
-        (lambda content: content["category_id"].__setitem__(0, "x"), "'category_id'"),
+        (lambda content: content["genus"].pop(), r"differ in length .*'genus' has 2, 'family' has 3"),
+        (lambda content: content["scientificName"].reverse(), "not sorted and unique: row 1 is '"),
+        (
+            lambda content: content["category_id"].__setitem__(1, "x"),
+            "row 1 of 'category_id' is 'x', must be int",
+        ),
+        (lambda content: content["category_id"].__setitem__(2, 2**63), "row 2 of 'category_id' is 9223"),
+        (lambda content: content["family"].__setitem__(0, None), "row 0 of 'family' is None, must be str"),
+        (lambda content: content["scientificName"].__setitem__(2, "Zea\0"), "row 2 of 'scientificName'"),
     ],
 )
 def test_a_damaged_labels_file_is_refused_by_name(metadata, tmp_path, change, message):

@@ -92,6 +92,7 @@ def test_a_split_file_comes_back(tmp_path):
         ("image_id,part\na,train\n", "no column 'split'; found image_id, part"),
         ("image_id,split\na,train\na,test\n", "line 3: image_id 'a' occurs twice"),
         ("image_id,split\na,train\n,test\n", "line 3: image_id '' is empty"),
+        ("image_id,split\na,train\nb\0\0,test\n", "line 3 is not text (it has a NUL byte)"),
         ("image_id,split\na,training\n", "line 2: split 'training' is not one of train, validation, test"),
     ],
 )

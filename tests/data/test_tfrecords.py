@@ -324,7 +324,19 @@ def test_shards_are_compared_with_their_manifest(listed, make_jpeg):
     assert found[1:] == ["says the same", "does not list this shard"]
 
 
-@pytest.mark.parametrize("text", ["[]", '{"shards": 3}', '{"shards": [{"file": "a"}]}', "{"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        '{"shards": 3}',
+        '{"shards": [{"file": "a"}]}',
+        '{"shards": [{"file": 3, "records": 1, "bytes": 1, "sha256": "a"}]}',
+        '{"shards": [], "records": {"train": "many"}}',
+        '{"shards": [], "settings": null}',
+        '{"shards": [], "notes": [3]}',
+        "{",
+    ],
+)
 def test_a_file_that_is_no_manifest_is_named(listed, text):
     (listed / "manifest.json").write_text(text)
     with pytest.raises(InputError, match=r"manifest\.json: .*(Delete it|Download or write)"):

@@ -415,6 +415,32 @@ def test_a_finished_shard_that_has_changed_is_not_taken(own_sheets, write):
     assert tfrecords.verify([out]) == []
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda report: [],
+        lambda report: {key: value for key, value in report.items() if key != "file"},
+        lambda report: report | {"records": None},
+        lambda report: report | {"images": [[10_000, *report["images"][0][1:]]]},
+        lambda report: report | {"images": [[0, "x" * 64, report["images"][0][2]]]},
+        lambda report: report | {"skipped": [[0]]},
+    ],
+)
+def test_a_damaged_report_of_a_finished_shard_is_named_and_goes_into_no_manifest(own_sheets, write, damage):
+    out = own_sheets[2]
+    write(part=(1, 2))
+    report = out / "unfinished" / "train00.json"
+    report.write_text(json.dumps(damage(json.loads(report.read_text()))))
+    with pytest.raises(
+        InputError, match=r"unfinished/train00\.json: is not what .* Delete it and train00's shard"
+    ):
+        write()
+    assert not (out / "manifest.json").exists()
+    report.unlink()
+    next(out.glob("*_train00_*.tfrec")).unlink()
+    assert write().missing == 0 and tfrecords.verify([out]) == []
+
+
 def test_a_shard_that_has_gone_is_named(own_sheets, write):
     shard = write().shards[1]
     shard.unlink()

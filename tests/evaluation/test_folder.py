@@ -195,6 +195,10 @@ def test_how_training_images_were_stored_is_in_the_run(tmp_path):
     ):
         file.write_text(text)
         assert stored_by(tmp_path, "r") == stored
+    for stored in ('{"size": "600"}', '{"size": true}', '{"size": -1}', '{"fit": "crop"}'):
+        file.write_text(f'{{"run": {{"stored": {stored}}}}}')
+        with pytest.raises(InputError, match=r"r_configs\.json: images cannot be stored as .*Copy the run"):
+            stored_by(tmp_path, "r")
     for text in ("[]", '{"run": {"stored": {"sise": 1}}}', '{"run": []}'):
         file.write_text(text)
         with pytest.raises(InputError, match=r"r_configs\.json: not the settings"):

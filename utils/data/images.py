@@ -138,6 +138,17 @@ def _fitted(width: int, height: int, size: int, fit: str) -> tuple[int, int]:
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
+def _check_png(file: BinaryIO) -> None:
+    """The checksums of all chunks, and the end: decoding looks at neither. Leaves the file where it is."""
+    position = file.tell()
+    file.seek(0)
+    with Image.open(file, formats=("PNG",)) as image:
+        image.verify()
+    if file.read(4) != b"\xaeB`\x82":  # the checksum of IEND, the same in every file
+        raise ValueError("truncated PNG file")
+    file.seek(position)
+
+
 def _decode(file: BinaryIO, size: int, fit: str) -> Image.Image:
     """The whole image, upright and 8-bit RGB, at the size that it has in the square."""
     with Image.open(file, formats=FORMATS) as image:
@@ -147,6 +158,8 @@ def _decode(file: BinaryIO, size: int, fit: str) -> Image.Image:
                 f"{width} x {height} are {width * height / 1e6:.2f} megapixels, at most "
                 f"{MAX_PIXELS / 1e6:.0f} are read; save a smaller copy"
             )
+        if image.format == "PNG":
+            _check_png(file)
         fitted = _fitted(width, height, size, fit)
         # A large JPEG is decoded at 1/2 to 1/8 of its size, to at least twice the target; one of less than four
         # times the target at 1/2: that takes half of the time and changes about as much as encoding at quality 95.

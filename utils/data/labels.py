@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,12 @@ from utils.errors import InputError
 from utils.files import read_json, write_json
 
 _FIELDS = {"scientificName": str, "category_id": int, "genus": str, "family": str}
+
+
+def _is_label(value: Any, kind: type) -> bool:
+    if kind is int:  # true is an int to Python; NumPy holds 64 bits
+        return type(value) is int and abs(value) < 2**63
+    return isinstance(value, str) and "\0" not in value  # which NumPy would drop at the end of a name
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,16 +165,30 @@ class LabelMap:
         arrays = []
         for name, kind in _FIELDS.items():
             values = content.get(name) if isinstance(content, dict) else None
-            if not isinstance(values, list) or not values or not all(type(value) is kind for value in values):
+            if not isinstance(values, list) or not values:
                 raise InputError(
                     f"{path}: {name!r} must be a list of {kind.__name__}. Write the labels again."
                 )
+            wrong = next((row for row, value in enumerate(values) if not _is_label(value, kind)), None)
+            if wrong is not None:
+                raise InputError(
+                    f"{path}: row {wrong} of {name!r} is {values[wrong]!r}, must be {kind.__name__}. Write the "
+                    "labels again."
+                )
             arrays.append(np.array(values, dtype=np.int64 if kind is int else str))
         if len({len(array) for array in arrays}) != 1:
-            raise InputError(f"{path}: the lists differ in length. Write the labels again.")
+            lengths = ", ".join(
+                f"{name!r} has {len(array)}" for name, array in zip(_FIELDS, arrays, strict=True)
+            )
+            raise InputError(f"{path}: the lists differ in length ({lengths}). Write the labels again.")
         names = arrays[0]
-        if np.any(names[1:] <= names[:-1]):
-            raise InputError(f"{path}: the names are not sorted and unique. Write the labels again.")
+        unsorted = np.flatnonzero(names[1:] <= names[:-1])
+        if len(unsorted):
+            row = int(unsorted[0]) + 1
+            raise InputError(
+                f"{path}: the names are not sorted and unique: row {row} is {str(names[row])!r}, behind "
+                f"{str(names[row - 1])!r}. Write the labels again."
+            )
         return cls(*arrays)
 
 

@@ -336,13 +336,22 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         return None
     manifest = read_json(path)
     shards = manifest.get("shards") if isinstance(manifest, dict) else None
+    entry = {"file": str, "records": int, "bytes": int, "sha256": str}
     if not isinstance(shards, list) or not all(
-        isinstance(shard, dict) and {"file", "records", "bytes", "sha256"} <= shard.keys() for shard in shards
+        isinstance(shard, dict) and all(type(shard.get(key)) is kind for key, kind in entry.items())
+        for shard in shards
     ):
         raise InputError(
             f"{path}: has no list of shards with file, records, bytes and sha256. Delete it, or write the "
             "shards again."
         )
+    for key, kind, inner in (("settings", dict, object), ("records", dict, int), ("notes", list, str)):
+        found = manifest.setdefault(key, kind())
+        values = found.values() if isinstance(found, dict) else found
+        if not isinstance(found, kind) or not all(isinstance(value, inner) for value in values):
+            raise InputError(
+                f"{path}: {key!r} is {found!r}, which nothing wrote. Delete it, or write the shards again."
+            )
     return manifest
 
 

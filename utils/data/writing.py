@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import sys
 import uuid
@@ -114,11 +115,11 @@ class _Job:
         """Whether the shard is there; its report is written before it gets its name.
 
         Raises:
-            InputError: a file has its name and is not the one that was written.
+            InputError: a file has its name and is not the one that was written, or the report is damaged.
         """
         if not self.report(shard).is_file():
             return False
-        report = read_json(self.report(shard))
+        report = _read_report(self, shard)
         if report["file"] is None:  # all of its images were bad
             return True
         path = self.out / report["file"]
@@ -130,6 +131,37 @@ class _Job:
                 "Delete this file; then the same command writes it again."
             )
         return True
+
+
+_REPORT = {"split": str, "records": int, "bytes": int, "sha256": str, "images": list, "skipped": list}
+_MARK = re.compile("[0-9a-f]{64}")
+
+
+def _read_report(job: _Job, shard: _Shard) -> dict[str, Any]:
+    """What is in a finished shard: its entry of the manifest, and images and skipped as `_write_shard` notes them.
+
+    Raises:
+        InputError: the file is not there, or is damaged.
+    """
+    path = job.report(shard)
+    report = read_json(path)
+    rows = range(len(job.ids))
+    right = (
+        isinstance(report, dict)
+        and all(type(report.get(key)) is kind for key, kind in _REPORT.items())
+        and isinstance(report.get("file", 0), str | None)
+        and all(isinstance(entry, list) for entry in (*report["images"], *report["skipped"]))
+        and all([type(value) for value in image] == [int, str, str] for image in report["images"])
+        and all(image[0] in rows and all(map(_MARK.fullmatch, image[1:])) for image in report["images"])
+        and all([type(value) for value in entry] == [int, str] for entry in report["skipped"])
+        and all(entry[0] in rows for entry in report["skipped"])
+    )
+    if not right:
+        raise InputError(
+            f"{path}: is not what was noted of a finished shard. Delete it and {shard.stem}'s shard; then the same "
+            "command writes both again."
+        )
+    return report
 
 
 def write_from_labels(
@@ -201,7 +233,7 @@ def write_from_labels(
     try:
         done = [shard for shard in job.shards if job.finished(shard)]
         if len(done) < len(job.shards):
-            names = [read_json(job.report(shard))["file"] for shard in done]
+            names = [_read_report(job, shard)["file"] for shard in done]
             return Written([job.out / name for name in names if name], len(job.shards) - len(done), [])
         _finish(job)
     except (FileNotFoundError, InputError):
@@ -451,8 +483,7 @@ def _refuse_foreign(job: _Job, started: bool) -> None:
     names = {*(path.name for path in job.out.glob("*.tfrec")), *_FILES, splits.FILE_NAME}
     ours = set()
     if started:
-        reports = [job.report(shard) for shard in job.shards]
-        ours = {read_json(report)["file"] for report in reports if report.is_file()}
+        ours = {_read_report(job, shard)["file"] for shard in job.shards if job.report(shard).is_file()}
         ours |= {*_FILES, splits.FILE_NAME}  # a kill may have come among these
     if job.split_file is not None and job.split_file.resolve().parent == job.out.resolve():
         ours.add(job.split_file.name)
@@ -597,7 +628,7 @@ def _reports(job: _Job) -> tuple[list[dict[str, Any]], np.ndarray, np.ndarray, l
     there = np.zeros(len(job.ids), dtype=bool)
     marks = np.zeros((2, len(job.ids), 32), dtype=np.uint8)
     for shard in job.shards:
-        report = read_json(job.report(shard))
+        report = _read_report(job, shard)
         images = report.pop("images")
         rows = [image[0] for image in images]
         there[rows] = True

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from utils.data.images import FORMATS, MAX_PIXELS, BadImage, encode_image
+from utils.data.images import FITS, FORMATS, MAX_PIXELS, BadImage, encode_image
 from utils.data.sheets import IMAGE_SUFFIXES
 from utils.errors import InputError
 from utils.files import read_json
@@ -50,9 +50,12 @@ def stored_by(run_dir: Path, run_name: str) -> Stored:
     path = Path(run_dir) / f"{run_name}_configs.json"
     try:
         found = read_json(path).get("run", {}).get("stored") or {}
-        return Stored(**{**asdict(Stored()), **found})
+        stored = Stored(**{**asdict(Stored()), **found})
     except (AttributeError, TypeError):
         raise InputError(f"{path}: not the settings of a run. Copy the run again.") from None
+    if type(stored.size) is not int or stored.size < 1 or stored.fit not in FITS:
+        raise InputError(f"{path}: images cannot be stored as {found}. Copy the run again.")
+    return stored
 
 
 def find_images(folder: Path, *, skip_bad: bool = False) -> tuple[list[Path], dict[str, str]]:
