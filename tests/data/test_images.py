@@ -368,7 +368,7 @@ def test_damage_anywhere_in_the_header_is_a_bad_image_or_a_square(tmp_path, make
                 assert decoded(encode_image(path, size=16)).shape == (16, 16, 3)
             except BadImage:
                 bad += 1
-        assert 0 < bad < 60
+        assert bad == 60 if kind == "png" else 0 < bad < 60  # a PNG has checksums
 
 
 @pytest.mark.parametrize("values", [[0.5, 1e9], [70_000, 2**30]], ids=["float", "32 bits"])
