@@ -62,7 +62,7 @@ def is_text(content: bytes | mmap.mmap) -> bool:
         if content[max(at - 1, 0) : at] != b"\r":
             return False
         feeds, at = feeds + 1, content.find(b"\n", at + 1)
-    return feeds >= 8
+    return feeds >= 3
 
 
 def tidied(content: bytes) -> tuple[bytes, str]:
@@ -237,9 +237,9 @@ def _scans(content: bytes) -> Iterator[_Scan]:
         code = marker[1][0]
         if code == _END:
             return
-        body = content[
-            marker.end() + 2 : (at := marker.end() + int.from_bytes(content[marker.end() :][:2], "big"))
-        ]
+        length = marker.end()  # its place
+        at = length + int.from_bytes(content[length : length + 2], "big")
+        body = content[length + 2 : at]
         if code in _FRAMES:
             frame = code
             sampling = {body[i]: (body[i + 1] >> 4) * (body[i + 1] & 15) for i in range(6, len(body) - 2, 3)}
@@ -286,9 +286,12 @@ def _has_hole(content: bytes) -> bool:
     for scan in _scans(content):
         if content.find(HOLE, scan.start, scan.end) < 0:
             continue
-        commonest = {scan.tables[table][1][:1] for tables in scan.blocks for table in tables}
-        if scan.lowest > 0 or (scan.frame in _SEQUENTIAL and commonest != {b"\0"}):
+        if scan.lowest > 0:
             return True
+        if scan.frame in _SEQUENTIAL:
+            commonest = {scan.tables[table][1][:1] for tables in scan.blocks for table in tables}
+            if commonest != {b"\0"}:
+                return True
     return False
 
 

@@ -21,6 +21,9 @@ PREFIXES = tuple(TiffImagePlugin.PREFIXES)
 TiffImagePlugin.READ_LIBTIFF = True
 # Grey of 16 bits with white as 0 and the high byte first: Pillow has the other order only.
 TiffImagePlugin.OPEN_INFO[b"MM", 0, (1,), 1, (16,), ()] = ("I;16", "I;16N")
+# libtiff gives the machine's order of bytes whatever the file has, which Pillow minds for 16 bits only.
+TiffImagePlugin.OPEN_INFO[b"MM", 1, (2,), 1, (32,), ()] = ("I", "I;32NS")
+TiffImagePlugin.OPEN_INFO[b"MM", 1, (1,), 1, (32,), ()] = ("I", "I;32N")
 
 _RAW, _JPEG, _DEFLATE, _PACKBITS = (1, 32771), 7, (8, 32946), 32773
 _READ = TiffImagePlugin.COMPRESSION_INFO.keys() - {
@@ -159,8 +162,8 @@ def _sheet(pages: list[ImageFileDirectory_v2]) -> ImageFileDirectory_v2:
     whole = [page for page in pages if not page.get(254, 0) & 5 and page.get(255) != 2]
     chosen, *others = whole or sorted(pages, key=lambda page: -page[256] * page[257])
     for page in others:
-        wider, higher = page[256] / chosen[256], page[257] / chosen[257]
-        if min(wider, higher) >= 2 and abs(wider / higher - 1) < 0.03:
+        width = page[256] / page[257] * chosen[257]  # that the chosen one has, if it is of the same shape
+        if page[257] >= 2 * chosen[257] and abs(width - chosen[256]) <= 1 + 0.02 * width:
             chosen = page
     return chosen
 
