@@ -421,6 +421,20 @@ def test_a_damaged_jpeg_inside_is_told(tmp_path, large):
         encode_image(path, size=64)
 
 
+def test_damaged_fax_data_are_told(tmp_path, large, capfd):
+    path = tmp_path / "sheet.tif"
+    Image.fromarray(large).convert("1").save(path, compression="group4")
+    encode_image(path, size=64)
+    content = path.read_bytes()
+    middle = len(content) // 2
+    path.write_bytes(
+        content[: middle - 1000] + content[middle : middle + 1000] * 2 + content[middle + 1000 :]
+    )
+    with pytest.raises(BadImage, match=r"its CCITT data are damaged \(Fax4Decode: "):
+        encode_image(path, size=64)
+    assert "Fax4Decode" not in capfd.readouterr().err
+
+
 def black_things(image):
     """What is black in sound images: a frame, a bar over all, a thin line, a background, a turned sheet."""
     from PIL import ImageDraw

@@ -287,14 +287,10 @@ def _pixels_of_jpeg(image: Image.Image, content: bytes, longer: int) -> tuple[Im
 def _pixels(image: Image.Image) -> Image.Image:
     """The image with its pixels read by Pillow."""
     wide = _has_16_bits(image)
-    try:
+    if image.format == "TIFF":
+        tiff.load(image)
+    else:
         image.load()
-    except OSError as error:
-        if image.format == "TIFF" and "decoder error" in str(error):
-            raise ValueError(
-                f"its {tiff.compression(image)} data are damaged, or of a kind not read here"
-            ) from error
-        raise
     if wide and image.mode in ("RGB", "RGBA", "LA"):  # of which Pillow keeps the high bytes
         extrema = image.getextrema()[: 1 if image.mode == "LA" else 3]
         _refuse_dark(256 * max(most for _, most in extrema) + 255)

@@ -16,6 +16,7 @@ import re
 import tempfile
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -171,37 +172,44 @@ def _by_simplejpeg(content: bytes, grey: bool, ratio: int, strict: bool) -> np.n
     return simplejpeg.decode_jpeg(content, "GRAY" if grey else "RGB", strict=strict, **least)
 
 
-_PRINTING = threading.Lock()
-
-
 def _by_tensorflow(content: bytes, grey: bool, ratio: int) -> tuple[np.ndarray | None, str]:
-    """One image at a time, since what the decoder says goes to file descriptor 2 of the whole process.
-
-    What others print there meanwhile appears a moment later.
-    """
     from utils.startup import import_tensorflow
 
     tf = import_tensorflow()
     channels = 1 if grey else 3
-    with _PRINTING, tempfile.TemporaryFile() as printed:
-        terminal = os.dup(2)
-        os.dup2(printed.fileno(), 2)
+    with printed(_PRINTED) as said:
         try:
             pixels = tf.io.decode_jpeg(content, channels, ratio, dct_method="INTEGER_ACCURATE").numpy()
         except tf.errors.InvalidArgumentError:
             pixels = None
+    if said:
+        return pixels, said[0].split("] ")[-1]
+    return pixels, "" if pixels is not None else "the decoder refuses it"
+
+
+_PRINTING = threading.Lock()
+
+
+@contextmanager
+def printed(pattern: re.Pattern[bytes]) -> Iterator[list[str]]:
+    """What a library says on file descriptor 2, which is the whole process's: one thread at a time.
+
+    Yields a list that gets the lines that match when the block is left; what others print meanwhile appears then.
+    """
+    said: list[str] = []
+    with _PRINTING, tempfile.TemporaryFile() as file:
+        terminal = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield said
         finally:
             os.dup2(terminal, 2)
             os.close(terminal)
-        printed.seek(0)
-        lines = printed.read()
-    others = _PRINTED.sub(b"", lines)
-    if others:
-        os.write(2, others)
-    said = _PRINTED.search(lines)
-    if said:
-        return pixels, said[0].decode(errors="replace").split("] ")[-1].strip()
-    return pixels, "" if pixels is not None else "the decoder refuses it"
+            file.seek(0)
+            lines = file.read()
+            said += [line[0].decode(errors="replace").strip() for line in pattern.finditer(lines)]
+            if others := pattern.sub(b"", lines):
+                os.write(2, others)
 
 
 # ---------------------------------------------------------------- what the decoders leave open

@@ -25,6 +25,8 @@ TiffImagePlugin.OPEN_INFO[b"MM", 0, (1,), 1, (16,), ()] = ("I;16", "I;16N")
 TiffImagePlugin.OPEN_INFO[b"MM", 1, (2,), 1, (32,), ()] = ("I", "I;32NS")
 TiffImagePlugin.OPEN_INFO[b"MM", 1, (1,), 1, (32,), ()] = ("I", "I;32N")
 
+_FAX = (2, 3, 4)
+_SAID_OF_FAX = re.compile(rb"^Fax\w+: .*\n?", re.MULTILINE)
 _RAW, _JPEG, _DEFLATE, _PACKBITS = (1, 32771), 7, (8, 32946), 32773
 _READ = TiffImagePlugin.COMPRESSION_INFO.keys() - {
     50000,
@@ -99,6 +101,28 @@ def open_page(file: BinaryIO, *, whole: bool = True) -> TiffImageFile:
     if whole:
         _refuse_damage(file, page)
     return image
+
+
+def load(image: TiffImageFile) -> None:
+    """Read the pixels.
+
+    Raises:
+        ValueError: they are damaged.
+    """
+    try:
+        if image.tag_v2.get(259) in _FAX:  # of which libtiff only says what is wrong
+            with jpeg.printed(_SAID_OF_FAX) as said:
+                image.load()
+            if said:
+                raise ValueError(f"its CCITT data are damaged ({said[0]})")
+        else:
+            image.load()
+    except OSError as error:
+        if "decoder error" not in str(error):
+            raise
+        raise ValueError(
+            f"its {compression(image)} data are damaged, or of a kind that is not read here"
+        ) from error
 
 
 def bits(image: Image.Image) -> int:
