@@ -502,7 +502,10 @@ def verify(files: tuple[Path, ...]) -> None:
 
     shards = shards_in(files)
     import_tensorflow()
-    problems = verify_shards(shards, progress=True)
+    notes: list[str] = []
+    problems = verify_shards(shards, progress=True, notes=notes)
+    for note in notes[:20] + [f"... and {len(notes) - 20} more"] * (len(notes) > 20):
+        click.echo(f"note: {note}", err=True)
     if problems:
         shown = problems[:20] + [f"... and {len(problems) - 20} more"] * (len(problems) > 20)
         raise InputError("\n".join([f"{len(problems)} problems. Write or download these again:", *shown]))
@@ -693,7 +696,12 @@ def _predict_images(
     for path in {path.resolve() for path in (out, html) if path} & {path.resolve() for path in files}:
         raise UsageError(f"{path}: is one of the images to predict. Give what is written another name.")
     import_tensorflow()
-    predictions = predict_folder(run_dir, images, files, left_out, out, html=html, tta=tta, skip_bad=skip_bad)
+    notes: dict[str, str] = {}
+    predictions = predict_folder(
+        run_dir, images, files, left_out, out, html=html, tta=tta, skip_bad=skip_bad, notes=notes
+    )
+    for name, note in notes.items():
+        click.echo(f"note: {name}: {note}", err=True)
     for name, reason in left_out.items():
         click.echo(f"left out: {name}: {reason}", err=True)
     click.echo(f"{len(predictions):,} sheets -> {out}")

@@ -536,3 +536,74 @@ def test_many_fingerprints_are_compared():
 def test_nothing_here_imports_tensorflow():
     code = "import sys, utils.data.images, utils.data.writing; assert 'tensorflow' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True, env=os.environ)
+
+
+# Damage of a PNG, which has checksums
+
+
+PNG_DAMAGE = {
+    "a wrong byte in the pixels": (
+        lambda content: altered(content, content.index(b"IDAT") + 900),
+        "IDAT chunk has a wrong",
+    ),
+    "zeros in the pixels": (
+        lambda content: content[:900] + bytes(512) + content[1412:],
+        "IDAT chunk has a wrong",
+    ),
+    "a wrong byte in a text": (
+        lambda content: altered(content, content.index(b"tEXt") + 6),
+        "tEXt chunk has a wrong",
+    ),
+    "a wrong byte in the header": (lambda content: altered(content, 18), "IHDR chunk has a wrong checksum"),
+    "pixels cut off": (lambda content: content[: len(content) // 2], "truncated, inside its IDAT chunk"),
+    "no end": (lambda content: content[:-12], "the file is truncated"),
+    "a part left out": (
+        lambda content: content[:900] + content[1412:],
+        "wrong checksum|no chunk of a PNG|truncated",
+    ),
+    "line feeds made CR LF": (lambda content: content.replace(b"\n", b"\r\n"), "transferred as text"),
+    "CR LF made line feeds": (lambda content: content.replace(b"\r\n", b"\n"), "transferred as text"),
+    "made UTF-8": (lambda content: content.decode(errors="replace").encode(), "transferred as text"),
+    "12 bits in 16": (lambda content: png(40, 30, 16, 0, [b"\x0f\xff" * 40] * 30), "above 4,095 of 65,535"),
+    "12 bits in 16, RGB": (
+        lambda content: png(40, 30, 16, 2, [b"\x0e\xff" * 120] * 30),
+        "above 3,839 of 65,535",
+    ),
+}
+
+
+def altered(content, at):
+    return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+
+
+@pytest.mark.parametrize("name", PNG_DAMAGE)
+def test_a_damaged_png_is_refused_by_its_reason(tmp_path, make_sheet, name):
+    from PIL.PngImagePlugin import PngInfo
+
+    change, reason = PNG_DAMAGE[name]
+    path = tmp_path / "sheet.png"
+    text = PngInfo()
+    text.add_text("Comment", "a sheet")
+    make_sheet(1, 120, 160).save(path, pnginfo=text)
+    content = path.read_bytes()
+    assert len(encode_image(path, size=16))
+    path.write_bytes(content + b"bytes behind the end")
+    assert len(encode_image(path, size=16))
+    path.write_bytes(change(content))
+    with pytest.raises(BadImage, match=rf"sheet\.png: not a readable image \(.*({reason})"):
+        encode_image(path, size=16)
+
+
+def test_an_interlaced_png_is_read(tmp_path):
+    """Adam7 by hand, 8 x 8 pixels of one colour."""
+    passes = [(1, 1), (1, 1), (2, 1), (2, 2), (4, 2), (4, 4), (8, 4)]
+    rows = b"".join((b"\0" + b"\x80" * width) * height for width, height in passes)
+    header = struct.pack(">IIBBBBB", 8, 8, 8, 0, 0, 0, 1)
+    content = (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
+    (tmp_path / "a.png").write_bytes(content)
+    assert np.abs(decoded(encode_image(tmp_path / "a.png", size=16)) - 128).max() <= 1

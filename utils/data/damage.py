@@ -10,6 +10,7 @@ from pathlib import Path
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
+from utils.data import jpeg
 from utils.data.tfrecords import CLASS, COUNT_IN_NAME, CUT_OFF, IMAGE, IMAGE_ID, entries
 from utils.errors import InputError
 
@@ -35,7 +36,7 @@ def bad_records(
 ) -> Iterator[BadRecord]:
     """Every record that training or prediction cannot use, in the order of the shards.
 
-    Checked are the checksums, the features that are needed, that the image decodes, the class against the
+    Checked are the checksums, the features that are needed, that the image is a whole JPEG, the class against the
     label map, and the number of records against the file name. A record with a wrong checksum is passed over;
     behind a damaged length nothing can be found. Reads every byte and decodes every image, one shard a core at
     a time: some 1,000 sheets of 480 px a second and core.
@@ -178,8 +179,7 @@ def _problem(serialized: bytes, kinds: dict[str, str], n_classes: int | None) ->
         return f"has class index {values[CLASS]}, and the label map has 0 to {n_classes - 1}"
     kinds.update(found)
     try:
-        height, width, _ = tf.io.extract_jpeg_shape(values[IMAGE]).numpy().tolist()
-        tf.io.decode_and_crop_jpeg(values[IMAGE], [0, 0, height, width], channels=3)
-    except tf.errors.InvalidArgumentError:
-        return "has an image that is not a whole JPEG"
+        jpeg.examine(values[IMAGE])
+    except jpeg.Damaged as error:
+        return f"has an image that is not a whole JPEG ({error})"
     return None

@@ -3,8 +3,10 @@
 import errno
 import hashlib
 import os
+import struct
 import threading
 import warnings
+import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +18,10 @@ from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import jpeg_factory
+from PIL.PngImagePlugin import PngImageFile
 
+from utils.data import jpeg, tiff
 from utils.errors import InputError
 
 FITS = ("squeeze", "pad")
@@ -58,6 +63,7 @@ class Prepared:
     jpeg: bytes
     sha256: str  # of the file
     fingerprint: bytes  # 32 bytes, see `fingerprint`
+    note: str = ""  # what is wrong with the file without harm
 
 
 class _Budget:
@@ -95,18 +101,111 @@ def _decoding_bytes(image: Image.Image, width: int, height: int) -> int:
     if image.format not in ("JPEG", "MPO"):
         return _BYTES_A_PIXEL * width * height
     coefficients = 2 * len(image.getbands()) * width * height if "progressive" in image.info else 0
-    return 4 * image.width * image.height + coefficients
+    return 7 * image.width * image.height + coefficients  # 3 as decoded, 4 as Pillow holds them
+
+
+def _opened_image(file: BinaryIO, *, whole: bool) -> tuple[Image.Image, bytes, str]:
+    """The image in a file, its pixels not yet read.
+
+    Args:
+        file: a file of the system.
+        whole: look through all of it for damage, but for what decoding a JPEG finds; else only the header is read.
+
+    Returns:
+        The image, with `whole` the bytes of a JPEG (else b""), and a note on what is wrong without harm.
+    """
+    file.seek(0)
+    head = file.read(16)
+    file.seek(0)
+    if head.startswith(jpeg.START):
+        if not whole:
+            try:
+                return jpeg_factory(file), b"", ""
+            except SyntaxError:  # bytes between its segments, maybe
+                file.seek(0)
+        content, note = jpeg.tidied(file.read())
+        return jpeg_factory(BytesIO(content)), content, note
+    if head.startswith(_PNG):
+        if whole:
+            _refuse_damaged_png(file)
+            file.seek(0)
+        return PngImageFile(file), b"", ""
+    if head.startswith(tiff.PREFIXES):
+        return tiff.open_page(file, whole=whole), b"", ""
+    # A PNG begins with line ends for this very purpose.
+    if b"\xef\xbf\xbd" in head or head.startswith((b"\x89PNG\r\r\n", b"\x89PNG\n\x1a")):
+        raise ValueError(jpeg.TEXT_MODE)
+    raise UnidentifiedImageError
+
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def _refuse_damaged_png(file: BinaryIO) -> None:
+    """Raise ValueError unless all chunks are there with their checksums, which Pillow leaves unread for pixels."""
+    file.seek(len(_PNG))
+    while True:
+        header = file.read(8)
+        length, kind = struct.unpack(">I4s", header) if len(header) == 8 else (0, b"")
+        name = kind.decode("latin-1")
+        if kind and not (name.isascii() and name.isalpha()):
+            raise ValueError(
+                f"at byte {file.tell() - 8} is no chunk of a PNG: a part of the file is lost or wrong"
+            )
+        checksum = zlib.crc32(kind)
+        while length and (piece := file.read(min(length, 2**20))):
+            checksum = zlib.crc32(piece, checksum)
+            length -= len(piece)
+        stored = file.read(4)
+        if length or len(stored) < 4:
+            raise ValueError("the file is truncated" + (f", inside its {name} chunk" if name else ""))
+        if checksum != int.from_bytes(stored, "big"):
+            raise ValueError(f"its {name} chunk has a wrong checksum")
+        if kind == b"IEND":
+            return
+
+
+def upright_size(file: BinaryIO) -> tuple[int, int]:
+    """Width and height of the image in a file as it is shown, by its header.
+
+    Raises:
+        Exception: of any kind, when the header shows that it is no image.
+    """
+    image, _, _ = _opened_image(file, whole=False)
+    width, height = image.size  # of a TIFF upright already
+    # of a PNG without EXIF data getexif() would decode the whole image to look behind it
+    has_exif = image.format in ("JPEG", "MPO") or (image.format == "PNG" and "exif" in image.info)
+    turned = has_exif and image.getexif().get(_ORIENTATION, 1) >= 5
+    return (height, width) if turned else (width, height)
+
+
+def _has_16_bits(image: Image.Image) -> bool:
+    return tiff.bits(image) == 16 or (image.format == "PNG" and ";16" in str(image.tile[0].args))
+
+
+def _refuse_dark(most: int) -> None:
+    """Numbers of 8, 10, 12 or 14 bits in samples of 16, whose range the file does not say, would be nearly black."""
+    if most < 2**14:
+        raise ValueError(
+            f"none of its 16-bit samples is above {most:,} of 65,535, as when they hold numbers of fewer bits; "
+            "save it with 8 bits, or with the full range of 16"
+        )
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Grey of 16 bits scaled to 8, which convert() would clip; in bands of rows, to save memory."""
     grey = Image.new("L", image.size)
-    rows = max(1, 2**22 // image.width)
+    rows, most = max(1, 2**22 // image.width), 0
     for top in range(0, image.height, rows):
         pixels = np.asarray(image.crop((0, top, image.width, min(top + rows, image.height)))).astype(np.int64)
-        if pixels.max() > 65535:
+        most = max(most, int(pixels.max()))
+        if most > 65535 or pixels.min() < 0:
             raise ValueError("pixels are 32-bit numbers without a known range; save it with 8 or 16 bits")
-        grey.paste(Image.fromarray((pixels.clip(0) // 257).astype(np.uint8)), (0, top))
+        if image.format == "TIFF":
+            pixels = tiff.full_range(image, pixels)
+        grey.paste(Image.fromarray((pixels // 257).astype(np.uint8)), (0, top))
+    if most and tiff.bits(image) != 12:
+        _refuse_dark(most)
     return grey
 
 
@@ -138,41 +237,64 @@ def _fitted(width: int, height: int, size: int, fit: str) -> tuple[int, int]:
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def _check_png(file: BinaryIO) -> None:
-    """The checksums of all chunks, and the end: decoding looks at neither. Leaves the file where it is."""
-    position = file.tell()
-    file.seek(0)
-    with Image.open(file, formats=("PNG",)) as image:
-        image.verify()
-    if file.read(4) != b"\xaeB`\x82":  # the checksum of IEND, the same in every file
-        raise ValueError("truncated PNG file")
-    file.seek(position)
+def _decode(file: BinaryIO, size: int, fit: str, notes: list[str] | None = None) -> Image.Image:
+    """The whole image, upright and 8-bit RGB, at the size that it has in the square.
 
-
-def _decode(file: BinaryIO, size: int, fit: str) -> Image.Image:
-    """The whole image, upright and 8-bit RGB, at the size that it has in the square."""
-    with Image.open(file, formats=FORMATS) as image:
+    `notes` gets what is wrong with the file without harm.
+    """
+    image, content, note = _opened_image(file, whole=True)
+    with image:
         width, height = image.size
         if width * height > MAX_PIXELS:
             raise ValueError(
                 f"{width} x {height} are {width * height / 1e6:.2f} megapixels, at most "
                 f"{MAX_PIXELS / 1e6:.0f} are read; save a smaller copy"
             )
-        if image.format == "PNG":
-            _check_png(file)
         fitted = _fitted(width, height, size, fit)
         # A large JPEG is decoded at 1/2 to 1/8 of its size, to at least twice the target; one of less than four
         # times the target at 1/2: that takes half of the time and changes about as much as encoding at quality 95.
         times = 2 if min(width / fitted[0], height / fitted[1]) >= 4 else 1
         image.draft(None, (times * fitted[0], times * fitted[1]))
         with _DECODING.hold(_decoding_bytes(image, width, height)), closing(image):  # which frees its pixels
-            image.load()
+            if content:
+                pixels, flaw = _pixels_of_jpeg(image, content, max(width, height))
+            else:
+                pixels, flaw = _pixels(image), ""
             if image.size == (height, width):  # a TIFF is turned upright by Pillow while it is loaded
                 fitted = _fitted(height, width, size, fit)
             turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
-            small = _resized(image, fitted)
+            small = _resized(pixels, fitted)
+    if notes is not None:
+        notes += filter(None, (note, flaw))
     small.info.clear()  # else a comment of the file would go into the JPEG
     return small if turn is None else small.transpose(turn)
+
+
+def _pixels_of_jpeg(image: Image.Image, content: bytes, longer: int) -> tuple[Image.Image, str]:
+    """A JPEG's pixels at the size that draft() chose, the same as Pillow's, and the decoder's note.
+
+    Args:
+        longer: its longer side in the file.
+    """
+    if image.mode not in ("L", "RGB"):  # Pillow knows Adobe's ways with CMYK
+        note = jpeg.decode(content)[1]
+        return _pixels(image), note
+    grey = image.mode == "L"
+    pixels, note = jpeg.decode(content, grey=grey, ratio=round(longer / max(image.size)))
+    return Image.fromarray(pixels[..., 0] if grey else pixels), note
+
+
+def _pixels(image: Image.Image) -> Image.Image:
+    """The image with its pixels read by Pillow."""
+    wide = _has_16_bits(image)
+    if image.format == "TIFF":
+        tiff.load(image)
+    else:
+        image.load()
+    if wide and image.mode in ("RGB", "RGBA", "LA"):  # of which Pillow keeps the high bytes
+        extrema = image.getextrema()[: 1 if image.mode == "LA" else 3]
+        _refuse_dark(256 * max(most for _, most in extrema) + 255)
+    return image
 
 
 def _padded(image: Image.Image, size: int) -> Image.Image:
@@ -220,7 +342,8 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
 def encode_image(path: Path, *, size: int = 480, quality: int = 95, fit: str = "squeeze") -> bytes:
     """Read an image file (JPEG, PNG or TIFF) and give it as a square JPEG.
 
-    EXIF orientation is applied, transparency is laid on white, of several pages the first is taken.
+    EXIF orientation is applied, transparency is laid on white, of several pages the first is taken that is no
+    thumbnail. A damaged file is refused where its format has a checksum, or a decoder objects.
 
     Args:
         path: the image file, of at most 200 megapixels.
@@ -233,9 +356,15 @@ def encode_image(path: Path, *, size: int = 480, quality: int = 95, fit: str = "
         BadImage: the file is not a whole image, or is too large; the message names it.
         InputError: the file cannot be read at all.
     """
+    return read_image(path, size=size, quality=quality, fit=fit)[0]
+
+
+def read_image(path: Path, *, size: int = 480, quality: int = 95, fit: str = "squeeze") -> tuple[bytes, str]:
+    """`encode_image`, and a note on what is wrong with the file without harm, mostly ""."""
+    notes: list[str] = []
     path = Path(path)
     with _opened(path) as file:
-        return _jpeg(_decode(file, size, fit), size, quality)
+        return _jpeg(_decode(file, size, fit, notes), size, quality), "; ".join(notes)
 
 
 def prepare_image(path: Path, *, size: int = 480, quality: int = 95, fit: str = "squeeze") -> Prepared:
@@ -244,8 +373,9 @@ def prepare_image(path: Path, *, size: int = 480, quality: int = 95, fit: str = 
     with _opened(path) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         file.seek(0)
-        small = _decode(file, size, fit)
-        return Prepared(_jpeg(small, size, quality), digest, fingerprint(small))
+        notes: list[str] = []
+        small = _decode(file, size, fit, notes)
+        return Prepared(_jpeg(small, size, quality), digest, fingerprint(small), "; ".join(notes))
 
 
 def prepare_images(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from utils.data import jpeg
 from utils.errors import InputError
 from utils.files import read_json
 
@@ -432,17 +433,18 @@ def _image_size(jpeg: bytes) -> str:
         return "unreadable"
 
 
-def verify(paths: Iterable[Path], *, progress: bool = False) -> list[str]:
+def verify(paths: Iterable[Path], *, progress: bool = False, notes: list[str] | None = None) -> list[str]:
     """Read every byte and decode every image of these shards.
 
-    Checked are the checksums, the features and their kinds, the JPEG data, the number of records against the
-    file name, and against the manifest of the folder, where there is one, that its shards are all there with
-    their records and checksums. A record whose data has a wrong checksum is passed over; behind a wrong
+    Checked are the checksums, the features and their kinds, the JPEGs (see `utils.data.jpeg`), the number of records
+    against the file name, and against the manifest of the folder, where there is one, that its shards are all
+    there with their records and checksums. A record whose data has a wrong checksum is passed over; behind a wrong
     length a shard cannot be read on.
 
     Args:
         paths: shards, or folders of shards.
         progress: show a progress bar.
+        notes: gets what is wrong with a JPEG without harm, with file and record.
 
     Returns:
         The problems, each naming file and record (counted from 0) with its place in the file; empty when all
@@ -464,7 +466,7 @@ def verify(paths: Iterable[Path], *, progress: bool = False) -> list[str]:
                 if not listed:  # a missing shard of a manifest is named below
                     problems.append(f"{path}: no such file.")
                 continue
-            problems += _verify_shard(path, pool, bar)
+            problems += _verify_shard(path, pool, bar, [] if notes is None else notes)
             if listed is not None:
                 problems += _against_manifest(path, listed)
     for folder, manifest in manifests.items():
@@ -490,20 +492,22 @@ def _against_manifest(path: Path, listed: dict[str, Any]) -> list[str]:
     ]
 
 
-def _verify_shard(path: Path, pool: ThreadPoolExecutor, bar: Any) -> list[str]:
-    """The problems inside one shard."""
+def _verify_shard(path: Path, pool: ThreadPoolExecutor, bar: Any, notes: list[str]) -> list[str]:
+    """The problems inside one shard; `notes` gets the rest."""
     problems: list[str] = []
     labelled = "_train" in path.name or "_val" in path.name
     expected: dict[str, str] = {}  # features of the first record that is right
     records, count, whole = entries(path), 0, True
     while chunk := list(itertools.islice(records, 64)):
         checks = pool.map(lambda entry, need=labelled: _checked(entry[1], need), chunk)
-        for (offset, content), (kinds, problem) in zip(chunk, checks, strict=True):
+        for (offset, content), (kinds, problem, note) in zip(chunk, checks, strict=True):
             expected = expected or (kinds if problem is None else {})
             if problem is None and kinds != expected:
                 problem = f"has the features {_listing(kinds)}, records before it {_listing(expected)}"
             if problem:
                 problems.append(f"{path}: record {count} at byte {offset}: {problem}.")
+            if note:
+                notes.append(f"{path}: record {count}: {note}.")
             if content is CUT_OFF:
                 whole = False
             else:
@@ -581,21 +585,26 @@ def _listing(kinds: dict[str, str]) -> str:
     return ", ".join(f"{name} {kind}" for name, kind in kinds.items())
 
 
-def _checked(content: bytes | str, labelled: bool) -> tuple[dict[str, str], str | None]:
-    """The kinds of a record's published features, and what is wrong with it."""
+def _checked(content: bytes | str, labelled: bool) -> tuple[dict[str, str], str | None, str]:
+    """The kinds of a record's published features, what is wrong with it, and a note on its JPEG."""
     if isinstance(content, str):
-        return {}, content
+        return {}, content, ""
     try:
         features = _features(content)
     except _NotAnExample as error:
-        return {}, str(error)
+        return {}, str(error), ""
     kinds = {name: _kind(features[name]) for name in sorted(FEATURES) if name in features}
-    return kinds, _problem(features, labelled)
+    problem, note = _problem(features, labelled), ""
+    if problem is None:
+        try:
+            note = jpeg.examine(features[IMAGE])
+        except jpeg.Damaged as error:
+            problem = f"image is not a whole JPEG ({error})"
+    return kinds, problem, note
 
 
 def _problem(features: dict[str, Any], labelled: bool) -> str | None:
-    import tensorflow as tf
-
+    """What is wrong with the features of a record, but for what is in the JPEG."""
     allowed = {IMAGE: (bytes,), IMAGE_ID: (bytes, int)}
     allowed |= {name: (int,) for name in (CLASS, GENUS, FAMILY) if name in features}
     for name in (IMAGE, IMAGE_ID, *((CLASS,) if labelled else ())):
@@ -607,8 +616,4 @@ def _problem(features: dict[str, Any], labelled: bool) -> str | None:
             return f"feature {name!r} is {_kind(value)}, must be {_KINDS[kinds[-1]]}"
         if kinds == (int,) and value < 0:
             return f"feature {name!r} is {value}, must be 0 or more"
-    try:
-        tf.io.decode_jpeg(features[IMAGE], channels=3)
-    except tf.errors.InvalidArgumentError as error:
-        return f"image is not a whole JPEG ({_first_line(error)})"
     return None

@@ -537,6 +537,7 @@ def _write_shard(
 ) -> None:
     images: list[list[Any]] = []  # row, sha256, fingerprint
     skipped: list[list[Any]] = []  # row, reason
+    noted: list[list[Any]] = []  # row, note
 
     def records() -> Iterator[Record]:
         for row in shard.rows.tolist():
@@ -548,6 +549,8 @@ def _write_shard(
                 skipped.append([row, image.reason])
                 continue
             images.append([row, image.sha256, image.fingerprint.hex()])
+            if image.note:
+                noted.append([row, image.note])
             index = job.classes[row]
             yield Record(
                 image.jpeg,
@@ -564,7 +567,7 @@ def _write_shard(
         report = {"file": name, "split": shard.split, "records": count, "bytes": partial.stat().st_size}
         with partial.open("rb") as file:
             report["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()
-        write_json(job.report(shard), report | {"images": images, "skipped": skipped})
+        write_json(job.report(shard), report | {"images": images, "skipped": skipped, "noted": noted})
         if name:
             partial.replace(job.out / name)
     finally:
@@ -576,7 +579,7 @@ def _write_shard(
 
 def _finish(job: _Job) -> None:
     """Write what belongs to the whole set, beside all shards; the manifest last."""
-    reports, rows, marks, skipped = _reports(job)
+    reports, rows, marks, skipped, noted = _reports(job)
     parts = job.parts[rows]
     if not (parts != "test").any():
         raise InputError(
@@ -588,7 +591,8 @@ def _finish(job: _Job) -> None:
     job.labels.save(folder / "labels.json")
     if job.split_file is not None and job.split_file.resolve() != (job.out / splits.FILE_NAME).resolve():
         shutil.copyfile(job.split_file, folder / splits.FILE_NAME)
-    notes = _write_skipped(job, skipped, folder) + _write_duplicates(job, rows, marks, folder)
+    notes = _write_skipped(job, skipped, folder) + _flaws(job, noted)
+    notes += _write_duplicates(job, rows, marks, folder)
     notes += look_alike_notes(np.unique(job.labels.names[job.classes]).tolist())
     write_json(folder / MANIFEST, _manifest(job, reports, parts, notes))
     for file in sorted(folder.iterdir(), key=lambda file: file.name == MANIFEST):
@@ -617,14 +621,17 @@ def _write_tables(job: _Job, train: np.ndarray, test: np.ndarray, folder: Path) 
         _write_csv(solution[["Id", "Predicted"]], folder / "solution.csv")
 
 
-def _reports(job: _Job) -> tuple[list[dict[str, Any]], np.ndarray, np.ndarray, list[list[Any]]]:
+def _reports(
+    job: _Job,
+) -> tuple[list[dict[str, Any]], np.ndarray, np.ndarray, list[list[Any]], list[list[Any]]]:
     """The reports of all shards.
 
     Returns:
         What they say of the shards; the rows of the images that are there, int64 [K] ascending; the sha256 and the
-        fingerprint of each, uint8 [2, K, 32]; row and reason of the images that were left out.
+        fingerprint of each, uint8 [2, K, 32]; row and reason of the images that were left out; row and
+        note of those with a flaw.
     """
-    reports, skipped = [], []
+    reports, skipped, noted = [], [], []
     there = np.zeros(len(job.ids), dtype=bool)
     marks = np.zeros((2, len(job.ids), 32), dtype=np.uint8)
     for shard in job.shards:
@@ -636,10 +643,11 @@ def _reports(job: _Job) -> tuple[list[dict[str, Any]], np.ndarray, np.ndarray, l
             content = bytes.fromhex("".join(image[place] for image in images))
             mark[rows] = np.frombuffer(content, dtype=np.uint8).reshape(-1, 32)
         skipped += report.pop("skipped")
+        noted += report.pop("noted", [])  # not in those of earlier versions
         reports.append(report)
     if not there.all():
         marks = marks[:, there]
-    return reports, np.flatnonzero(there), marks, skipped
+    return reports, np.flatnonzero(there), marks, skipped, noted
 
 
 def _write_csv(table: pd.DataFrame, path: Path) -> None:
@@ -655,6 +663,13 @@ def _write_skipped(job: _Job, skipped: list[list[Any]], folder: Path) -> list[st
     )
     _write_csv(table, folder / SKIPPED)
     return [f"{len(rows)} of {len(job.ids)} images were left out, see {SKIPPED}."]
+
+
+def _flaws(job: _Job, noted: list[list[Any]]) -> list[str]:
+    if not noted:
+        return []
+    told = "; ".join(f"{job.names[row]}: {note}" for row, note in noted[:5]) + "; ..." * (len(noted) > 5)
+    return [f"{len(noted)} images have flaws that cost no pixel ({told})."]
 
 
 def _write_duplicates(job: _Job, rows: np.ndarray, marks: np.ndarray, folder: Path) -> list[str]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from utils.data.images import FITS, FORMATS, MAX_PIXELS, BadImage, encode_image
+from utils.data.images import FITS, MAX_PIXELS, BadImage, read_image, upright_size
 from utils.data.sheets import IMAGE_SUFFIXES
 from utils.errors import InputError
 from utils.files import read_json
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 THUMBNAIL = 360  # pixels of the longer edge
 MAX_LISTED = 20  # bad images in a message; the rest is counted
-_ORIENTATION, _ROTATED = 0x0112, (5, 6, 7, 8)  # EXIF; these values swap width and height
 
 
 @dataclass(frozen=True)
@@ -116,8 +115,8 @@ def _header_problem(path: Path) -> str:
         str(path).encode()
         if path.stat().st_size == 0:
             return "the file is empty"
-        with Image.open(path, formats=FORMATS) as image:
-            width, height = image.size
+        with path.open("rb") as file:
+            width, height = upright_size(file)
         if width * height <= MAX_PIXELS:
             return ""
         return (
@@ -127,7 +126,7 @@ def _header_problem(path: Path) -> str:
         return "its name is not UTF-8 text; rename it"
     except Image.UnidentifiedImageError:
         return "not a JPEG, PNG or TIFF image, whatever its suffix says"
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # a damaged file makes Pillow raise nearly anything
         return getattr(error, "strerror", None) or str(error)
 
 
@@ -142,6 +141,7 @@ def predict_folder(
     tta: bool = False,
     skip_bad: bool = False,
     progress: bool = True,
+    notes: dict[str, str] | None = None,
 ) -> "Predictions":
     """Predict image files with the network of a run; write the CSV and, where asked for, the page.
 
@@ -156,6 +156,7 @@ def predict_folder(
         tta: test-time augmentation, see `predict`.
         skip_bad: leave images out that cannot be decoded.
         progress: show a bar with sheets a second.
+        notes: gets {id: what is wrong with an image without harm}.
 
     Raises:
         InputError: there is no trained run, or (without `skip_bad`) an image cannot be decoded.
@@ -176,6 +177,7 @@ def predict_folder(
         left_out if skip_bad else None,
         stored=stored_by(run_dir, profile.run_name),
         thumbnails=bool(html),
+        notes=notes,
     )
     parts = []
     with ExitStack() as stack:
@@ -214,6 +216,7 @@ def image_batches(
     *,
     stored: Stored = Stored(),
     thumbnails: bool = False,
+    notes: dict[str, str] | None = None,
 ) -> "Iterator[tuple[tf.Tensor, tf.Tensor, tf.Tensor, list[Image.Image | None]]]":
     """Batches as evaluation_dataset() gives them, from image files, through the same JPEG as in own shards.
 
@@ -223,6 +226,7 @@ def image_batches(
         left_out: gets {id: reason} of images that cannot be decoded; None to stop at the first.
         stored: how the training images were stored.
         thumbnails: make them.
+        notes: gets {id: what is wrong with an image without harm}.
 
     Returns:
         An iterator of (uint8 [B, S, S, 3], int32 [B] all -1, string [B], B thumbnails or Nones), in the
@@ -239,15 +243,16 @@ def image_batches(
     def decode(jpeg: "tf.Tensor") -> "tf.Tensor":
         return to_uint8(decode_crop_resize(jpeg, profile.image_size, profile.crop, None))
 
-    def read(path: Path) -> tuple[np.ndarray, Image.Image | None]:
-        jpeg = encode_image(path, size=stored.size, fit=stored.fit)
-        return decode(tf.constant(jpeg)).numpy(), _thumbnail(jpeg, path, stored) if thumbnails else None
+    def read(path: Path) -> tuple[np.ndarray, Image.Image | None, str]:
+        jpeg, note = read_image(path, size=stored.size, fit=stored.fit)
+        small = _thumbnail(jpeg, path, stored) if thumbnails else None
+        return decode(tf.constant(jpeg)).numpy(), small, note
 
     def images() -> Iterator[tuple[str, np.ndarray, Image.Image | None]]:
         for path, reading in _in_order(read, files):
             name = _name(path, folder)
             try:
-                pixels, thumbnail = reading.result()
+                pixels, thumbnail, note = reading.result()
             except BadImage as error:
                 if left_out is None:
                     raise InputError(
@@ -256,6 +261,8 @@ def image_batches(
                     ) from error
                 left_out[name] = error.reason
                 continue
+            if note and notes is not None:
+                notes[name] = note
             yield name, pixels, thumbnail
 
     sheets = images()
@@ -283,12 +290,8 @@ def _in_order(read, files: Sequence[Path]) -> Iterator:
 
 def _thumbnail(jpeg: bytes, path: Path, stored: Stored) -> Image.Image:
     """A small RGB image with the proportions of the file, from its square JPEG."""
-    with Image.open(path, formats=FORMATS) as original:
-        width, height = original.size
-        # of a PNG without EXIF data getexif() would decode the whole image to look behind it
-        has_exif = original.format != "PNG" or "exif" in original.info
-        if has_exif and original.getexif().get(_ORIENTATION) in _ROTATED:
-            width, height = height, width
+    with path.open("rb") as file:
+        width, height = upright_size(file)
     sides = [max(1, round(side * THUMBNAIL / max(width, height))) for side in (width, height)]
     with Image.open(BytesIO(jpeg)) as square:
         image = square.convert("RGB")

@@ -2,6 +2,7 @@
 
 import csv
 import zipfile
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -145,6 +146,7 @@ def predict(
     progress: bool = True,
     total: int | None = None,
     shards: "Iterable[Path]" = (),
+    check: bool = True,
 ) -> Predictions:
     """Predict every sheet of a data set in one pass, ids and images together.
 
@@ -165,6 +167,8 @@ def predict(
         progress: show a bar with sheets a second.
         total: number of sheets, for the time left in the bar.
         shards: what the data set reads, so that a damaged record can be named.
+        check: look through these shards for damaged JPEGs first, some 1,000 sheets a second and core. Without it a
+            JPEG of which a part is lost is predicted with grey in its place.
 
     Raises:
         UsageError: `tta` without a known `augment`.
@@ -172,8 +176,13 @@ def predict(
     """
     from tqdm import tqdm
 
-    from utils.data.damage import naming_damage
+    from utils.data.damage import WAY_OUT, bad_records, naming_damage
 
+    # What tf.data decodes of a damaged JPEG it gives as an image, without a word.
+    with closing(bad_records(shards if check else (), progress=progress)) as found:
+        first = next(found, None)
+    if first is not None:
+        raise InputError(f"{first}. {WAY_OUT}.")
     parts = []
     with (
         naming_damage(shards, progress=progress),
