@@ -216,6 +216,20 @@ def check_parameters(notebooks: Sequence[Path], given: Mapping[str, str]) -> dic
 # ---------------------------------------------------------------- one notebook
 
 
+def kernel_variables() -> dict[str, str]:
+    """Variables by which a kernel finds `utils` from any folder, whatever files lie beside the notebook.
+
+    Those files can be imported too, but after all that is installed (utils/kernel_start.py). The environment's own
+    python3 comes before a kernel of that name which the user has.
+    """
+    return {
+        "PYTHONPATH": str(REPOSITORY),
+        "PYTHONSAFEPATH": "1",
+        "PYTHONSTARTUP": str(REPOSITORY / "utils" / "kernel_start.py"),
+        "JUPYTER_PREFER_ENV_PATH": "1",
+    }
+
+
 def run_notebook(run: Run, path: Path, parameters: Mapping[str, Any]) -> NotebookResult:
     """Execute one notebook with papermill and judge it.
 
@@ -240,6 +254,7 @@ def run_notebook(run: Run, path: Path, parameters: Mapping[str, Any]) -> Noteboo
         **parameters,
     }
     profile = _with_overrides(run.profile, parameters)
+    os.environ.update(kernel_variables())
     begin = time.time()
     raised = ""
     try:
@@ -432,9 +447,6 @@ def run_course(
     folder.mkdir(parents=True, exist_ok=True)
     if out is None:
         _point_latest(folder)
-    # A kernel must find `utils` from any folder, and this environment's python3 before a user's own.
-    os.environ["PYTHONPATH"] = str(REPOSITORY)
-    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
     print(f"Profile {settings.name}: {settings.about}\n{len(notebooks)} notebooks -> {folder}", flush=True)
     failed = None
     pages: list[Future] = []
