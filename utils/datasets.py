@@ -291,9 +291,7 @@ def _sample(profile: Profile, progress: bool) -> Data:
     return _search(folder, kind="sample")
 
 
-def first_sheets(
-    profile: Profile, data_dir: str | Path = "auto", count: int = 12
-) -> list[tuple[bytes, str]]:
+def first_sheets(profile: Profile, data_dir: str | Path = "auto", count: int = 12) -> list[tuple[bytes, str]]:
     """JPEG bytes and species of the first training sheets of a profile's data.
 
     Of a sample flora that is not there yet only these are drawn, which takes a fraction of a second: a picture to

@@ -5,7 +5,6 @@ environment tells that it is unfinished, and the next call makes it anew.
 """
 
 import ast
-import fcntl
 import os
 import platform
 import re
@@ -30,7 +29,7 @@ _EVERY = 10  # seconds between two lines of progress where there is no terminal
 _FULL = r"no space left|os error 28|disk quota exceeded|os error 122"
 _OTHER_FILE = r"hash mismatch|do not match the hashes|none of the hashes|hashes are required"
 _UNREACHABLE = (
-    r"connection (broken|refused|error|reset|aborted)|connecttimeout|read timed out|timed out|resolution|"
+    r"connection (broken|refused|error|reset|aborted)|connecttimeout|timed out|name resolution|"
     r"network is unreachable|getaddrinfo|proxyerror|max retries|error sending request|dns error|connect error"
 )
 _NOT_THERE = r"no matching distribution|no solution found|not found in the (package registry|cache)|no wheels"
@@ -109,13 +108,17 @@ def alone(place: Place) -> Iterator[IO[str]]:
             pass  # who held it has finished and removed it: make another
         file.close()
     with file:
-        file.seek(0)
-        yield file
-        if not place.unfinished.read_text():
-            place.unfinished.unlink()
+        try:
+            file.seek(0)
+            yield file
+        finally:
+            if os.fstat(file.fileno()).st_size == 0:
+                place.unfinished.unlink()
 
 
 def _lock(file: IO[str]) -> bool:
+    import fcntl  # not on Windows, where only the rest of this module is used
+
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -149,14 +152,21 @@ def uv_settings(pip: Sequence[str], without: Sequence[str] = ()) -> tuple[list[s
         without: pip's names of settings to leave out.
     """
     done = subprocess.run(
-        [*pip, "config", "list"], env=tool_variables(), stdin=subprocess.DEVNULL, capture_output=True, text=True
+        [*pip, "config", "list"],
+        env=tool_variables(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
     )
     found: dict[str, str] = {}
     for section in ("global", "install", ":env:"):  # the later ones win, as in pip
         for line in done.stdout.splitlines():
             key, equals, value = line.partition("=")
             if equals and key.startswith(f"{section}."):
-                found[key.removeprefix(f"{section}.").replace("_", "-")] = ast.literal_eval(value)
+                name = key.removeprefix(f"{section}.").removeprefix(
+                    "default-"
+                )  # two names for one: default-timeout
+                found[name] = ast.literal_eval(value)
     found = {key: value for key, value in found.items() if key not in without and value.strip()}
 
     # pip takes the best version of all indexes; uv would stop at the first that has the package
@@ -173,14 +183,15 @@ def uv_settings(pip: Sequence[str], without: Sequence[str] = ()) -> tuple[list[s
         arguments.append("--no-index")
 
     variables = {}
-    certificates = found.get("cert") or os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+    certificates = (
+        found.get("cert") or os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+    )
     if certificates:
-        variables["SSL_CERT_DIR" if os.path.isdir(certificates) else "SSL_CERT_FILE"] = certificates
+        variables["SSL_CERT_DIR" if Path(certificates).is_dir() else "SSL_CERT_FILE"] = certificates
     if "proxy" in found:
         variables |= dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), found["proxy"])
     for key, name in (
         ("client-cert", "SSL_CLIENT_CERT"),
-        ("default-timeout", "UV_HTTP_TIMEOUT"),
         ("timeout", "UV_HTTP_TIMEOUT"),
         ("retries", "UV_HTTP_RETRIES"),
     ):
@@ -207,15 +218,18 @@ class Work:
         temporary.mkdir(parents=True, exist_ok=True)
         with self.place.log.open("a+b") as log:
             start = log.seek(0, os.SEEK_END)
-            process = subprocess.Popen(
-                list(map(str, command)),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=tool_variables() | {"TMPDIR": str(temporary)} | variables,
-                pass_fds=(self.held.fileno(),),
-                process_group=0,  # so that an interrupt ends its own programs too
-            )
+            try:
+                process = subprocess.Popen(
+                    list(map(str, command)),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env=tool_variables() | {"TMPDIR": str(temporary)} | variables,
+                    pass_fds=(self.held.fileno(),),
+                    process_group=0,  # so that an interrupt ends its own programs too
+                )
+            except OSError as error:  # uv, where its program cannot be run
+                return f"{command[0]}: {error.strerror}"
             try:
                 self._watch(process, what)
             finally:
@@ -235,7 +249,12 @@ class Work:
             if time.monotonic() < next_line:
                 continue
             line = self._progress(what, time.monotonic() - begin)
-            print(f"\r\033[K{line}" if terminal else line, end="" if terminal else "\n", file=sys.stderr, flush=True)
+            print(
+                f"\r\033[K{line}" if terminal else line,
+                end="" if terminal else "\n",
+                file=sys.stderr,
+                flush=True,
+            )
             next_line = time.monotonic() + (3 if terminal else _EVERY)
         if terminal:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
@@ -244,33 +263,35 @@ class Work:
         line = f"  {what}, {seconds:.0f} s"
         if not self.gigabytes:
             return line
-        written = _size(self.place.venv) / 1e9
+        written = self.written() / 1e9
         share = min(written / self.gigabytes, 0.99)
-        left = f"about {seconds / share * (1 - share):.0f} s more" if share > 0.05 else f"usually {self.usual}"
+        left = (
+            f"about {seconds / share * (1 - share):.0f} s more" if share > 0.05 else f"usually {self.usual}"
+        )
         return f"{line}: {min(written, self.gigabytes):.1f} of about {self.gigabytes:.1f} GB, {left}"
 
-
-def _size(folder: Path) -> int:
-    """Bytes in a folder; a file that two names share counts once."""
-    total = 0
-    for path, _, names in os.walk(folder):
-        for name in names:
-            try:
-                status = os.lstat(os.path.join(path, name))
-            except FileNotFoundError:
-                continue  # a temporary file, gone meanwhile
-            total += status.st_size // status.st_nlink
-    return total
+    def written(self) -> int:
+        """Bytes in the environment's folder; a download that is installed by a second name counts once."""
+        total = 0
+        for path, _, names in os.walk(self.place.venv):
+            download = Path(path).is_relative_to(self.place.work)
+            for name in names:
+                try:
+                    status = (Path(path) / name).lstat()
+                except FileNotFoundError:
+                    continue  # a temporary file, gone meanwhile
+                total += 0 if download and status.st_nlink > 1 else status.st_size
+        return total
 
 
 def _reason(words: str) -> str:
     """The line of pip's or uv's words that says most."""
     lines = [" ".join(line.split()).lstrip("×╰─▶├ ") for line in words.splitlines() if line.strip()]
-    for pattern in (_FULL, _OTHER_FILE, _NOT_THERE, _UNREACHABLE, r"^error\b"):
+    for pattern in (_FULL, _OTHER_FILE, _UNREACHABLE, _NOT_THERE, r"^error\b"):
         for line in lines:
             if re.search(pattern, line, re.IGNORECASE):
-                return line[:300].rstrip(".")
-    return lines[-1][:300].rstrip(".") if lines else "it said nothing"
+                return line[:200].rstrip(".")
+    return lines[-1][:200].rstrip(".") if lines else "it said nothing"
 
 
 def _means(pattern: str, words: str) -> bool:
@@ -290,13 +311,16 @@ def set_up(root: Path, venv: Path, options: str, stamp: str) -> None:
     try:
         venv.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise Failed(f"cannot make {venv.parent} ({error.strerror}). Set COURSE_VENV to another folder.") from None
+        raise Failed(
+            f"cannot make {venv.parent} ({error.strerror}). Set COURSE_VENV to another folder."
+        ) from None
     with alone(place) as held:
         if " ".join(place.made_for()) == stamp and os.access(place.python, os.X_OK):
             say("Another ./course has set it up meanwhile.")
             return
         why = _why_anew(place, interrupted=bool(held.read()), version=stamp.split()[1])
-        free = shutil.disk_usage(venv.parent).free / 1e9
+        work = Work(place, held)
+        free = (shutil.disk_usage(venv.parent).free + work.written()) / 1e9  # what is there is replaced
         if free < NEEDS[options]:
             raise Failed(
                 f"no disk space: {venv.parent} has {free:.1f} GB free, the set-up needs {NEEDS[options]} GB. Free "
@@ -306,21 +330,24 @@ def set_up(root: Path, venv: Path, options: str, stamp: str) -> None:
             say(f"{venv} was made for another lock file: bringing it up to date.")
         elif why:
             say(f"{venv} {why}: making it anew.")
-        say(f"Python {platform.python_version()}, about {TAKES[options]:g} GB in {venv} ({free:.0f} GB are free).")
-        held.truncate(0)
-        held.write(options)
-        held.flush()
-        place.stamp.unlink(missing_ok=True)
-        work = Work(place, held)
+        say(
+            f"Python {platform.python_version()}, about {TAKES[options]:g} GB in {venv} ({free:.0f} GB are free)."
+        )
         try:
+            held.truncate(0)
+            held.write(options)
+            held.flush()
+            place.stamp.unlink(missing_ok=True)
             if why is not None:
                 make_empty(work)
-            install(work, root / ("requirements-gpu.lock" if options == "gpu" else "requirements.lock"), options)
+            install(
+                work, root / ("requirements-gpu.lock" if options == "gpu" else "requirements.lock"), options
+            )
             work.gigabytes = 0.0
             work.run(["rm", "-rf", place.work], "removing what was downloaded")
             place.stamp.write_text(stamp + "\n")
         except OSError as error:
-            raise Failed(_explained(work, str(error), options)) from None
+            raise _explained(work, str(error), options) from None
         held.truncate(0)
 
 
@@ -399,43 +426,46 @@ def install(work: Work, lock: Path, options: str) -> None:
         if not words:
             return
         if _means(f"{_FULL}|{_OTHER_FILE}", words):
-            raise Failed(_explained(work, words, options))
+            raise _explained(work, words, options)
         make_empty(work)
         pip = _pip(work)
     say(f"uv does not work here ({_reason(words)}): installing with pip, which takes minutes.")
     shutil.rmtree(work.place.work / "cache", ignore_errors=True)
     work.gigabytes, work.usual = TAKES[options] + _DOWNLOADS[options], "4 minutes"
     if words := work.run([*by_pip, file], "installing with pip"):
-        raise Failed(_explained(work, words, options))
+        raise _explained(work, words, options)
 
 
 def split(lock: str) -> tuple[str, str]:
     """The lines of uv in a lock, and all others: pip installs the others where there is no uv."""
-    blocks = re.split(r"(?m)^(?=\S)", lock)  # a package and its hashes; the first line of each is not indented
+    blocks = re.split(
+        r"(?m)^(?=\S)", lock
+    )  # a package and its hashes; the first line of each is not indented
     of_uv = [block for block in blocks if block.startswith("uv==")]
     return "".join(of_uv), "".join(block for block in blocks if block not in of_uv)
 
 
-def _explained(work: Work, words: str, options: str) -> str:
-    """One line on what went wrong, and the way out."""
+def _explained(work: Work, words: str, options: str) -> Failed:
+    """What went wrong, in one line, and the way out. A disk that is full is freed of what did not fit."""
     reason, log = _reason(words), work.place.log
     if _means(_FULL, words):
-        return (
+        shutil.rmtree(work.place.venv, ignore_errors=True)
+        return Failed(
             f"no space left on the disk of {work.place.venv}. Free {NEEDS[options]} GB, then call ./course again."
         )
     if _means(_OTHER_FILE, words):
-        return (
+        return Failed(
             f"the package index serves another file than the lock names ({reason}). Ask who keeps that index, or use "
             f"another (PIP_INDEX_URL). Details: {log}"
         )
-    if _means(_NOT_THERE, words):
-        return f"the package index lacks a file that this machine needs ({reason}). Details: {log}"
     if _means(_UNREACHABLE, words):
-        return (
+        return Failed(
             "the package index could not be reached. Connect to the internet (or set PIP_INDEX_URL or HTTPS_PROXY), "
             f"then call ./course again. Details: {log}"
         )
-    return f"the installation failed: {reason}. Details: {log}"
+    if _means(_NOT_THERE, words):
+        return Failed(f"the package index lacks a file that this machine needs ({reason}). Details: {log}")
+    return Failed(f"the installation failed: {reason}. Details: {log}")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -445,7 +475,8 @@ def main(arguments: Sequence[str]) -> int:
         raise KeyboardInterrupt
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, interrupted)
+        if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+            signal.signal(number, interrupted)
     try:
         set_up(Path(root), Path(venv), options, stamp)
     except Failed as error:

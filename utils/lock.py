@@ -1,4 +1,4 @@
-"""requirements.lock and requirements-gpu.lock: made from requirements.txt by `./course lock`, compared by `./course check`."""
+"""The lock files: made from requirements.txt by `./course lock`, compared with it by `./course check`."""
 
 import hashlib
 import shutil
@@ -40,9 +40,7 @@ class Target:
 
     def marker(self) -> str:
         system, machine = _MARKERS[self.platform]
-        return (
-            f"python_version == '{self.python}' and sys_platform == '{system}' and platform_machine == '{machine}'"
-        )
+        return f"python_version == '{self.python}' and sys_platform == '{system}' and platform_machine == '{machine}'"
 
     def environment(self, patch: int) -> dict[str, str]:
         """What markers are evaluated with on this platform, on Python `python`.`patch`."""
@@ -222,7 +220,15 @@ def make_locks(root: Path = REPOSITORY) -> None:
                 made.write_text(path.read_text(encoding="utf-8"), encoding="utf-8")  # its versions are kept
             shutil.copy(root / SOURCE, folder)
             run(
-                *("compile", SOURCE, "extra.txt", "--output-file", made.name, "--universal", "--generate-hashes"),
+                *(
+                    "compile",
+                    SOURCE,
+                    "extra.txt",
+                    "--output-file",
+                    made.name,
+                    "--universal",
+                    "--generate-hashes",
+                ),
                 *("--python-version", "3.11", "--no-header", "--annotation-style", "line"),
                 cwd=folder,
             )
