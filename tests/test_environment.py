@@ -233,6 +233,7 @@ def test_pip_s_configuration_becomes_uv_s(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_CONFIG_FILE", str(config))
     monkeypatch.setenv("PIP_INDEX_URL", "https://z.example/simple")
     monkeypatch.setenv("PIP_DEFAULT_TIMEOUT", "60")
+    monkeypatch.setenv("PIP_CERT", "")  # none, to pip
     monkeypatch.setenv("PIP_TARGET", "/elsewhere")
     arguments, variables = environment.uv_settings(pip, without=("trusted-host",))
     assert arguments == [
@@ -293,7 +294,7 @@ def test_what_is_wrong_with_the_index_is_one_line(clone, index, with_uv, tmp_pat
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         port = nobody.getsockname()[1]
-    line = clone.problem(PIP_INDEX_URL=f"http://127.0.0.1:{port}", PIP_RETRIES="0")
+    line = clone.problem(PIP_INDEX_URL=f"http://127.0.0.1:{port}", PIP_RETRIES="1")
     assert "the package index could not be reached" in line
     clone.lock(with_uv, re.sub("sha256:.{8}", "sha256:01234567", tiny(index)))
     for lines in (with_uv, ""):

@@ -166,8 +166,10 @@ def uv_settings(pip: Sequence[str], without: Sequence[str] = ()) -> tuple[list[s
                 name = key.removeprefix(f"{section}.").removeprefix(
                     "default-"
                 )  # two names for one: default-timeout
-                found[name] = ast.literal_eval(value)
-    found = {key: value for key, value in found.items() if key not in without and value.strip()}
+                found[name] = ast.literal_eval(value) or found.get(
+                    name, ""
+                )  # pip takes an empty variable for none
+    found = {key: value for key, value in found.items() if key not in without and value}
 
     # pip takes the best version of all indexes; uv would stop at the first that has the package
     arguments = ["--index-strategy", "unsafe-best-match"]
@@ -287,7 +289,8 @@ class Work:
 def _reason(words: str) -> str:
     """The line of pip's or uv's words that says most."""
     lines = [" ".join(line.split()).lstrip("×╰─▶├ ") for line in words.splitlines() if line.strip()]
-    for pattern in (_FULL, _OTHER_FILE, _UNREACHABLE, _NOT_THERE, r"^error\b"):
+    wrong_file = r"hash mismatch for|^[\w.-]+==[\w.+!-]+ from (http|file)"
+    for pattern in (_FULL, wrong_file, _OTHER_FILE, _UNREACHABLE, _NOT_THERE, r"^error\b"):
         for line in lines:
             if re.search(pattern, line, re.IGNORECASE):
                 return line[:200].rstrip(".")
@@ -338,6 +341,7 @@ def set_up(root: Path, venv: Path, options: str, stamp: str) -> None:
             held.write(options)
             held.flush()
             place.stamp.unlink(missing_ok=True)
+            place.log.unlink(missing_ok=True)
             if why is not None:
                 make_empty(work)
             install(
@@ -373,11 +377,11 @@ def _why_anew(place: Place, interrupted: bool, version: str) -> str | None:
 
 
 def make_empty(work: Work) -> None:
-    """Make the environment without packages, keeping what was downloaded."""
+    """Make the environment without packages, keeping the log and what was downloaded."""
     place = work.place
     place.venv.mkdir(exist_ok=True)
     for path in place.venv.iterdir():
-        if path != place.work:
+        if path not in (place.work, place.log):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     words = work.run([sys.executable, "-m", "venv", "--without-pip", place.venv], "making the environment")
     if words:
@@ -425,7 +429,7 @@ def install(work: Work, lock: Path, options: str) -> None:
         words = work.run([*uv, *arguments, *from_lock, file], "installing with uv", **variables)
         if not words:
             return
-        if _means(f"{_FULL}|{_OTHER_FILE}", words):
+        if _means(_FULL, words):
             raise _explained(work, words, options)
         make_empty(work)
         pip = _pip(work)

@@ -1,5 +1,6 @@
 """The lock files: made from requirements.txt by `./course lock`, compared with it by `./course check`."""
 
+import functools
 import hashlib
 import shutil
 import subprocess
@@ -103,10 +104,15 @@ def read_requirements(path: Path) -> list[tuple[Requirement, int]]:
     for line in _lines(path):
         text, *hashes = line.split("--hash=")
         try:
-            found.append((Requirement(text.strip()), len(hashes)))
+            found.append((_requirement(text.strip()), len(hashes)))
         except ValueError as error:
             raise InputError(f"{path}: {text.strip()!r} is not a requirement: {error}") from None
     return found
+
+
+@functools.cache
+def _requirement(text: str) -> Requirement:
+    return Requirement(text)  # takes a while for long markers, and every target asks
 
 
 def _lines(path: Path) -> list[str]:
