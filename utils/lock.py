@@ -118,7 +118,7 @@ def _requirement(text: str) -> Requirement:
 def _lines(path: Path) -> list[str]:
     """The lines of a requirements file without comments, continued lines put together."""
     if not path.is_file():
-        raise InputError(f"{path}: not there. Make it: {WAY_OUT}")
+        raise InputError(f"{path}: is not there")
     text = path.read_text(encoding="utf-8").replace("\\\n", " ")
     lines = (" ".join(line.partition("#")[0].split()) for line in text.splitlines())
     return [line for line in lines if line]
@@ -157,7 +157,7 @@ def problems(root: Path = REPOSITORY) -> Iterator[tuple[Path, str]]:
         try:
             yield from ((path, text) for text in _differences(source, path, lock))
         except InputError as error:
-            yield path, str(error)
+            yield path, str(error).removeprefix(f"{path}: ")
 
 
 def _differences(source: Path, path: Path, lock: Lock) -> Iterator[str]:
