@@ -312,7 +312,7 @@ def test_what_is_wrong_with_the_index_is_one_line(clone, index, with_uv, tmp_pat
     "moment", ["course-setup.log", ".setup/uv.txt", "bin/uv", "uv's words", "tiny_moss.bin"]
 )
 def test_a_set_up_killed_at_any_moment_ends_well_at_the_next_call(clone, index, with_uv, moment, who):
-    clone.lock(with_uv, tiny(index, megabytes=150), tiny(index, name="tiny_fern"))
+    clone.lock(with_uv, tiny(index, megabytes=60), tiny(index, name="tiny_fern"))
 
     def has_come() -> bool:
         if moment == "uv's words":
