@@ -1,17 +1,22 @@
 """Notebook hygiene: what is found, what --fix mends, and that nothing is found in the project itself."""
 
 import json
+import shutil
 
 import nbformat
 import pytest
 
 from utils import check
 from utils.errors import InputError
+from utils.lock import LOCKS, SOURCE
+from utils.paths import REPOSITORY
 
 
 @pytest.fixture
 def repository(tmp_path):
-    """A repository of one module and one clean notebook."""
+    """A repository of one module, one clean notebook, and the project's requirements with their locks."""
+    for name in (SOURCE, *(file.name for file in LOCKS)):
+        shutil.copy(REPOSITORY / name, tmp_path)
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "module.py").write_text("VALUE = 1\n")
     write(tmp_path / "notebooks" / "00_a.ipynb", clean())
@@ -42,6 +47,16 @@ def test_a_clean_repository_has_no_findings(repository):
     before = (repository / "notebooks" / "00_a.ipynb").read_bytes()
     assert check.check(repository, fix=True) is True
     assert (repository / "notebooks" / "00_a.ipynb").read_bytes() == before
+
+
+def test_a_lock_that_is_not_in_step_is_found(repository, capsys):
+    source = repository / SOURCE
+    source.write_text(source.read_text().replace("pillow==11.3.0", "pillow==11.2.0"))
+    assert check.check(repository) is False
+    told = "requirements.lock: pillow is 11.3.0, requirements.txt says 11.2.0"
+    assert any(
+        told in line and line.endswith("[./course lock]") for line in capsys.readouterr().out.splitlines()
+    )
 
 
 def spoiled() -> nbformat.NotebookNode:

@@ -224,15 +224,24 @@ def check(context: click.Context, fix: bool) -> None:
     context.exit(0 if clean else 1)
 
 
+@main.command(epilog=example("./course lock"))
+def lock() -> None:
+    """Make requirements.lock and requirements-gpu.lock from requirements.txt (needs the network, seconds)."""
+    from utils.lock import make_locks
+
+    make_locks()
+
+
 @main.command(context_settings={"ignore_unknown_options": True}, epilog=example("./course lab --no-browser"))
 @click.argument("options", nargs=-1)
 @click.pass_context
 def lab(context: click.Context, options: tuple[str, ...]) -> None:
     """Open the notebooks in JupyterLab; OPTIONS go to it."""
     from utils.paths import REPOSITORY
+    from utils.runner import kernel_variables
 
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={REPOSITORY / 'notebooks'}"]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "JUPYTER_PREFER_ENV_PATH": "1"}
+    environment = os.environ | kernel_variables()
     context.exit(subprocess.run([*command, *options], env=environment).returncode)
 
 

@@ -616,7 +616,12 @@ def _start(batch: Batch, run: BatchRun, threads: int) -> subprocess.Popen:
     )
     paths = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
     divided = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **dict.fromkeys(divided, str(threads))}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(paths),
+        "PYTHONSAFEPATH": "1",  # modules are not looked for in the folder of the call
+        **dict.fromkeys(divided, str(threads)),
+    }
     with (run.folder / _LOG).open("ab") as log:
         return subprocess.Popen(
             _command(run.folder),
@@ -691,8 +696,6 @@ def _run_notebook(folder: Path, profile: Profile, spec: dict[str, Any]) -> dict[
     """Run the notebook; its metrics are the numbers in the JSON files it leaves, and its training's scores."""
     from utils.runner import Run, RunFailed, run_notebook
 
-    # a kernel must find `utils` from any folder, and this environment's python3 before a user's own
-    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
     shared = {"DATA_DIR": spec["data"]} if spec["data"] != "auto" else {}
     run = Run(folder, profile, shared)
     result = run_notebook(run, Path(spec["notebook"]), spec["parameters"])

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from utils import lock
 from utils.errors import InputError
 from utils.files import replacing
 from utils.paths import REPOSITORY
@@ -58,6 +59,7 @@ def check(root: Path = REPOSITORY, *, fix: bool = False) -> bool:
     if not clean:
         print(f"Of these, some are mended by  [{FIX}], the others by hand.")
     findings = [finding for path in notebooks for finding in check_notebook(path)]
+    findings += [Finding(path, text, lock.WAY_OUT) for path, text in lock.problems(root)]
     for finding in findings:
         print(finding)
     return formatted and clean and not findings

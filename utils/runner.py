@@ -216,6 +216,20 @@ def check_parameters(notebooks: Sequence[Path], given: Mapping[str, str]) -> dic
 # ---------------------------------------------------------------- one notebook
 
 
+def kernel_variables() -> dict[str, str]:
+    """Variables by which a kernel finds `utils` from any folder, whatever files lie beside the notebook.
+
+    Those files can be imported too, but after all that is installed (utils/kernel_start.py). The environment's own
+    python3 comes before a kernel of that name which the user has.
+    """
+    return {
+        "PYTHONPATH": str(REPOSITORY),
+        "PYTHONSAFEPATH": "1",
+        "PYTHONSTARTUP": str(REPOSITORY / "utils" / "kernel_start.py"),
+        "JUPYTER_PREFER_ENV_PATH": "1",
+    }
+
+
 def run_notebook(run: Run, path: Path, parameters: Mapping[str, Any]) -> NotebookResult:
     """Execute one notebook with papermill and judge it.
 
@@ -240,6 +254,7 @@ def run_notebook(run: Run, path: Path, parameters: Mapping[str, Any]) -> Noteboo
         **parameters,
     }
     profile = _with_overrides(run.profile, parameters)
+    os.environ.update(kernel_variables())
     begin = time.time()
     raised = ""
     try:
@@ -368,18 +383,18 @@ def _epoch_seconds(output: Path, profile: Profile, begin: float) -> list[float]:
 
 
 @contextlib.contextmanager
-def _under_way(output: Path, profile: Profile, name: str) -> Iterator[None]:
-    """On a terminal, keep one line with the notebook's name, time and epoch up to date."""
-    if not sys.stdout.isatty():
-        yield
-        return
+def _under_way(output: Path, profile: Profile, name: str, place: str) -> Iterator[None]:
+    """Say how far a notebook is: on a terminal in one line that changes, elsewhere in a line every 10 seconds."""
     begin, done = time.time(), threading.Event()
+    terminal = sys.stdout.isatty()
 
     def show() -> None:
-        while not done.wait(1):
-            epochs = len(_epoch_seconds(output, profile, begin)) if name.startswith("03_train") else 0
-            suffix = f"  epoch {epochs} of {profile.epochs} done" if epochs else ""
-            print(f"\r\033[K{name:<26} {_clock(time.time() - begin):>6}{suffix}", end="", flush=True)
+        while not done.wait(1 if terminal else 10):
+            line = f"{name:<26} {_clock(time.time() - begin):>6}  {place}"
+            if name.startswith("03_train") and (epochs := _epoch_seconds(output, profile, begin)):
+                left = sum(epochs) / len(epochs) * (profile.epochs - len(epochs))
+                line += f", epoch {len(epochs)} of {profile.epochs} done, about {_clock(left)} more for the others"
+            print(f"\r\033[K{line}" if terminal else line, end="" if terminal else "\n", flush=True)
 
     thread = threading.Thread(target=show, daemon=True)
     thread.start()
@@ -388,7 +403,8 @@ def _under_way(output: Path, profile: Profile, name: str) -> Iterator[None]:
     finally:
         done.set()
         thread.join()
-        print("\r\033[K", end="", flush=True)
+        if terminal:
+            print("\r\033[K", end="", flush=True)
 
 
 def _clock(seconds: float) -> str:
@@ -432,16 +448,14 @@ def run_course(
     folder.mkdir(parents=True, exist_ok=True)
     if out is None:
         _point_latest(folder)
-    # A kernel must find `utils` from any folder, and this environment's python3 before a user's own.
-    os.environ["PYTHONPATH"] = str(REPOSITORY)
-    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
     print(f"Profile {settings.name}: {settings.about}\n{len(notebooks)} notebooks -> {folder}", flush=True)
     failed = None
     pages: list[Future] = []
     with ThreadPoolExecutor(1) as pool:  # a page is made while the next notebook runs
-        for path in notebooks:
+        for number, path in enumerate(notebooks, start=1):
+            place = f"notebook {number} of {len(notebooks)}"
             try:
-                with _under_way(run.output, _with_overrides(settings, given[path]), path.stem):
+                with _under_way(run.output, _with_overrides(settings, given[path]), path.stem, place):
                     result = run_notebook(run, path, given[path])
             except KeyboardInterrupt:
                 print(

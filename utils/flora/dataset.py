@@ -10,6 +10,7 @@ import types
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -253,6 +254,85 @@ def draw(tasks: list[sheet.Task], workers: int, progress: bool) -> Iterator[byte
                 pool.shutdown(cancel_futures=True)
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """All of a sample flora but its images: who is drawn, in which order, with which label."""
+
+    metadata: Metadata
+    labels: LabelMap
+    class_of: np.ndarray  # by position in the tree, as all that follows
+    category_id: np.ndarray
+    order: np.ndarray  # rows of the training images as the shards hold them
+    train_position: np.ndarray
+    test_position: np.ndarray
+    tasks: list[sheet.Task]  # training images in that order, then the test images
+    genera: int
+    families: int
+
+
+def _plan(
+    species: int, seed: int, min_images: int, max_images: int, test_fraction: float, size: int
+) -> _Plan:
+    tree = phylogeny.grow(species, seed)
+    names = phylogeny.name(tree, seed)
+    traits = morphology.evolve(tree, seed)
+    train_counts, test_counts = _long_tail(species, min_images, max_images, test_fraction, seed)
+    missing = _missing_categories(species)
+    genera = int(tree.genus[-1]) + 1
+    metadata, category_id = _metadata(tree, names, train_counts, _INSTITUTIONS, missing, (genera // 2,), seed)
+    labels = LabelMap.from_metadata(metadata)
+    class_of = labels.to_class(category_id)  # by position in the tree
+
+    rng = np.random.default_rng([seed, 9])
+    position = np.empty(species, dtype=np.int64)
+    position[class_of] = np.arange(species)
+    train_position = position[labels.to_class(metadata.annotations["category_id"].to_numpy())]
+    test_position = rng.permutation(np.repeat(np.arange(species), test_counts))
+    # Shards hold the training images in random order, as the published ones do.
+    order = rng.permutation(len(train_position))
+    specimen = metadata.images["image_id"].str[-3:].astype(int).to_numpy()
+    held = metadata.annotations["institution_id"].to_numpy()
+    test_held = rng.integers(_INSTITUTIONS, size=(2, len(test_position))).min(axis=0)
+    tasks = [
+        sheet.Task(
+            traits[train_position[row]],
+            int(held[row]),
+            size,
+            (seed, 10, int(train_position[row]), int(specimen[row])),
+        )
+        for row in order
+    ]
+    tasks += [
+        sheet.Task(traits[where], int(test_held[row]), size, (seed, 11, int(where), row))
+        for row, where in enumerate(test_position)
+    ]
+    return _Plan(
+        metadata=metadata,
+        labels=labels,
+        class_of=class_of,
+        category_id=category_id,
+        order=order,
+        train_position=train_position,
+        test_position=test_position,
+        tasks=tasks,
+        genera=genera,
+        families=int(tree.family[-1]) + 1,
+    )
+
+
+def first_sheets(
+    count: int, *, species: int, seed: int, max_images: int = 100, size: int = 480
+) -> list[tuple[bytes, str]]:
+    """JPEG bytes and species of the first training sheets of the flora that `make_flora` makes, drawn alone.
+
+    They are those of its first shard, in its order, and take a fraction of a second.
+    """
+    plan = _plan(species, seed, _MIN_IMAGES, max_images, _TEST_FRACTION, size)
+    classes = plan.class_of[plan.train_position[plan.order[:count]]]
+    names = [plan.labels.names[index] for index in classes]
+    return list(zip(sheet.draw_chunk(plan.tasks[: len(names)]), names, strict=True))
+
+
 def make_flora(
     folder: Path,
     *,
@@ -306,44 +386,14 @@ def make_flora(
     if _is_made(folder, spec):
         return folder
 
-    tree = phylogeny.grow(species, seed)
-    names = phylogeny.name(tree, seed)
-    traits = morphology.evolve(tree, seed)
-    train_counts, test_counts = _long_tail(species, min_images, max_images, test_fraction, seed)
-    missing = _missing_categories(species)
-    genera = int(tree.genus[-1]) + 1
-    metadata, category_id = _metadata(tree, names, train_counts, _INSTITUTIONS, missing, (genera // 2,), seed)
-    labels = LabelMap.from_metadata(metadata)
-    class_of = labels.to_class(category_id)  # by position in the tree
-
-    rng = np.random.default_rng([seed, 9])
-    position = np.empty(species, dtype=np.int64)
-    position[class_of] = np.arange(species)
-    train_position = position[labels.to_class(metadata.annotations["category_id"].to_numpy())]
-    test_position = rng.permutation(np.repeat(np.arange(species), test_counts))
-    # Shards hold the training images in random order, as the published ones do.
-    order = rng.permutation(len(train_position))
-    specimen = metadata.images["image_id"].str[-3:].astype(int).to_numpy()
-    held = metadata.annotations["institution_id"].to_numpy()
-    test_held = rng.integers(_INSTITUTIONS, size=(2, len(test_position))).min(axis=0)
-    tasks = [
-        sheet.Task(
-            traits[train_position[row]],
-            int(held[row]),
-            size,
-            (seed, 10, int(train_position[row]), int(specimen[row])),
-        )
-        for row in order
-    ]
-    tasks += [
-        sheet.Task(traits[where], int(test_held[row]), size, (seed, 11, int(where), row))
-        for row, where in enumerate(test_position)
-    ]
+    plan = _plan(species, seed, min_images, max_images, test_fraction, size)
+    metadata, labels, class_of = plan.metadata, plan.labels, plan.class_of
+    order, train_position, test_position = plan.order, plan.train_position, plan.test_position
 
     digest = hashlib.sha256()
     test_images = _test_images(len(test_position))
     with _building(folder) as temporary:
-        drawn = draw(tasks, workers or os.cpu_count() or 1, progress)
+        drawn = draw(plan.tasks, workers or os.cpu_count() or 1, progress)
 
         def records(rows: list[int], split: str) -> Iterator[tuple[int, bytes]]:
             for row in rows:
@@ -379,15 +429,15 @@ def make_flora(
                     path.write_bytes(image)
         write_metadata(metadata, temporary / "train_metadata.json")
         write_test_metadata(test_images, temporary / "test_metadata.json")
-        _write_solution(category_id[test_position], temporary / "solution.csv")
+        _write_solution(plan.category_id[test_position], temporary / "solution.csv")
         write_json(
             temporary / "flora.json",
             {
                 "spec": spec,
                 "train_images": len(train_position),
                 "test_images": len(test_position),
-                "genera": genera,
-                "families": int(tree.family[-1]) + 1,
+                "genera": plan.genera,
+                "families": plan.families,
                 "sha256": digest.hexdigest(),
             },
         )
