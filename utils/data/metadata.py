@@ -95,7 +95,7 @@ def read_metadata(path: Path) -> Metadata:
       image_id (else the file_name), authors, genus, species, family; other columns are left out. A name with
       its authors and one without are one species when only one authored form of it occurs.
     - a folder with one subfolder a species, named as it (Zea mays, or Zea_mays). file_name is relative to
-      the folder, and is the image_id too.
+      the folder, and is the image_id too. See `utils.data.folders.species_sheets`, which warns of what is passed over.
     - a folder written by `write_columns`.
 
     In the last three a missing genus is the first word of the name, a missing family is "unknown"; in the
