@@ -6,6 +6,7 @@ leaves every file as it was. A command that needs no TensorFlow until the mistak
 
 import contextlib
 import copy
+import gzip
 import hashlib
 import importlib.abc
 import json
@@ -261,6 +262,7 @@ CASES = [
     case("training data not there", f"{TRAIN} --data d", {}, 2, "'d'", "--data"),
     case("training data without shards", f"{TRAIN} --data d", {"d": {"a.jpg": image("JPEG")}}, 1, "d: no training shards", "data_links.md"),
     case("training data in two folders", f"{TRAIN} --data d", {"d": {"a": data(), "b": data()}}, 1, "several folders", "Name one"),
+    case("training data without a split in the name", f"{TRAIN} --data d", {"d": {"00-512x512-4.tfrec": b""}}, 1, "00-512x512-4.tfrec", "Rename"),
     case("training data half written", f"{TRAIN} --data d", {"d": {"unfinished": {"job.json": "{}"}}}, 1, "d: the job that writes these shards is not finished", "tfrecords write"),
     case("two metadata files", f"{TRAIN} --data d", {"d": data() | {"old": {"train_metadata.json": published()}}}, 1, "several train_metadata.json", "Name one"),
     case("training output is a file", f"{TRAIN} --data d", {"d": data(), "r": "mine"}, 2, "'r'", "--out"),
@@ -385,6 +387,18 @@ CASES = [
     case("folder without shards", "tfrecords verify o", {"o": {"notes.txt": "x"}}, 1, "o: no shards", "Name the folder"),
     case("no CSV to write from", WRITE, {"i": IMAGES}, 2, "s.csv", "--labels"),
     case("no images to write", WRITE, {"s.csv": sheets()}, 2, "'i'", "--images"),
+    case("shard that is compressed", "tfrecords verify x.tfrec", {"x.tfrec": gzip.compress(b"a record")}, 1, "x.tfrec: is compressed (GZIP)", "gzip -dcf", **TF),
+    case("shards that are compressed", "tfrecords verify o", {"o": {"x.tfrec.gz": gzip.compress(b"a record")}}, 1, "x.tfrec.gz: is compressed", "gunzip o/*.gz"),
+    case("shard that is a web page", "tfrecords inspect x.tfrec", {"x.tfrec": "<!doctype html><title>404</title>"}, 1, "x.tfrec", "a web page", "again", **TF),
+    case("record whose image is a PNG", "tfrecords verify x.tfrec", {"x.tfrec": shard(image())}, 1, "x.tfrec: record 0", "a PNG (L)", "tfrecords write", **TF),
+    case("shards in a subfolder", "tfrecords verify o", {"o": {"a": {"x.tfrec": b""}}}, 1, "o: no shards", "they lie in a", "Name the folder"),
+    case("folders of a split", "metadata i", {"i": {"train": {"Zea mays": IMAGES}, "val": {"Zea mays": IMAGES}}}, 1, "i: its folders 'train', 'val'", "./course table i --out labels.csv", "--split"),
+    case("folders of genera", "tfrecords write --images i --out o", {"i": {"Zea": {"mays": IMAGES}}}, 1, "i: it is not certain", "./course table i --out labels.csv"),
+    case("folder of images", "metadata i", {"i": {"images": IMAGES, "l.csv": sheets()}}, 1, "'images' names no species", "--labels i/l.csv"),
+    case("archive of Darwin Core", "metadata i", {"i": {"images": IMAGES, "occurrence.txt": "id"}}, 1, "i: is a Darwin Core archive", "Make a table"),
+    case("table over a file", "table i --out l.csv", {"i": {"Zea mays": IMAGES}, "l.csv": sheets()}, 2, "l.csv", "Name another"),
+    case("table of no folder", "table i --out l.csv", {"i": IMAGES}, 1, "i: no folders with images", "Name the folder"),
+    case("file name in other case", WRITE, {"s.csv": sheets("1,A.png,Abies alba,x"), "i": IMAGES}, 1, "s.csv", "A.png (there is a.png)"),
     case("shards into a file", WRITE, {"s.csv": sheets(), "i": IMAGES, "o": "mine"}, 2, "'o'", "--out"),
     case("shards of no size", f"{WRITE} --size 0", {"s.csv": sheets(), "i": IMAGES}, 2, "size is 0", "from 16"),
     case("quality beyond 100", f"{WRITE} --quality 101", {"s.csv": sheets(), "i": IMAGES}, 2, "quality is 101", "to 100"),

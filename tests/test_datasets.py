@@ -1,11 +1,19 @@
 """Data are found by marker files, here and in both of Kaggle's mount layouts."""
 
+import re
+from collections.abc import Callable
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from utils.config import load_profile
+from utils.data import tfrecords
+from utils.data.labels import LabelMap
+from utils.data.metadata import read_metadata, write_metadata
+from utils.data.tfrecords import Record
 from utils.datasets import find_data, find_run, require, take_up_run
 from utils.errors import InputError
 from utils.files import read_json, write_json
@@ -135,6 +143,192 @@ def test_a_split_file_must_know_the_images_and_leave_some_to_train_on(sample_flo
     file.write_text("image_id,split\n" + "".join(f"{name},test\n" for name in ids))
     with pytest.raises(InputError, match=r"split\.csv: no image is left to train on"):
         data.split(profile)
+
+
+ORDER = ["Abies alba", "Poa annua", "Zea mays"]  # as classes are numbered; all genera and families differ
+
+
+def labelled_set(folder: Path, classes: str = "012012", labels: bool = False) -> Path:
+    """A data set of one image a digit, which is its class in the shards; by the metadata they are 0, 1, 2, 0, 1, 2."""
+    folder.mkdir()
+    table = "file_name,scientificName\n" + "".join(f"{n}.jpg,{ORDER[n % 3]}\n" for n in range(6))
+    (folder / "table.csv").write_text(table)
+    metadata = read_metadata(folder / "table.csv")
+    write_metadata(metadata, folder / "train_metadata.json")
+    if labels:
+        LabelMap.from_metadata(metadata).save(folder / "labels.json")
+    content = BytesIO()
+    Image.new("RGB", (20, 30)).save(content, "JPEG")
+    records = [
+        Record(content.getvalue(), f"{number}.jpg", int(each), int(each), 0)
+        for number, each in enumerate(classes)
+    ]
+    tfrecords.write_shards(records, folder, split="train", shard_images=2)
+    return folder
+
+
+def edit(path: Path, change: Callable[[dict], object]) -> None:
+    content = read_json(path)
+    change(content)
+    write_json(path, content)
+
+
+def renamed(tables: dict) -> None:
+    """The last species comes first among the sorted names."""
+    tables["categories"][2]["scientificName"] = "Aa maderoi"
+
+
+def other_ids(tables: dict, which: slice = slice(None)) -> None:
+    for row in [*tables["images"][which], *tables["annotations"][which]]:
+        row["image_id"] = f"x{row['image_id']}"
+
+
+def without_last(labels: dict) -> None:
+    for values in labels.values():
+        values.pop()
+
+
+CLASS_OF = r"d: image \d\.jpg has class \d in the shards, and by .*train_metadata\.json it is \d, .* looked at\): they"
+# The classes in the shards, what is changed in labels.json or else in the metadata, and what is said.
+OTHER_LABELS = {
+    "classes exchanged": ("210210", None, None, CLASS_OF),
+    "one record less": ("21021", None, None, r"has class \d .*\(3 such images of 5 looked at\)"),
+    "one record of another class": (
+        "012011",
+        None,
+        None,
+        r"image 5\.jpg has class 1 .* it is 2, 'Zea mays' \(1 such",
+    ),
+    "a species renamed": ("012012", None, renamed, CLASS_OF),
+    "other ids": (
+        "012012",
+        None,
+        other_ids,
+        r"\d\.jpg of the shards is not in .*metadata\.json \(6 such images of 6",
+    ),
+    "labels.json of other names": (
+        "012012",
+        lambda labels: labels.update(scientificName=["A a", "B b", "C c"]),
+        None,
+        r"labels\.json: category_id 0 is 'A a', and in .*metadata\.json it is 'Abies alba' \(3 such species\)",
+    ),
+    "labels.json without a species": (
+        "012012",
+        without_last,
+        None,
+        r"labels\.json: category_id 2 is not there, and in .*it is 'Zea mays'",
+    ),
+}
+
+
+@pytest.mark.parametrize(("classes", "labels", "tables", "message"), OTHER_LABELS.values(), ids=OTHER_LABELS)
+def test_shards_of_another_label_map_are_refused_by_training_and_by_verify(
+    tmp_path, classes, labels, tables, message
+):
+    folder = labelled_set(tmp_path / "d", classes, labels=labels is not None)
+    if labels:
+        edit(folder / "labels.json", labels)
+    if tables:
+        edit(folder / "train_metadata.json", tables)
+    refused_alike(folder, message)
+
+
+def refused_alike(folder: Path, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        find_data(load_profile("smoke"), folder).training_table()
+    problems = tfrecords.verify([folder])
+    assert any(re.search(message, problem) for problem in problems), problems
+
+
+def test_without_metadata_labels_json_is_compared_with_the_ranks_in_the_records_and_with_the_manifest(
+    tmp_path,
+):
+    folder = labelled_set(tmp_path / "d", labels=True)
+    (folder / "train_metadata.json").unlink()
+    assert len(find_data(load_profile("smoke"), folder).training_table()) == 6
+    edit(folder / "labels.json", lambda labels: labels["genus"].reverse())
+    refused_alike(
+        folder, r"class \d and genus \d in the shards, and by .*labels\.json class \d, .* has genus \d, '"
+    )
+    write_json(folder / "manifest.json", {"shards": [], "labels": {"scientificName": ORDER[::-1]}})
+    refused_alike(folder, r"labels\.json: has other species than manifest\.json says")
+
+
+@pytest.mark.parametrize("labels", [False, True])
+def test_shards_of_the_same_label_map_pass(tmp_path, labels):
+    data = find_data(load_profile("smoke"), labelled_set(tmp_path / "d", labels=labels))
+    assert data.training_table()["class_index"].tolist() == [0, 1, 2, 0, 1, 2]
+    assert tfrecords.verify([tmp_path / "d"]) == []
+
+
+def test_one_image_that_the_metadata_lacks_is_seen_where_the_numbers_are_the_same(tmp_path):
+    folder = labelled_set(tmp_path / "d")
+    edit(
+        folder / "train_metadata.json",
+        lambda c: [c[name][3].update(image_id="x") for name in ("images", "annotations")],
+    )
+    with pytest.raises(
+        InputError, match=r"image 3\.jpg of the shards is not in .* \(1 such images of 6 looked at\)"
+    ):
+        find_data(load_profile("smoke"), folder).training_table()
+
+
+def test_of_very_many_records_the_first_of_every_shard_are_compared(tmp_path, monkeypatch):
+    monkeypatch.setattr("utils.datasets._LOOKED_AT", 3)
+    # The second record of each of the three shards is of another class, then a first one too.
+    unseen, seen = (
+        find_data(load_profile("smoke"), labelled_set(tmp_path / classes, classes))
+        for classes in ("022210", "022220")
+    )
+    assert len(unseen.training_table()) == 6
+    with pytest.raises(InputError, match=r"image 4\.jpg has class 2 .* \(1 such images of 3 looked at\)"):
+        seen.training_table()
+
+
+def test_the_message_names_the_folder_also_where_copies_are_read(tmp_path):
+    data = find_data(load_profile("smoke"), labelled_set(tmp_path / "d", "210210"))
+    (tmp_path / "copies").mkdir()
+    copies = tuple(shard.replace(tmp_path / "copies" / shard.name) for shard in data.train_shards)
+    with pytest.raises(InputError, match="other labels") as told:
+        replace(data, train_shards=copies).training_table()
+    assert str(told.value).startswith(f"{tmp_path / 'd'}: image") and "copies" not in str(told.value)
+
+
+def test_what_macos_leaves_beside_files_is_passed_over(tmp_path):
+    folder = labelled_set(tmp_path / "d", labels=True)
+    for place in (folder, tmp_path / "__MACOSX" / "d"):
+        place.mkdir(parents=True, exist_ok=True)
+        for path in list(folder.iterdir()):
+            if not path.name.startswith("."):
+                (place / f"._{path.name}").write_bytes(b"\0\5\26\7\0\2\0\0Mac OS X        ")
+    put(tmp_path / "__MACOSX" / "d", TRAIN, "train_metadata.json")
+    data = find_data(load_profile("smoke"), tmp_path)
+    assert len(data.train_shards) == 3 and len(data.training_table()) == 6
+    assert tfrecords.verify([folder]) == [] and len(tfrecords.inspect([folder])) == 3
+
+
+def test_a_folder_that_links_reach_twice_is_searched_once(tmp_path):
+    put(tmp_path / "a", TRAIN)
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    assert [shard.name for shard in find_data(load_profile("laptop"), tmp_path).train_shards] == [TRAIN]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (
+            ["00-512x512-4.tfrec"],
+            r"00-512x512-4\.tfrec \(1 such files\) says by its name neither train, val nor test",
+        ),
+        (["x_train00_4.tfrec.gz"], r"x_train00_4\.tfrec\.gz: is compressed \(1 such"),
+        ([TRAIN, "x_train01_4.tfrec.gz"], r"x_train01_4\.tfrec\.gz: is compressed \(1 such"),
+    ],
+)
+def test_files_that_look_like_shards_are_named(tmp_path, names, message):
+    put(tmp_path, *names)
+    with pytest.raises(InputError, match=message):
+        find_data(load_profile("laptop"), tmp_path)
 
 
 def test_a_given_folder_is_searched_whatever_the_profile(tmp_path):

@@ -4,16 +4,19 @@ Nothing is imported before its command needs it, so that --help is quick and onl
 pays for its start.
 """
 
+import contextlib
 import os
 import subprocess
 import sys
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from utils import __version__
-from utils.errors import InputError, UsageError
+from utils.errors import InputError, InputWarning, UsageError
 from utils.files import check_writable
 
 if TYPE_CHECKING:
@@ -32,7 +35,8 @@ class Commands(click.Group):
 
     def invoke(self, context: click.Context) -> Any:
         try:
-            return super().invoke(context)
+            with _warnings_as_lines():
+                return super().invoke(context)
         except UsageError as error:
             raise click.UsageError(str(error)) from error
         except InputError as error:
@@ -54,6 +58,23 @@ class Commands(click.Group):
         rows = [(name, self.commands[name].get_short_help_str(limit=200)) for name in self.commands]
         with formatter.section("Commands"):
             formatter.write_dl(rows)  # wraps the whole first sentence, where click's own cuts it off
+
+
+@contextlib.contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    """Print each InputWarning as a line, in place of file, line number and source."""
+    others = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
+        if issubclass(category, InputWarning):
+            click.echo(f"Warning: {message}", err=True)
+        else:
+            others(message, category, *where)
+
+    with warnings.catch_warnings():  # puts showwarning() back too
+        warnings.simplefilter("always", InputWarning)
+        warnings.showwarning = show
+        yield
 
 
 def example(*lines: str) -> str:
@@ -357,6 +378,30 @@ def metadata(file: Path, as_json: bool) -> None:
         click.echo(note)
 
 
+@main.command(epilog=example("./course table sheets --out labels.csv"))
+@click.argument("folder", type=FOLDER)
+@click.option("--out", type=OUT_FILE, required=True, help="CSV to write: file_name, scientificName ...")
+def table(folder: Path, out: Path) -> None:
+    """Write a table of a FOLDER of sheets in any layout, to look at before it is given as --labels.
+
+    Its species is the innermost folder that is named as one; families, and folders named train, val or test,
+    become columns. The file is a split for --split too, where it has that column.
+    """
+    from utils.data.folders import table_of
+
+    check_writable(out)
+    rows = table_of(folder, out)
+    parts = (
+        [f"{part} {count:,}" for part, count in rows["split"].value_counts().items()]
+        if "split" in rows
+        else []
+    )
+    click.echo(
+        f"{out}: {len(rows):,} images of {rows['scientificName'].nunique():,} species"
+        f"{' (' + ', '.join(parts) + ')' if parts else ''}. Look at the names."
+    )
+
+
 @main.command(epilog=example("./course split sheets/labels.csv --test 0.2 --group collector --out split.csv"))
 @click.argument("file", type=EXISTING)
 @click.option("--out", type=OUT_FILE, required=True, help="CSV to write: image_id, split.")
@@ -517,7 +562,14 @@ def verify(files: tuple[Path, ...]) -> None:
         click.echo(f"note: {note}", err=True)
     if problems:
         shown = problems[:20] + [f"... and {len(problems) - 20} more"] * (len(problems) > 20)
-        raise InputError("\n".join([f"{len(problems)} problems. Write or download these again:", *shown]))
+        raise InputError(
+            "\n".join(
+                [
+                    f"{len(problems)} problems. Write or download these again, unless a line says otherwise:",
+                    *shown,
+                ]
+            )
+        )
     click.echo(f"{len(shards)} shards are whole.")
 
 

@@ -56,7 +56,7 @@ from utils.config import Profile, load_profile, nearest, profile_from_dict
 from utils.datasets import find_data, with_extra_test
 from utils.errors import InputError, UsageError
 from utils.files import read_json, replacing, write_json
-from utils.paths import REPOSITORY
+from utils.paths import REPOSITORY, is_hidden
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -702,7 +702,7 @@ def _run_notebook(folder: Path, profile: Profile, spec: dict[str, Any]) -> dict[
     if not result.passed:
         raise RunFailed(f"{run.executed(result.name)}: {result.problem}")
     metrics: dict[str, float] = {"minutes": result.seconds / 60}
-    for file in sorted(run.output.glob("*.json")):
+    for file in sorted(path for path in run.output.glob("*.json") if not is_hidden(path.name)):
         content = read_json(file)
         if isinstance(content, dict) and not file.name.endswith("_configs.json"):
             numbers = {name: value for name, value in content.items() if type(value) in (int, float)}

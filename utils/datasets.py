@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from utils.data.labels import LabelMap
     from utils.data.metadata import Metadata
 
-_SPLIT_IN_NAME = re.compile(r".*_(train|val|test)(?:idation)?(?![A-Za-z]).*\.tfrec")  # the last one counts
 _TRAIN_TABLE = re.compile(r"(.*_)?train(_metadata)?\.(tsv|csv)")  # h22_miniv1_train.tsv
+_LOOKED_AT = 5_000  # records whose labels are compared with the metadata at a start: 0.4 GB of 480 px
 # What Kaggle calls the published data.
 COMPETITION = "herbarium-2022-fgvc9"
 TRAIN_SHARDS = "parkjohnychae/herbarium-2022-train-tfrec-480"
@@ -46,6 +46,11 @@ class Data:
     solution: Path | None  # the withheld answers, only in the sample flora
     val_shards: tuple[Path, ...] = ()  # NAFlora-mini has its own validation images
     split_file: Path | None = None  # split.csv, which decides what is held out
+    folder: Path | None = None  # of the training shards as found; copies without bad records lie elsewhere
+
+    @property
+    def _where(self) -> Path:
+        return self.folder or self.train_shards[0].parent
 
     def labels(self) -> "LabelMap":
         """The class index of every species: from labels.json where there is one, else from the metadata."""
@@ -70,48 +75,52 @@ class Data:
             raise InputError(f"{_missing('train_metadata', where)} This step needs it.")
         return read_metadata(self.train_metadata)
 
-    def training_table(self) -> "pd.DataFrame":
+    def training_table(self, *, compare: bool = True) -> "pd.DataFrame":
         """One row a labelled record: image_id (str) and class_index (int); those of val_shards come last.
 
         Read from the metadata when it lists as many images as the train shards hold, else from the shards
-        themselves (for a part of the published shards, or shards without metadata).
+        themselves (for a part of the published shards, or shards without metadata). The labels of up to 5,000
+        records, of more the first ones of every shard, are compared with the metadata and labels.json, but where
+        `compare` says not to.
 
         Raises:
             InputError: a shard is damaged or holds fewer records than its name promises, an image_id occurs
-                twice, or the shards have other classes than the metadata.
+                twice, or the shards have other classes or images than the metadata.
         """
         import pandas as pd
 
-        from utils.data.tfrecords import count_records, read_labels
+        from utils.data.tfrecords import count_records, first_labels, read_labels
 
         shards = [shard for shard in self.train_shards if shard not in self.val_shards]
-        known, promised = None, count_records(shards)
-        if self.train_metadata is not None:
-            annotations = self.metadata().annotations
-            classes = self.labels().to_class(annotations["category_id"])
-            known = pd.DataFrame({"image_id": annotations["image_id"].astype(str), "class_index": classes})
+        known, promised = self._known(), count_records(shards)
         table = known if known is not None and len(known) == promised else read_labels(shards)
+        if known is not None and table is not known:
+            self._compare_classes(table, known)
+        if compare and (table is known or self.label_file is not None):
+            first = first_labels(shards, _LOOKED_AT)
+            if table is known:
+                self._compare_classes(first, known, every=True)
+            self._compare_ranks(first)
         if self.val_shards:
             promised += count_records(self.val_shards)
             table = pd.concat([table, read_labels(self.val_shards)], ignore_index=True)
         if len(table) != promised:
             self._refuse_bad_record(None, f"they hold {len(table)} records, their names say {promised}")
-        if known is not None and table is not known:
-            self._refuse_other_labels(table, known)
         repeated = table["image_id"][table["image_id"].duplicated()]
         if len(repeated):
             raise InputError(
-                f"{self.train_shards[0].parent}: image_id {repeated.iloc[0]!r} is in two records "
+                f"{self._where}: image_id {repeated.iloc[0]!r} is in two records "
                 f"({len(repeated):,} repeated in all). Remove the shards that are there twice."
             )
         return table
 
-    def split(self, profile: Profile) -> "pd.DataFrame":
+    def split(self, profile: Profile, *, compare: bool = True) -> "pd.DataFrame":
         """The training table with the columns part ("train", "validation", "test") and held_out (bool).
 
         A split.csv decides (see `utils.data.splits`): the one beside the shards, or the only one there is.
         Without it the validation shards are the validation part; without these too it is a seeded, stratified
-        share, see `utils.data.longtail.split`. What must not be trained on is held out, test images too.
+        share, see `utils.data.longtail.split`. What must not be trained on is held out, test images too. `compare` is
+        that of `training_table`.
 
         Raises:
             InputError: a record has no species or one that the label map does not have, the split file lacks
@@ -122,7 +131,7 @@ class Data:
         from utils.data import longtail, splits
         from utils.data.tfrecords import count_records
 
-        table, n_classes = self.training_table(), self.labels().n_classes
+        table, n_classes = self.training_table(compare=compare), self.labels().n_classes
         unknown = ~table["class_index"].between(0, n_classes - 1)
         if unknown.any():
             row = table[unknown].iloc[0]
@@ -143,22 +152,100 @@ class Data:
                     f"{self.split_file}: no image is left to train on. Put some into the part 'train'."
                 )
             raise InputError(
-                f"{self.train_shards[0].parent}: the shards have no record to train on. Write or download them again."
+                f"{self._where}: the shards have no record to train on. Write or download them again."
             )
         return table.assign(part=part, held_out=part != "train")
 
-    def _refuse_other_labels(self, table: "pd.DataFrame", known: "pd.DataFrame") -> None:
-        """Raise InputError when the shards give an image another class than the metadata."""
+    def _known(self) -> "pd.DataFrame | None":
+        """image_id (str) and class_index (int) of the metadata, None without metadata.
+
+        Raises:
+            InputError: labels.json has other species under the ids of the metadata.
+        """
+        import pandas as pd
+
+        if self.train_metadata is None:
+            return None
+        tables, labels = self.metadata(), self.labels()
+        used = tables.categories[tables.categories["category_id"].isin(tables.annotations["category_id"])]
+        if self.label_file is not None:
+            class_of = {category: index for index, category in enumerate(labels.category_ids.tolist())}
+            by_id = used["category_id"].map(class_of).fillna(-1).astype("int64").to_numpy()
+            other = used[(by_id < 0) | (by_id != labels.match(used["scientificName"].to_numpy()))]
+            if len(other):
+                row = other.iloc[0]
+                index = class_of.get(row["category_id"])
+                there = "not there" if index is None else repr(str(labels.names[index]))
+                raise InputError(
+                    f"{self.label_file}: category_id {row['category_id']} is {there}, and in {self.train_metadata} it "
+                    f"is {row['scientificName']!r} ({len(other):,} such species): they are of other labels. Put the "
+                    "labels.json and the metadata there that the shards were made from."
+                )
+        classes = labels.to_class(tables.annotations["category_id"])
+        return pd.DataFrame({"image_id": tables.annotations["image_id"].astype(str), "class_index": classes})
+
+    def refuse_other_labels(self, table: "pd.DataFrame") -> None:
+        """Raise InputError when records have other labels than the metadata or labels.json gives them.
+
+        Args:
+            table: of the records, see `utils.data.tfrecords.first_labels`.
+        """
+        known = self._known() if len(table) else None
+        if known is not None:
+            self._compare_classes(table, known)
+        self._compare_ranks(table)
+
+    def _compare_classes(self, table: "pd.DataFrame", known: "pd.DataFrame", every: bool = False) -> None:
+        """Records against the metadata, which must know one of the images, or `every` one."""
         both = table.merge(known, on="image_id", suffixes=("", "_known"))
         other = both[both["class_index"] != both["class_index_known"]]
         if len(other):
             row = other.iloc[0]
             raise InputError(
-                f"{self.train_shards[0].parent}: image {row['image_id']} has class {row['class_index']} in the "
+                f"{self._where}: image {row['image_id']} has class {row['class_index']} in the "
                 f"shards, and by {self.train_metadata} it is {row['class_index_known']}, "
-                f"{str(self.labels().names[row['class_index_known']])!r} ({len(other):,} such images): they are of "
-                "other labels. Give the metadata that the shards were made from."
+                f"{str(self.labels().names[row['class_index_known']])!r} ({len(other):,} such images of "
+                f"{len(both):,} looked at): they are of other labels. Give the metadata that the shards were made from."
             )
+        unknown = table[~table["image_id"].isin(known["image_id"])]
+        if len(unknown) and (every or len(unknown) == len(table)):
+            raise InputError(
+                f"{self._where}: image {unknown['image_id'].iloc[0]} of the shards is not in {self.train_metadata} "
+                f"({len(unknown):,} such images of {len(table):,} looked at), so their species are not certain. Give "
+                "the metadata that the shards were made from."
+            )
+
+    def _compare_ranks(self, table: "pd.DataFrame") -> None:
+        """labels.json, where there is one, against the manifest, and the genera and families of the records."""
+        from utils.data.tfrecords import MANIFEST, read_manifest
+
+        if self.label_file is None:
+            return
+        labels, manifest = self.labels(), read_manifest(self.label_file.parent) or {}
+        written = manifest.get("labels", {}).get("scientificName", labels.names.tolist())
+        if written != labels.names.tolist():
+            raise InputError(
+                f"{self.label_file}: has other species than {MANIFEST} says of these shards. Give the labels.json "
+                "that was written with the shards."
+            )
+        table = table[table["class_index"].between(0, labels.n_classes - 1)]
+        for rank, index, names in (
+            ("genus", labels.genus_index, labels.genera),
+            ("family", labels.family_index, labels.families),
+        ):
+            if f"{rank}_index" not in table:
+                continue
+            given, wanted = table[f"{rank}_index"].to_numpy(), index[table["class_index"].to_numpy()]
+            other = table[(given >= 0) & (given != wanted)]
+            if len(other):
+                row = other.iloc[0]
+                species = row["class_index"]
+                raise InputError(
+                    f"{self._where}: image {row['image_id']} has class {species} and {rank} {row[f'{rank}_index']} in "
+                    f"the shards, and by {self.label_file} class {species}, {str(labels.names[species])!r}, has {rank} "
+                    f"{index[species]}, {str(names[species])!r} ({len(other):,} such images of {len(table):,} looked "
+                    "at): they are of other labels. Give the labels.json that was written with the shards."
+                )
 
     def _refuse_bad_record(self, n_classes: int | None, otherwise: str) -> None:
         """Raise InputError that names the bad record, found by a look at all; `otherwise` where none is bad."""
@@ -168,7 +255,7 @@ class Data:
 
         with closing(bad_records(self.train_shards, n_classes)) as found:
             first = next(found, None)
-        raise InputError(f"{first or f'{self.train_shards[0].parent}: {otherwise}'}. {WAY_OUT}.")
+        raise InputError(f"{first or f'{self._where}: {otherwise}'}. {WAY_OUT}.")
 
 
 @functools.lru_cache(maxsize=2)
@@ -341,7 +428,25 @@ def with_extra_test(data: Data, sheets: int, *, progress: bool = True) -> Data:
     )
 
 
+def beside(folder: Path) -> Data:
+    """The labels that lie beside shards: labels.json, and the metadata of the training images."""
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
+    published = [name for name in names if name == "train_metadata.json"]
+    metadata = published or [name for name in names if _TRAIN_TABLE.fullmatch(name)]
+    return Data(
+        kind="folder",
+        train_metadata=folder / metadata[0] if metadata else None,
+        test_metadata=None,
+        label_file=folder / "labels.json" if "labels.json" in names else None,
+        train_shards=(),
+        test_shards=(),
+        solution=None,
+        folder=folder,
+    )
+
+
 def _search(root: Path, kind: str = "folder") -> Data:
+    from utils.data.shards import is_shard, refuse_compressed_names, split_of
     from utils.data.splits import FILE_NAME
     from utils.data.tfrecords import UNFINISHED
 
@@ -355,9 +460,9 @@ def _search(root: Path, kind: str = "folder") -> Data:
     def shards(split: str) -> tuple[Path, ...]:
         folders = {}
         for folder, names in by_folder.items():
-            named = ((name, _SPLIT_IN_NAME.fullmatch(name)) for name in names)
-            if hits := [folder / name for name, found in named if found and found[1] == split]:
+            if hits := [folder / name for name in names if split_of(name) == split]:
                 folders[folder] = tuple(hits)
+                refuse_compressed_names(folder, names)
         if len(folders) > 1:
             listed = ", ".join(str(folder) for folder in folders)
             raise InputError(
@@ -381,12 +486,21 @@ def _search(root: Path, kind: str = "folder") -> Data:
             "`tfrecords write` command continues it."
         )
     if not train_shards:
+        for folder, names in by_folder.items():
+            refuse_compressed_names(folder, names)
+        unnamed = [folder / name for folder, names in by_folder.items() for name in names if is_shard(name)]
+        unnamed = [path for path in unnamed if split_of(path.name) is None]
+        if unnamed:
+            raise InputError(
+                f"{root}: no training shards: {unnamed[0]} ({len(unnamed)} such files) says by its name neither "
+                "train, val nor test. Rename them, as in x_train00.tfrec."
+            )
         raise InputError(
             f"{_missing('train_shards', root)} Looked in: {seen}. Profile 'laptop' runs on the generated "
             "sample flora and needs none, and so does 'smoke'."
         )
     label_file = train_shards[0].parent / "labels.json"  # one elsewhere is of a training run
-    beside = train_shards[0].parent / FILE_NAME
+    split_beside = train_shards[0].parent / FILE_NAME
     return Data(
         kind=kind,
         train_metadata=one("train_metadata.json") or one(_TRAIN_TABLE),
@@ -396,5 +510,6 @@ def _search(root: Path, kind: str = "folder") -> Data:
         test_shards=shards("test"),
         solution=one("solution.csv"),
         val_shards=val_shards,
-        split_file=beside if beside.is_file() else one(FILE_NAME),
+        split_file=split_beside if split_beside.is_file() else one(FILE_NAME),
+        folder=train_shards[0].parent,
     )

@@ -7,3 +7,7 @@ class InputError(ValueError):
 
 class UsageError(InputError):
     """An option, profile or parameter is not known or not possible (exit code 2)."""
+
+
+class InputWarning(UserWarning):
+    """Something of the user's was left out, which need not be wrong; shown as one line beside the result."""

@@ -31,7 +31,7 @@ from utils.check import check_notebook
 from utils.datasets import COMPETITION, TEST_SHARDS, TRAIN_SHARDS
 from utils.errors import InputError, UsageError
 from utils.files import read_json, replacing, write_json
-from utils.paths import REPOSITORY
+from utils.paths import REPOSITORY, is_hidden
 from utils.startup import COMMIT, commit_of_package
 
 T4_X2 = "NvidiaTeslaT4"  # Kaggle's name of the machine with two T4
@@ -411,7 +411,8 @@ def _code_problems(folder: Path, code_file: Any) -> Iterator[str]:
     if path.suffix != ".ipynb":
         yield f"code_file {code_file!r} is not a notebook"
         return
-    others = sorted(entry.name for entry in folder.iterdir() if entry.name not in (KERNEL_FILE, code_file))
+    visible = (entry.name for entry in folder.iterdir() if not is_hidden(entry.name))
+    others = sorted(name for name in visible if name not in (KERNEL_FILE, code_file))
     if others:
         yield f"{', '.join(others)}: only the notebook is uploaded; what it needs goes into a data set"
     if path.stat().st_size > _MAX_NOTEBOOK:

@@ -8,6 +8,9 @@ from utils.config import Profile
 REPOSITORY = Path(__file__).resolve().parent.parent
 _IMAGE_FOLDERS = {"train_images", "test_images", "images"}  # up to a million files each: not walked
 _MAX_DEPTH = 4  # /kaggle/input/datasets/<owner>/<slug>/<folder>
+# What macOS's zip, Windows, a NAS and Python put into folders, beside hidden files (.DS_Store, ._NAME).
+_OF_SYSTEMS = {"__macosx", "thumbs.db", "desktop.ini", "icon\r", "$recycle.bin", "system volume information"}
+_OF_SYSTEMS |= {"lost+found", "@eadir", "#recycle", "@recycle", "__pycache__"}
 
 
 def kaggle_root() -> Path:
@@ -62,13 +65,26 @@ def mounted(name: str) -> list[Path]:
     return [folder / name for folder, names in walk(root).items() if name in names] if root.is_dir() else []
 
 
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is the system's, not the user's: .NAME, ._NAME, __MACOSX, Thumbs.db and their kin."""
+    return name.startswith(".") or name.lower() in _OF_SYSTEMS
+
+
 def walk(root: Path) -> dict[Path, list[str]]:
-    """Files by folder, down to _MAX_DEPTH, leaving out image folders and generated floras."""
+    """Files by folder, down to _MAX_DEPTH, leaving out what is hidden, image folders and generated floras.
+
+    Links are followed; a folder that is reached a second time is passed over.
+    """
     found: dict[Path, list[str]] = {}
+    seen: set[str] = set()
     for folder, folders, files in os.walk(root, followlinks=True):
-        here = Path(folder)
+        here, real = Path(folder), os.path.realpath(folder)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
         depth = len(here.relative_to(root).parts)
-        skip = lambda name: name in _IMAGE_FOLDERS or name.startswith((".", "flora-"))  # noqa: E731
+        skip = lambda name: name in _IMAGE_FOLDERS or name.startswith("flora-") or is_hidden(name)  # noqa: E731
         folders[:] = sorted(name for name in folders if depth < _MAX_DEPTH and not skip(name))
-        found[here] = sorted(files)
+        found[here] = sorted(name for name in files if not is_hidden(name))
     return found

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from utils.__main__ import main
-from utils.data import tfrecords
+from utils.data import shards, tfrecords
 from utils.data.tfrecords import Record
 from utils.errors import InputError
 
@@ -246,7 +246,7 @@ def test_the_records_behind_a_damaged_one_are_checked_as_well(tmp_path, make_jpe
 def test_the_checksum_is_crc_32c():
     """The check value of the CRC catalogue, masked as TensorFlow's record_writer.h describes it."""
     crc = 0xE3069283
-    assert tfrecords._masked_crc(b"123456789") == ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+    assert shards.masked_crc(b"123456789") == ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def test_features_may_be_missing_or_more_but_the_same_in_all_records(tmp_path, make_jpeg):

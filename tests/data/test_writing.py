@@ -274,6 +274,23 @@ def test_missing_images_are_listed_before_any_work(own_sheets, write):
     assert not out.exists()
 
 
+def test_a_file_that_the_table_writes_in_another_unicode_form_is_found_and_a_near_one_named(
+    tmp_path, make_sheet
+):
+    composed, apart = "é.jpg", "e\u0301.jpg"
+    for name in (apart, "B.jpg"):
+        make_sheet(0, 60, 80).save(tmp_path / name)
+    table = tmp_path / "labels.csv"
+    table.write_text(f"file_name,scientificName\n{composed},Zea mays\n", encoding="utf-8")
+    written = write_from_labels(table, tmp_path, tmp_path / "out", **SMALL)
+    assert tfrecords.read_labels(written.shards)["image_id"].tolist() == [composed], "as the table has it"
+    table.write_text("file_name,scientificName\nimages/B.jpg,Zea mays\nc.jpg,Zea mays\n")
+    with pytest.raises(
+        InputError, match=r"2 of 2 image files .*:\n  images/B\.jpg \(there is B\.jpg\)\n  c\.jpg\nAdd"
+    ):
+        write_from_labels(table, tmp_path, tmp_path / "other", **SMALL)
+
+
 def test_only_the_first_twenty_missing_images_are_listed(tmp_path):
     rows = "\n".join(f"{number},{number:02d}.jpg,Zea mays" for number in range(25))
     (tmp_path / "labels.csv").write_text("image_id,file_name,scientificName\n" + rows + "\n")

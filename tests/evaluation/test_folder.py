@@ -14,7 +14,7 @@ from utils.config import load_profile
 from utils.data.images import encode_image
 from utils.data.pipeline import evaluation_dataset
 from utils.data.tfrecords import Record, write_shards
-from utils.errors import InputError
+from utils.errors import InputError, InputWarning
 from utils.evaluation import folder as module
 from utils.evaluation.folder import Stored, find_images, image_batches, predict_folder, stored_by
 
@@ -51,6 +51,23 @@ def test_images_are_found_in_subfolders_and_other_files_are_not(images):
     names = [path.relative_to(images).as_posix() for path in files]
     assert names == ["a.JPG", "a.png", "b.jpg", "d.jpg", "sub/a.jpeg", "sub/deep/c.tif"]
     assert left_out == {}
+
+
+def test_links_are_followed_and_what_is_passed_over_is_counted(images, tmp_path):
+    picture(tmp_path / "store" / "e.jpg")
+    (tmp_path / "store" / "back").symlink_to(images)
+    (images / "linked").symlink_to(tmp_path / "store")
+    picture(images / "1234567", format="JPEG")
+    picture(images / "f.webp")
+    picture(images / "__MACOSX" / "a.jpg")
+    with pytest.warns(InputWarning, match=r"1 \.webp \('f\.webp'\); links .*: 'linked/back'\.") as told:
+        files, _ = find_images(images)
+    assert len(told) == 1
+    names = [path.relative_to(images).as_posix() for path in files]
+    assert len(names) == 8 and {"linked/e.jpg", "1234567"} < set(names)
+    (images / "disk").symlink_to(tmp_path / "gone")
+    with pytest.raises(InputError, match=r"1 of 9 images cannot be read:\n  disk: No such file"):
+        find_images(images)
 
 
 def test_an_empty_folder_says_what_is_there(tmp_path):

@@ -107,7 +107,10 @@ def test_the_weights_are_those_of_the_best_epoch(whole: loop.TrainResult, data: 
     assert whole.finished
     assert whole.best_f1 == whole.history["val_f1_score"].max()
     assert whole.history["val_f1_score"].iloc[whole.best_epoch - 1] == whole.best_f1
+    left_by_macos = whole.run_dir / f"._{whole.run_name}_configs.json"
+    left_by_macos.write_bytes(b"\0\5\26\7")
     model, profile, labels = loop.load_trained(whole.run_dir)
+    left_by_macos.unlink()
     assert (profile, labels.n_classes) == (PROFILE, 8)
     held_out = loop._task(PROFILE, data).validation_ids
     dataset = evaluation_dataset(data.train_shards, image_size=32, batch_size=8, only_ids=held_out)

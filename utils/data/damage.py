@@ -11,7 +11,8 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from utils.data import jpeg
-from utils.data.tfrecords import CLASS, COUNT_IN_NAME, CUT_OFF, IMAGE, IMAGE_ID, entries
+from utils.data.shards import COUNT_IN_NAME, stem_of
+from utils.data.tfrecords import BAD_CHECKSUM, CLASS, IMAGE, IMAGE_ID, entries, other_image
 from utils.errors import InputError
 
 WAY_OUT = "Download or write the shard again"
@@ -47,7 +48,7 @@ def bad_records(
         progress: show a bar with the shards done.
 
     Raises:
-        InputError: a shard is not there.
+        InputError: a shard is not there, or is compressed.
     """
     from tqdm import tqdm
 
@@ -78,7 +79,7 @@ def without_bad(shards: Iterable[Path], bad: Iterable[BadRecord], folder: Path) 
         if path not in damaged:
             result[path] = path
             continue
-        stem = COUNT_IN_NAME.sub("", path.name).removesuffix(".tfrec")
+        stem = stem_of(path.name)
         copy, count = folder / f".{stem}.tmp", 0
         with tf.io.TFRecordWriter(str(copy)) as writer:
             for position, (_, record) in enumerate(entries(path)):
@@ -128,17 +129,18 @@ def _bad_in_shard(path: Path, n_classes: int | None) -> list[BadRecord]:
     promised = int(named[1]) if named else None
     bad: list[BadRecord] = []
     kinds: dict[str, str] = {}
-    count = 0
+    count, broken_off = 0, False
     for _, record in entries(path):
         reason = _problem(record, kinds, n_classes) if isinstance(record, bytes) else record
         if reason:
             bad.append(BadRecord(path, count, reason))
+        broken_off = isinstance(record, str) and record != BAD_CHECKSUM
         count += 1
     if promised is not None and count > promised:
         reason = f"is one more than the {promised} that the name promises"
         bad.append(BadRecord(path, promised, reason, lost=0))
     elif promised is not None and count < promised:
-        if bad and bad[-1].position == count - 1 and bad[-1].reason == CUT_OFF:
+        if broken_off:
             bad[-1] = BadRecord(path, count - 1, bad[-1].reason, lost=promised - count + 1)
         else:
             reason = f"is not there, though the name promises {promised}"
@@ -178,6 +180,8 @@ def _problem(serialized: bytes, kinds: dict[str, str], n_classes: int | None) ->
     if n_classes is not None and not 0 <= values[CLASS] < n_classes:
         return f"has class index {values[CLASS]}, and the label map has 0 to {n_classes - 1}"
     kinds.update(found)
+    if kind := other_image(values[IMAGE]):
+        return f"has an image that is {kind}"
     try:
         jpeg.examine(values[IMAGE])
     except jpeg.Damaged as error:

@@ -98,7 +98,7 @@ def read_metadata(path: Path) -> Metadata:
       its authors and one without are one species when only one authored form of it occurs; so are names that
       differ in spelling alone, see `utils.data.names.comparable`.
     - a folder with one subfolder a species, named as it (Zea mays, or Zea_mays). file_name is relative to
-      the folder, and is the image_id too.
+      the folder, and is the image_id too. See `utils.data.folders.species_sheets`, which warns of what is passed over.
     - a folder written by `write_columns`.
 
     In the last three a missing genus is the first word of the name, a missing family is "unknown"; in the

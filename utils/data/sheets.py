@@ -1,6 +1,5 @@
 """Metadata of people's own sheets and of NAFlora-mini: tables as CSV or TSV, and folders named by species."""
 
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,11 +8,10 @@ import numpy as np
 import pandas as pd
 
 from utils.data.delimited import read_header, read_table
+from utils.data.folders import species_sheets
 from utils.data.names import authors_key, comparable, epithet_of, genus_of, is_no_name, split_authors, tidy
 from utils.data.tables import COLUMNS, UNKNOWN, Metadata, Problems, check, complete, empty_table, shown
-from utils.errors import InputError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 MINI_COLUMNS = ("genus_id", "institution_id", "category_id", "image_id", "scientificName")
 _OF_SPECIES = ("authors", "genus", "species", "family")
 # As R, pandas, databases and spreadsheets write an empty field.
@@ -114,31 +112,18 @@ def read_own_table(path: Path) -> Metadata:
 
 def read_species_folders(path: Path) -> Metadata:
     """A folder with one subfolder per species, see `utils.data.metadata.read_metadata`."""
-
-    def refuse(error: OSError) -> None:
-        raise error
-
-    files = []
-    for here, folders, names in os.walk(path, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        inner = Path(here).relative_to(path)
-        files += [
-            (inner / name).as_posix()
-            for name in names
-            if not name.startswith(".") and Path(name).suffix.lower() in IMAGE_SUFFIXES
-        ]
-    files.sort()
-    if (path / "train_metadata.json").is_file():
-        raise InputError(f"{path}: holds train_metadata.json. Give that file.")
-    if not any("/" in file for file in files):
-        raise InputError(
-            f"{path}: no folders with images in it. Sheets lie in one subfolder per species, named as the "
-            f"species (Zea mays/sheet1.jpg); or give a CSV. Looked for {', '.join(sorted(IMAGE_SUFFIXES))}."
-        )
+    found = species_sheets(path)
+    files = found.images
     problems = Problems(path)
     problems.add_rows(
         [row for row, file in enumerate(files) if "/" not in file],
         lambda row: f"{files[row]!r} lies in no subfolder, so it has no species. Move it into one.",
+    )
+    problems.add_rows(
+        range(len(found.broken)),
+        lambda row: (
+            f"{found.broken[row]!r} is a link to what is not there. Put that there, or remove the link."
+        ),
     )
     sheets = pd.DataFrame({"file_name": [file for file in files if "/" in file]}, dtype=object)
     sheets["image_id"] = sheets["file_name"]

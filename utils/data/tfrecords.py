@@ -18,6 +18,15 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from utils.data import jpeg
+from utils.data.shards import (
+    COUNT_IN_NAME,
+    begins_as_shard,
+    masked_crc,
+    refuse_compressed,
+    shards_in,
+    split_of,
+    what_instead,
+)
 from utils.errors import InputError
 from utils.files import read_json
 
@@ -29,7 +38,6 @@ IMAGE, IMAGE_ID, CLASS, GENUS, FAMILY = "image", "image_id", "scientificName", "
 FEATURES = (IMAGE, IMAGE_ID, CLASS, GENUS, FAMILY)
 MANIFEST = "manifest.json"  # beside shards of `utils.data.writing`: what was written, with checksums
 UNFINISHED = "unfinished"  # folder beside the shards of a job that is not done
-COUNT_IN_NAME = re.compile(r"_(\d+)\.tfrec$")
 
 
 @dataclass(frozen=True)
@@ -186,9 +194,12 @@ def _examples(paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
                 yield _features(serialized)
                 position += 1
         except (tf.errors.DataLossError, _NotAnExample) as error:
+            if not position:
+                refuse_compressed(path)
+            instead = None if position else what_instead(path)
+            reason = f"the file is {instead}" if instead else _first_line(error)
             raise InputError(
-                f"{path}: record {position} is damaged ({_first_line(error)}). "
-                "Download or write the shard again."
+                f"{path}: record {position} is damaged ({reason}). Download or write the shard again."
             ) from None
 
 
@@ -243,7 +254,7 @@ def count_records(paths: Iterable[Path]) -> int:
     """Records in these shards, by the counts in the file names; a shard without one is counted.
 
     Raises:
-        InputError: a shard without a count in its name is missing or ends inside a record.
+        InputError: a shard without a count in its name is missing or compressed, or ends inside a record.
     """
     total = 0
     for path in map(Path, paths):
@@ -262,6 +273,7 @@ def _count_by_framing(path: Path) -> int:
             header = file.read(8)
             position += 16 + (int.from_bytes(header, "little") if len(header) == 8 else size)
             if position > size:
+                refuse_compressed(path)
                 raise InputError(f"{path}: ends inside record {count}. Download or write the shard again.")
             file.seek(position)
             count += 1
@@ -308,22 +320,52 @@ def read_labels(paths: Iterable[Path]) -> "pd.DataFrame":
     return table.astype({"class_index": "int64"})
 
 
-def shards_in(paths: Iterable[Path]) -> list[Path]:
-    """The shards that these paths name: files as they are, of a folder all *.tfrec in it, sorted.
+def first_labels(paths: Sequence[Path], most: int) -> "pd.DataFrame":
+    """Ids and labels of all records, or of the first ones of every shard where there are more than `most`.
 
-    Raises:
-        InputError: a folder has no shards.
+    Reads only these records, on several threads, and checks no data checksums. What is damaged or has no label is
+    passed over: those who read all of it name it.
+
+    Returns:
+        One row a record: image_id (str), class_index, genus_index and family_index (int64, -1 where a record has
+        none).
     """
-    found: list[Path] = []
-    for path in map(Path, paths):
-        if not path.is_dir():
-            found.append(path)
-            continue
-        shards = sorted(path.glob("*.tfrec"))
-        if not shards:
-            raise InputError(f"{path}: no shards (*.tfrec) in this folder. Name the folder that holds them.")
-        found += shards
-    return found
+    each = None if count_records(paths) <= most else -(-most // len(paths))
+    with ThreadPoolExecutor(4 * (os.cpu_count() or 1)) as pool:  # they wait for the disk or the net
+        found = pool.map(lambda path: _first_labels(path, each), paths)
+        return _label_table(itertools.chain.from_iterable(found))
+
+
+def _label_table(rows: Iterable[tuple[str, int, int, int]]) -> "pd.DataFrame":
+    import pandas as pd
+
+    columns = ["image_id", "class_index", "genus_index", "family_index"]
+    return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(columns[1:], "int64"))
+
+
+def _first_labels(path: Path, most: int | None) -> list[tuple[str, int, int, int]]:
+    rows = []
+    with path.open("rb") as file:
+        for _ in itertools.count() if most is None else range(most):
+            header = file.read(12)
+            if not begins_as_shard(header):
+                break
+            serialized = file.read(int.from_bytes(header[:8], "little"))
+            file.seek(4, os.SEEK_CUR)  # the checksum
+            try:
+                rows.append(_labels(_features(serialized)))
+            except _NotAnExample:
+                continue
+    return [row for row in rows if row]
+
+
+def _labels(features: dict[str, Any]) -> tuple[str, int, int, int] | None:
+    """Id, class, genus and family of a record (-1 where one is not there); None without an id or a class."""
+    labels = [features.get(name, -1) for name in (CLASS, GENUS, FAMILY)]
+    image_id = features.get(IMAGE_ID)
+    if type(image_id) not in (bytes, int) or any(type(label) is not int for label in labels) or labels[0] < 0:
+        return None
+    return (_id_text(image_id), *labels)
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
@@ -424,6 +466,23 @@ def inspect(paths: Iterable[Path]) -> list[dict[str, Any]]:
     return result
 
 
+def other_image(content: bytes) -> str | None:
+    """What a record's image is that is no JPEG, and the way out; None for a JPEG and for what is no image.
+
+    Training reads JPEG only, where TensorFlow's decode_jpeg() would take PNG and GIF too.
+    """
+    if content.startswith(b"\xff\xd8"):
+        return None
+    try:
+        with Image.open(BytesIO(content)) as image:
+            kind, mode = image.format, image.mode
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+    return (
+        f"a {kind} ({mode}), and only JPEG is read: write shards from the image files with `tfrecords write`"
+    )
+
+
 def _image_size(jpeg: bytes) -> str:
     """Width x height by the image's header; "unreadable" is left to `verify` to explain."""
     try:
@@ -455,6 +514,7 @@ def verify(paths: Iterable[Path], *, progress: bool = False, notes: list[str] | 
     shards = shards_in(paths)
     problems: list[str] = []
     manifests: dict[Path, dict[str, Any] | None] = {}
+    labels: dict[Path, list[tuple[str, int, int, int]]] = {}
     total = sum(path.stat().st_size for path in shards if path.is_file())
     with (
         ThreadPoolExecutor(os.cpu_count() or 1) as pool,
@@ -466,7 +526,9 @@ def verify(paths: Iterable[Path], *, progress: bool = False, notes: list[str] | 
                 if not listed:  # a missing shard of a manifest is named below
                     problems.append(f"{path}: no such file.")
                 continue
-            problems += _verify_shard(path, pool, bar, [] if notes is None else notes)
+            problems += _verify_shard(
+                path, pool, bar, labels.setdefault(path.parent, []), [] if notes is None else notes
+            )
             if listed is not None:
                 problems += _against_manifest(path, listed)
     for folder, manifest in manifests.items():
@@ -477,7 +539,20 @@ def verify(paths: Iterable[Path], *, progress: bool = False, notes: list[str] | 
             problems.append(
                 f"{folder}: the job that writes these shards is not finished; the same command continues it."
             )
+    for folder, rows in labels.items():
+        problems += _against_tables(folder, rows)
     return problems
+
+
+def _against_tables(folder: Path, rows: list[tuple[str, int, int, int]]) -> list[str]:
+    """What the records' labels are against labels.json and the metadata beside the shards, one problem at most."""
+    from utils.datasets import beside
+
+    try:
+        beside(folder).refuse_other_labels(_label_table(rows))
+    except InputError as error:
+        return [str(error)]
+    return []
 
 
 def _against_manifest(path: Path, listed: dict[str, Any]) -> list[str]:
@@ -492,15 +567,19 @@ def _against_manifest(path: Path, listed: dict[str, Any]) -> list[str]:
     ]
 
 
-def _verify_shard(path: Path, pool: ThreadPoolExecutor, bar: Any, notes: list[str]) -> list[str]:
-    """The problems inside one shard; `notes` gets the rest."""
+def _verify_shard(
+    path: Path, pool: ThreadPoolExecutor, bar: Any, labels: list[tuple[str, int, int, int]], notes: list[str]
+) -> list[str]:
+    """The problems inside one shard; `labels` gets the labels of its records, `notes` what does no harm."""
     problems: list[str] = []
-    labelled = "_train" in path.name or "_val" in path.name
+    labelled = split_of(path.name) in ("train", "val")
     expected: dict[str, str] = {}  # features of the first record that is right
     records, count, whole = entries(path), 0, True
     while chunk := list(itertools.islice(records, 64)):
         checks = pool.map(lambda entry, need=labelled: _checked(entry[1], need), chunk)
-        for (offset, content), (kinds, problem, note) in zip(chunk, checks, strict=True):
+        for (offset, content), (kinds, problem, note, label) in zip(chunk, checks, strict=True):
+            if labelled and label:
+                labels.append(label)
             expected = expected or (kinds if problem is None else {})
             if problem is None and kinds != expected:
                 problem = f"has the features {_listing(kinds)}, records before it {_listing(expected)}"
@@ -508,7 +587,7 @@ def _verify_shard(path: Path, pool: ThreadPoolExecutor, bar: Any, notes: list[st
                 problems.append(f"{path}: record {count} at byte {offset}: {problem}.")
             if note:
                 notes.append(f"{path}: record {count}: {note}.")
-            if content is CUT_OFF:
+            if isinstance(content, str) and content != BAD_CHECKSUM:
                 whole = False
             else:
                 count += 1
@@ -526,10 +605,12 @@ CUT_OFF = "has a damaged length, or the file ends inside it; nothing behind it c
 
 
 def entries(path: Path) -> Iterator[tuple[int, bytes | str]]:
-    """Byte offset and bytes of each record of a shard; BAD_CHECKSUM or CUT_OFF in place of damaged bytes.
+    """Byte offset and bytes of each record of a shard; in place of damaged bytes what is wrong with them.
+
+    That is BAD_CHECKSUM, or at the end CUT_OFF or what the file is that is no shard.
 
     Raises:
-        InputError: the file is not there.
+        InputError: the file is not there, or is compressed.
     """
     import tensorflow as tf
 
@@ -541,6 +622,11 @@ def entries(path: Path) -> Iterator[tuple[int, bytes | str]]:
         if offset < path.stat().st_size:  # TensorFlow takes less than a header for the end
             yield offset, CUT_OFF
     except tf.errors.DataLossError:
+        if not offset:
+            refuse_compressed(path)
+        if not offset and (instead := what_instead(path)):
+            yield offset, f"cannot be read: the file is {instead}"
+            return
         yield from _entries_behind(path, offset)  # TensorFlow reads no further
 
 
@@ -553,46 +639,29 @@ def _entries_behind(path: Path, offset: int) -> Iterator[tuple[int, bytes | str]
         file.seek(offset)
         while header := file.read(12):
             length = int.from_bytes(header[:8], "little")
-            known = len(header) == 12 and _masked_crc(header[:8]) == int.from_bytes(header[8:], "little")
+            known = len(header) == 12 and masked_crc(header[:8]) == int.from_bytes(header[8:], "little")
             if not known or offset + 16 + length > path.stat().st_size:
                 yield offset, CUT_OFF
                 return
             data, crc = file.read(length), int.from_bytes(file.read(4), "little")
-            yield offset, data if _masked_crc(data) == crc else BAD_CHECKSUM
+            yield offset, data if masked_crc(data) == crc else BAD_CHECKSUM
             offset += 16 + length
-
-
-def _crc_table() -> list[int]:
-    table = list(range(256))
-    for _ in range(8):
-        table = [crc >> 1 ^ (0x82F63B78 if crc & 1 else 0) for crc in table]
-    return table
-
-
-_CRC_TABLE = _crc_table()
-
-
-def _masked_crc(data: bytes) -> int:
-    """CRC-32C (Castagnoli) as TFRecords store it: rotated by 15 bits, plus a constant."""
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc = crc >> 8 ^ _CRC_TABLE[(crc ^ byte) & 0xFF]
-    crc ^= 0xFFFFFFFF
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def _listing(kinds: dict[str, str]) -> str:
     return ", ".join(f"{name} {kind}" for name, kind in kinds.items())
 
 
-def _checked(content: bytes | str, labelled: bool) -> tuple[dict[str, str], str | None, str]:
-    """The kinds of a record's published features, what is wrong with it, and a note on its JPEG."""
+def _checked(
+    content: bytes | str, labelled: bool
+) -> tuple[dict[str, str], str | None, str, tuple[str, int, int, int] | None]:
+    """The kinds of a record's published features, what is wrong with it, a note on its JPEG, and its labels."""
     if isinstance(content, str):
-        return {}, content, ""
+        return {}, content, "", None
     try:
         features = _features(content)
     except _NotAnExample as error:
-        return {}, str(error), ""
+        return {}, str(error), "", None
     kinds = {name: _kind(features[name]) for name in sorted(FEATURES) if name in features}
     problem, note = _problem(features, labelled), ""
     if problem is None:
@@ -600,7 +669,7 @@ def _checked(content: bytes | str, labelled: bool) -> tuple[dict[str, str], str 
             note = jpeg.examine(features[IMAGE])
         except jpeg.Damaged as error:
             problem = f"image is not a whole JPEG ({error})"
-    return kinds, problem, note
+    return kinds, problem, note, _labels(features) if labelled and problem is None else None
 
 
 def _problem(features: dict[str, Any], labelled: bool) -> str | None:
@@ -616,4 +685,6 @@ def _problem(features: dict[str, Any], labelled: bool) -> str | None:
             return f"feature {name!r} is {_kind(value)}, must be {_KINDS[kinds[-1]]}"
         if kinds == (int,) and value < 0:
             return f"feature {name!r} is {value}, must be 0 or more"
+    if kind := other_image(features[IMAGE]):
+        return f"image is {kind}"
     return None

@@ -26,10 +26,12 @@ import PIL
 
 from utils.data import longtail, splits
 from utils.data.delimited import read_table
+from utils.data.folders import on_disk
 from utils.data.images import FITS, BadImage, Prepared, duplicate_groups, prepare_images
 from utils.data.labels import LabelMap
 from utils.data.metadata import Metadata, read_metadata, write_metadata, write_test_metadata
 from utils.data.names import look_alike_notes
+from utils.data.shards import is_shard
 from utils.data.tfrecords import (
     MANIFEST,
     UNFINISHED,
@@ -94,6 +96,7 @@ class _Job:
     ids: np.ndarray  # of each sheet, the str of the table
     image_rows: np.ndarray  # of each sheet in the table of images, int64
     names: np.ndarray  # file names, the str of the table
+    files: np.ndarray  # the same as the disk has them
     classes: np.ndarray  # int64
     parts: np.ndarray  # "train", "validation" or "test"
     shards: list[_Shard]
@@ -303,7 +306,7 @@ def _plan(
     ids = annotations["image_id"].to_numpy()
     image_rows = pd.Index(metadata.images["image_id"]).get_indexer(ids)
     names = metadata.images["file_name"].to_numpy()[image_rows]
-    _refuse_missing(names, images_dir, source)
+    files = _on_disk(names, images_dir, source)
     classes = labels.to_class(annotations["category_id"])
     parts = np.full(len(ids), "train", dtype="<U10")
     if split is not None:
@@ -348,6 +351,7 @@ def _plan(
         ids=ids,
         image_rows=image_rows,
         names=names,
+        files=files,
         classes=classes,
         parts=parts,
         shards=shards,
@@ -370,14 +374,17 @@ def _json_pieces(columns: Sequence[np.ndarray], rows: int = 10_000) -> Iterator[
     yield b"]"
 
 
-def _refuse_missing(names: np.ndarray, images_dir: Path, source: Path) -> None:
-    missing = [name for name in names if not (images_dir / name).is_file()]
+def _on_disk(names: np.ndarray, images_dir: Path, source: Path) -> np.ndarray:
+    """The file of each name, see `utils.data.folders.on_disk`; InputError when some are not there."""
+    files, missing = on_disk(images_dir, names.tolist())
     if missing:
-        listed = "\n  ".join(missing[:20]) + ("\n  ..." if len(missing) > 20 else "")
+        nearest = [f"{name} (there is {near})" if near else name for name, near in missing.items()]
+        listed = "\n  ".join(nearest[:20]) + ("\n  ..." if len(missing) > 20 else "")
         raise InputError(
             f"{source}: {len(missing)} of {len(names)} image files are not in {images_dir}:\n  {listed}\n"
-            "Add them, remove their rows, or name another image folder. Nothing was written."
+            "Add them, correct or remove their rows, or name another image folder. Nothing was written."
         )
+    return np.array(files, dtype=object)
 
 
 def _numbered_by(path: Path, metadata: Metadata, source: Path) -> tuple[Metadata, LabelMap]:
@@ -480,7 +487,7 @@ def _refuse_foreign(job: _Job, started: bool) -> None:
     if not job.out.is_dir():
         return
     # Looked for first: what another call finishes meanwhile has its report before its name.
-    names = {*(path.name for path in job.out.glob("*.tfrec")), *_FILES, splits.FILE_NAME}
+    names = {*(path.name for path in job.out.iterdir() if is_shard(path.name)), *_FILES, splits.FILE_NAME}
     ours = set()
     if started:
         ours = {_read_report(job, shard)["file"] for shard in job.shards if job.report(shard).is_file()}
@@ -508,7 +515,7 @@ def _write_shards(
         return
     rows = np.concatenate([shard.rows for shard in open_shards])
     prepared = prepare_images(
-        (job.images_dir / job.names[row] for row in rows),
+        (job.images_dir / job.files[row] for row in rows),
         size=job.size,
         quality=job.quality,
         fit=job.fit,

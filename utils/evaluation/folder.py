@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from utils.data.folders import IMAGE_SUFFIXES, contents, warn_of_others
 from utils.data.images import FITS, MAX_PIXELS, BadImage, read_image, upright_size
-from utils.data.sheets import IMAGE_SUFFIXES
 from utils.errors import InputError
 from utils.files import read_json
 
@@ -60,8 +60,8 @@ def stored_by(run_dir: Path, run_name: str) -> Stored:
 def find_images(folder: Path, *, skip_bad: bool = False) -> tuple[list[Path], dict[str, str]]:
     """The image files of a folder and its subfolders, and those that are none by their first bytes.
 
-    Hidden files are no images: macOS leaves one (._NAME.jpg) beside every file on a foreign disk. Only the
-    header of each file is read.
+    Links are followed, hidden files passed over: see `utils.data.folders.contents`. An InputWarning says what else
+    is passed over. Only the header of each file is read.
 
     Args:
         folder: where to look.
@@ -75,16 +75,17 @@ def find_images(folder: Path, *, skip_bad: bool = False) -> tuple[list[Path], di
             the first twenty.
     """
     folder = Path(folder)
-    below = (path for path in sorted(folder.rglob("*")) if not path.is_dir())
-    visible = [path for path in below if not _is_hidden(path.relative_to(folder))]
-    files = [path for path in visible if path.suffix.lower() in IMAGE_SUFFIXES]
-    if not files:
-        others = Counter(path.suffix.lower() or "no suffix" for path in visible)
-        found = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5)) or "nothing"
+    found = contents(folder)
+    # A link that leads nowhere is bad like a file, and may be that of a whole folder.
+    files = sorted(folder / name for name in [*found.images, *found.broken])
+    if not found.images:
+        others = Counter(Path(name).suffix.lower() or "no suffix" for name in [*found.others, *found.broken])
+        kinds = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5)) or "nothing"
         raise InputError(
-            f"{folder}: no image files; found {found}. Looked for {', '.join(IMAGE_SUFFIXES)}, in subfolders too: "
+            f"{folder}: no image files; found {kinds}. Looked for {', '.join(IMAGE_SUFFIXES)}, in subfolders too: "
             "convert the images, or name another folder."
         )
+    warn_of_others(folder, found)
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         problems = list(pool.map(_header_problem, files))
     names = [_name(path, folder) for path in files]
@@ -98,10 +99,6 @@ def find_images(folder: Path, *, skip_bad: bool = False) -> tuple[list[Path], di
             "\n".join([f"{folder}: {len(bad)} of {len(files)} images cannot be read:", *listed, way_out])
         )
     return [path for path, problem in zip(files, problems, strict=True) if not problem], bad
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
 
 
 def _name(path: Path, folder: Path) -> str:
@@ -190,7 +187,9 @@ def predict_folder(
             side = profile.image_size
             signature = [tf.TensorSpec([None, side, side, 3], tf.uint8), tf.TensorSpec([None], tf.int32)]
             explain = tf.function(explainer(network), input_signature=signature)
-            pages = stack.enter_context(Pages(html, read_facts(run_dir, profile, labels), folder.name))
+            pages = stack.enter_context(
+                Pages(html, read_facts(run_dir, profile, labels), folder.resolve().name)
+            )
         for predictions, (images, *_, thumbnails) in predict_batches(
             network, batches, tta=tta, augment=profile.augment
         ):

@@ -29,6 +29,7 @@ from utils.data.writing import DUPLICATES, shared_duplicates
 from utils.errors import InputError, UsageError
 from utils.files import read_json, replacing, write_json
 from utils.metrics import make_metric
+from utils.paths import is_hidden
 from utils.training import backbone, heads
 from utils.training.checkpoint import Progress, RunState, other_species
 from utils.training.cluster import read_cluster
@@ -577,7 +578,8 @@ def load_trained(
     """
     run_dir = Path(run_dir)
     suffix = "_configs.json"
-    names = sorted(path.name.removesuffix(suffix) for path in run_dir.glob(f"*{suffix}"))
+    found = (path.name for path in run_dir.glob(f"*{suffix}"))
+    names = sorted(name.removesuffix(suffix) for name in found if not is_hidden(name))
     if run_name is None:
         if len(names) != 1:
             found = f"several runs ({', '.join(names)}): name one" if names else "no trained run: train first"

@@ -1,0 +1,172 @@
+"""Which files are shards, by their names and first bytes; without TensorFlow."""
+
+import re
+import shlex
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from utils.errors import InputError
+from utils.paths import is_hidden
+
+_SUFFIX = r"\.tfrec(?:ords?)?"
+_SHARD = re.compile(rf".+{_SUFFIX}(?:-\d+-of-\d+)?", re.IGNORECASE)
+_COMPRESSED = re.compile(rf"(.+{_SUFFIX}(?:-\d+-of-\d+)?)\.(?:gz|gzip|zlib|z|bz2|xz|zst)", re.IGNORECASE)
+# The last such word counts, as in my_train_test_res480by480_test00_5.tfrec.
+_SPLIT = re.compile(r"(?:.*[^A-Za-z])?(train|val|test)(?:ing|id|idation)?(?![A-Za-z]).*", re.IGNORECASE)
+# A count stands behind the number of the shard, as in train00_1000; in train_01 the number is no count.
+COUNT_IN_NAME = re.compile(rf"(?<=\d)_([1-9]\d*){_SUFFIX}$", re.IGNORECASE)
+
+
+def is_shard(name: str) -> bool:
+    """Whether a file is a shard by its name: *.tfrec, *.tfrecord(s), *.tfrecord-00000-of-00005, in any case."""
+    return bool(_SHARD.fullmatch(name)) and not is_hidden(name)
+
+
+def split_of(name: str) -> str | None:
+    """The split that the name of a shard says, "train", "val" or "test"; None for another file or without one."""
+    found = _SPLIT.fullmatch(name) if is_shard(name) else None
+    return found[1].lower() if found else None
+
+
+def stem_of(name: str) -> str:
+    """The name of a shard without suffix and count."""
+    return re.sub(rf"{_SUFFIX}(?:-\d+-of-\d+)?$", "", COUNT_IN_NAME.sub("", name), flags=re.IGNORECASE)
+
+
+def shards_in(paths: Iterable[Path]) -> list[Path]:
+    """The shards that these paths name: files as they are, of a folder all in it but the hidden ones, sorted.
+
+    Raises:
+        InputError: a folder has no shards, or compressed ones.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if not path.is_dir():
+            found.append(path)
+            continue
+        names = sorted(entry.name for entry in path.iterdir() if entry.is_file())
+        refuse_compressed_names(path, names)
+        shards = [path / name for name in names if is_shard(name)]
+        if not shards:
+            raise InputError(
+                f"{path}: no shards (*.tfrec) in this folder{_seen_instead(path, names)}. Name the folder that "
+                "holds them."
+            )
+        found += shards
+    return found
+
+
+def _seen_instead(folder: Path, names: list[str]) -> str:
+    """What may be meant, in words to go on with: shards one folder further down, and files named much like shards."""
+    below = [
+        entry
+        for entry in sorted(folder.iterdir())
+        if entry.is_dir()
+        and not is_hidden(entry.name)
+        and any(is_shard(file.name) for file in entry.iterdir())
+    ]
+    if below:
+        return f"; they lie in {', '.join(entry.name for entry in below[:5])}{' ...' * (len(below) > 5)}"
+    alike = [name for name in names if "tfrec" in name.lower() and not is_hidden(name)]
+    return f"; {', '.join(alike[:3])} ({len(alike)} in all) are not named so" if alike else ""
+
+
+def refuse_compressed_names(folder: Path, names: Iterable[str]) -> None:
+    """Raise InputError when a folder has a compressed shard (x.tfrec.gz) and not beside it the shard itself."""
+    names = {name for name in names if not is_hidden(name)}
+    found = sorted(name for name in names if (told := _COMPRESSED.fullmatch(name)) and told[1] not in names)
+    if found:
+        raise InputError(
+            f"{folder / found[0]}: is compressed ({len(found)} such files), and only uncompressed shards are read. "
+            f"{_way_out(folder / found[0], compression(folder / found[0]))}"
+        )
+
+
+def compression(path: Path) -> str | None:
+    """How a file is compressed, "GZIP" or "ZLIB" (as TensorFlow calls them); None when it is not."""
+    with path.open("rb") as file:
+        head = file.read(1 << 12)
+    if not head.startswith((b"\x1f\x8b\x08", b"\x78")):
+        return None
+    try:
+        inner = zlib.decompressobj(47).decompress(head, 12)  # 47: with either header
+    except zlib.error:
+        return None
+    if head.startswith(b"\x1f\x8b"):
+        return "GZIP" if inner and not begins_as_shard(head) else None
+    return "ZLIB" if begins_as_shard(inner) else None  # any text may begin with its x
+
+
+def refuse_compressed(path: Path) -> None:
+    """Raise InputError, with the command that decompresses it, for a shard that TensorFlow wrote compressed."""
+    if kind := compression(path):
+        raise InputError(
+            f"{path}: is compressed ({kind}), and only uncompressed shards are read. {_way_out(path, kind)}"
+        )
+
+
+_UNZLIB = "import sys, zlib; sys.stdout.buffer.write(zlib.decompress(sys.stdin.buffer.read()))"
+
+
+def _way_out(path: Path, kind: str | None) -> str:
+    """A command that decompresses all such shards of the folder; its JPEGs get hardly larger."""
+    folder = shlex.quote(str(path.parent))
+    if kind == "GZIP" and path.suffix.lower() == ".gz":
+        return f"Decompress them: gunzip {folder}/*{path.suffix}"
+    if kind is None:
+        return f"Decompress them into {path.parent}."
+    command = "gzip -dcf" if kind == "GZIP" else f"python3 -c '{_UNZLIB}'"
+    ending = path.suffix if _SHARD.fullmatch(path.name) is None or "-of-" not in path.name else ".tfrecord*"
+    return (
+        f'Decompress them in place: for f in {folder}/*{ending}; do {command} < "$f" > "$f.part" && '
+        'mv "$f.part" "$f"; done'
+    )
+
+
+_OTHERS = (  # first bytes, what the file is
+    (b"version https://git-lfs", "a Git LFS pointer to the shard (`git lfs pull` fetches it)"),
+    (b"PK\x03\x04", "a zip file (unzip it)"),
+    (b"\x00\x05\x16\x07", "what macOS leaves beside a file (delete it)"),
+    (b"\xff\xd8\xff", "a JPEG image"),
+    (b"\x89PNG", "a PNG image"),
+    (b"\x89HDF", "an HDF5 file"),
+    (b"{", "JSON text"),
+)
+
+
+def what_instead(path: Path) -> str | None:
+    """What a file is that is no shard, by its first bytes; None when that is not known."""
+    with path.open("rb") as file:
+        head = file.read(512)
+    if begins_as_shard(head):
+        return None
+    if head[:256].lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "a web page, as a failed download leaves it"
+    if head[257:262] == b"ustar":
+        return "a tar file (unpack it)"
+    return next((what for start, what in _OTHERS if head.startswith(start)), None)
+
+
+def begins_as_shard(head: bytes) -> bool:
+    """Whether these first bytes are a record's length and its checksum."""
+    return len(head) >= 12 and masked_crc(head[:8]) == int.from_bytes(head[8:12], "little")
+
+
+def _crc_table() -> list[int]:
+    table = list(range(256))
+    for _ in range(8):
+        table = [crc >> 1 ^ (0x82F63B78 if crc & 1 else 0) for crc in table]
+    return table
+
+
+_CRC_TABLE = _crc_table()
+
+
+def masked_crc(data: bytes) -> int:
+    """CRC-32C (Castagnoli) as TFRecords store it: rotated by 15 bits, plus a constant."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc = crc >> 8 ^ _CRC_TABLE[(crc ^ byte) & 0xFF]
+    crc ^= 0xFFFFFFFF
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
