@@ -8,7 +8,7 @@ from benchmarks.harness import Bench, Stage, Target
 
 def ours(bench: Bench) -> Callable[[], float]:
     """Sheets of the laptop profile's 40 species in turn, as `make_flora` draws them."""
-    from utils.flora import dataset, morphology, phylogeny, sheet
+    from utils.flora import morphology, phylogeny, sample, sheet
 
     traits = morphology.evolve(phylogeny.grow(40, seed=0), seed=0)
     tasks = [
@@ -16,7 +16,7 @@ def ours(bench: Bench) -> Callable[[], float]:
         for number in range(40 if bench.quick else 800)
     ]
     workers = 1 if bench.quick else os.cpu_count() or 1
-    return lambda: sum(1.0 for _ in dataset.draw(tasks, workers, progress=False))
+    return lambda: sum(1.0 for _ in sample.draw(tasks, workers, progress=False))
 
 
 STAGES = (

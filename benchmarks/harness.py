@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import benchmarks
-from utils.paths import scratch_dir
+from utils.files import scratch_dir
 
 VARIANTS = ("ours", "published", "limit")
 MEASURES = {  # of a target: what is compared, and whether it must be at least or at most the bound

@@ -24,7 +24,7 @@ _TIMES = 3  # the shards in one pass of evaluation and of the limit, whose start
 
 def make_shards(bench: Bench) -> Path:
     """The folder of a sample flora with `bench.images` training images or a few more, made if it is not there."""
-    from utils.flora.dataset import make_flora
+    from utils.flora.sample import make_flora
 
     species, most = _spec(bench)
     return make_flora(_folder(bench), species=species, seed=0, max_images=most, progress=False)
@@ -32,7 +32,7 @@ def make_shards(bench: Bench) -> Path:
 
 def _spec(bench: Bench) -> tuple[int, int]:
     """Species of the flora, and images of its commonest one."""
-    from utils.flora.dataset import training_counts
+    from utils.flora.sample import training_counts
 
     species, most = 2, 30 if bench.quick else 100
     while training_counts(species, 0, most).sum() < bench.images:
@@ -51,7 +51,7 @@ def shards(bench: Bench) -> list[Path]:
 
 def describe_shards(bench: Bench) -> str:
     """What the input rows read, in words: the number of images and their mean size."""
-    from utils.data.tfrecords import count_records
+    from utils.data.records import count_records
 
     paths = sorted(_folder(bench).glob("*_train*.tfrec"))
     if not paths:
@@ -78,7 +78,7 @@ def stream(bench: Bench, make: Callable[[], "tf.data.Dataset"]) -> Callable[[], 
 
     Its first batch, for which shuffle buffers are filled, comes before.
     """
-    from utils.data.tfrecords import count_records
+    from utils.data.records import count_records
 
     batches = iter(make())
     next(batches)
@@ -105,7 +105,7 @@ def one_pass(make: Callable[[], "tf.data.Dataset"]) -> Callable[[], float]:
 
 def ours(bench: Bench, image_size: int, augment: str = "light", **options: Any) -> Callable[[], float]:
     tensorflow()
-    from utils.data.pipeline import training_dataset
+    from utils.data.batches import training_dataset
 
     dataset = training_dataset(
         shards(bench),
@@ -122,7 +122,7 @@ def ours(bench: Bench, image_size: int, augment: str = "light", **options: Any) 
 
 def ours_evaluation(bench: Bench, image_size: int) -> Callable[[], float]:
     tensorflow()
-    from utils.data.pipeline import evaluation_dataset
+    from utils.data.batches import evaluation_dataset
 
     files = _TIMES * shards(bench)
     return one_pass(
@@ -237,7 +237,7 @@ def _mytflib(checkout: Path) -> Any:
 def decoding(bench: Bench, ratio: int = 1) -> Callable[[], float]:
     """Decode JPEGs that are in memory at 1/ratio of their size, in as many threads as ours, to no batch."""
     tf = tensorflow()
-    from utils.data.tfrecords import dataset_options
+    from utils.data.records import dataset_options
 
     def image_of(record: Any) -> Any:
         return tf.io.parse_single_example(record, {"image": tf.io.FixedLenFeature([], tf.string)})["image"]
@@ -257,7 +257,8 @@ def decoding(bench: Bench, ratio: int = 1) -> Callable[[], float]:
 def first_layer(bench: Bench, image_size: int) -> Callable[[], float]:
     """What the device does with a batch when training has resize: model. Here the device is the CPU."""
     tf = tensorflow()
-    from utils.data.pipeline import augmented_on_device, training_dataset
+    from utils.data.batches import training_dataset
+    from utils.data.pixels import augmented_on_device
 
     dataset = training_dataset(
         shards(bench), image_size=image_size, batch_size=BATCH, seed=0, augment="flips", resize="model"

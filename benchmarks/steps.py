@@ -26,8 +26,7 @@ def _head(classes: int) -> Any:
     import tensorflow as tf
 
     from utils.config import load_profile
-    from utils.training.backbone import NoiseClock
-    from utils.training.heads import classifier
+    from utils.training.network import NoiseClock, classifier
 
     class Backbone(tf.keras.layers.Layer):
         def build(self, shape: Any) -> None:
@@ -69,8 +68,7 @@ def _training(bench: Bench, model: Any, batch: tuple[Any, Any]) -> Callable[[], 
 def ours(bench: Bench) -> Callable[[], float]:
     """Sparse labels, smoothing from the logits alone, macro-F1 by three counters a class."""
     tf = tensorflow()
-    from utils.metrics import make_metric
-    from utils.training.losses import make_loss
+    from utils.training.losses import make_loss, make_metric
     from utils.training.optimizer import sgdw
     from utils.training.trainer import make_trainer
 
@@ -159,8 +157,8 @@ def three_matmuls(bench: Bench) -> Callable[[], float]:
 def scores_and_report(bench: Bench) -> Callable[[], float]:
     """Macro-F1, accuracy, F1 of every class, and the tables of notebook 04, of all test images at once."""
     from utils.data.labels import LabelMap
-    from utils.evaluation import mistakes
-    from utils.metrics import per_class_f1, scores
+    from utils.evaluation import scores
+    from utils.evaluation.scores import overall_scores, per_class_f1
 
     classes, images = _classes(bench), TEST_IMAGES // (100 if bench.quick else 1)
     rng = np.random.default_rng(0)
@@ -176,11 +174,11 @@ def scores_and_report(bench: Bench) -> Callable[[], float]:
     )
 
     def run() -> float:
-        scores(true, predicted, classes)
+        overall_scores(true, predicted, classes)
         per_class_f1(true, predicted, classes)
-        mistakes.scores_by_bin(true, predicted, counts)
-        mistakes.scores_by_family(true, predicted, labels)
-        mistakes.mistakes_by_kind(true, predicted, labels)
+        scores.scores_by_bin(true, predicted, counts)
+        scores.scores_by_family(true, predicted, labels)
+        scores.mistakes_by_kind(true, predicted, labels)
         return 1
 
     return run

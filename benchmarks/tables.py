@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from unittest import mock
 
 from benchmarks.harness import Bench, Measured, Stage, Target
-from utils.paths import REPOSITORY
+from utils.files import REPOSITORY
 
 if TYPE_CHECKING:
-    from utils.data.tables import Metadata
+    from utils.data.metadata import Metadata
 
 # ---------------------------------------------------------------- metadata
 
@@ -26,7 +26,7 @@ def make_full_metadata(bench: Bench) -> Path:
     """A train_metadata.json with the published numbers of species, images and pairs of genera."""
     if bench.quick:
         return _metadata_json(bench, 100)
-    from utils.flora.dataset import METADATA_VERSION, make_metadata
+    from utils.flora.full_size import METADATA_VERSION, make_metadata
 
     folder = bench.folder / f"full-metadata-v{METADATA_VERSION}"
     return make_metadata(folder, json=True) / "train_metadata.json"
@@ -91,13 +91,13 @@ def start(bench: Bench, code: tuple[str, ...]) -> Callable[[], float]:
 
 def run_course(bench: Bench, anew: bool) -> None:
     """Run the course once for all of its rows, into <folder>/course."""
-    from utils import runner
+    from utils.course import run as run_module
 
     folder = bench.folder / "course"
     if anew:
         shutil.rmtree(folder, ignore_errors=True)
     if not (folder / "result.json").is_file():
-        runner.run_course(profile="smoke" if bench.quick else "laptop", out=folder)
+        run_module.run_course(profile="smoke" if bench.quick else "laptop", out=folder)
 
 
 def course(bench: Bench, notebook: str, training: bool) -> Callable[[], Measured]:
@@ -112,7 +112,7 @@ def course(bench: Bench, notebook: str, training: bool) -> Callable[[], Measured
 
 
 def _course_stages() -> tuple[Stage, ...]:
-    from utils.runner import COURSE
+    from utils.course.notebooks import COURSE
 
     def stage(name: str, notebook: str, targets: tuple[Target, ...] = (), note: str = "") -> Stage:
         variants = {"ours": partial(course, notebook=notebook, training=False)}
@@ -135,7 +135,7 @@ def _metadata(count: int) -> "Metadata":
     """Tables of `count` images of species with 50 each."""
     import pandas as pd
 
-    from utils.data.tables import Metadata, empty_table
+    from utils.data.metadata import Metadata, empty_table
 
     species = range(max(count // 50, 2))
     ids = [f"{row // 50:05d}__{row % 50:03d}" for row in range(count)]
@@ -200,7 +200,7 @@ def _image_files(bench: Bench, count: int) -> Path:
 
 def _test_shards(bench: Bench, count: int) -> Path:
     """Test shards of `count` small images, whose ids are numbers."""
-    from utils.data.tfrecords import Record, write_shards
+    from utils.own.shards import Record, write_shards
 
     folder = bench.folder / f"small-test-{count}"
     if not folder.is_dir():
@@ -226,7 +226,7 @@ def grown_metadata(bench: Bench, thousands: int) -> Callable[[], float]:
 
 def grown_writing(bench: Bench, thousands: int) -> Callable[[], float]:
     """Files to shards, as `ours` of benchmarks.writing."""
-    from utils.data.writing import write_from_labels
+    from utils.own.write import write_from_labels
     from utils.startup import import_tensorflow
 
     import_tensorflow()
@@ -243,7 +243,7 @@ def grown_writing(bench: Bench, thousands: int) -> Callable[[], float]:
 
 
 def grown_verifying(bench: Bench, thousands: int) -> Callable[[], float]:
-    from utils.data.tfrecords import verify
+    from utils.own.verify import verify
     from utils.startup import import_tensorflow
 
     import_tensorflow()
@@ -263,8 +263,8 @@ def grown_predictions(bench: Bench, thousands: int) -> Callable[[], float]:
     from utils.startup import import_tensorflow
 
     tf = import_tensorflow()
+    from utils.data.batches import evaluation_dataset
     from utils.data.labels import LabelMap
-    from utils.data.pipeline import evaluation_dataset
     from utils.evaluation.predict import predict
     from utils.evaluation.submission import write_submission
 

@@ -51,7 +51,7 @@ def _photographs(bench: Bench) -> list[Path]:
 
 def ours(bench: Bench) -> Callable[[], float]:
     """As `./course tfrecords write` does it: with table, checksums, search for duplicates, label map, manifest."""
-    from utils.data.writing import write_from_labels
+    from utils.own.write import write_from_labels
     from utils.startup import import_tensorflow
 
     import_tensorflow()

@@ -20,11 +20,12 @@ from utils.config import load_profile, profile_from_dict
 from utils.data import splits
 from utils.data.labels import LabelMap
 from utils.data.metadata import read_metadata, read_test_metadata, write_metadata, write_test_metadata
-from utils.data.tfrecords import Record, inspect, read_labels, verify, write_shards
-from utils.errors import InputError
-from utils.evaluation.folder import stored_by
+from utils.data.records import read_labels
 from utils.evaluation.submission import score_submission, validate_submission
-from utils.files import read_json
+from utils.files import InputError, read_json
+from utils.own.folder import stored_by
+from utils.own.shards import Record, write_shards
+from utils.own.verify import inspect, verify
 
 # ---------------------------------------------------------------- damage
 

@@ -15,9 +15,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from utils import batch as batches
-from utils.paths import REPOSITORY
-from utils.runner import Run, run_notebook
+from utils.course.notebooks import Run, run_notebook
+from utils.experiments import run as batches
+from utils.experiments import spec
+from utils.files import REPOSITORY
 
 TAKEN = ("utils", "click", "random", "types", "pandas", "yaml", "jupyterlab", "papermill", "ipykernel")
 LOOK = (
@@ -80,7 +81,7 @@ def test_a_run_of_a_batch(crowded, monkeypatch):
     some = SimpleNamespace(notebook=None, data=None, test="none", to_dict=dict)
     run = SimpleNamespace(folder=crowded / "run", method="", seed=0, parameters={}, profile=some, after=[])
     assert batches._start(some, run, threads=1).wait() == 0
-    assert own((run.folder / batches._LOG).read_text().splitlines(), crowded)
+    assert own((run.folder / spec.LOG_FILE).read_text().splitlines(), crowded)
 
 
 def test_a_notebook_run_headless_finds_the_course_and_last_the_files_beside_it(crowded, monkeypatch):

@@ -173,7 +173,7 @@ def shard(*images: bytes, keep: int | None = None, flip: int | None = None) -> C
     """A shard with these images, of class 0, made by TensorFlow; cut off, or with a flipped bit in a byte."""
 
     def write(path: Path) -> None:
-        from utils.data.tfrecords import Record, write_shards
+        from utils.own.shards import Record, write_shards
 
         records = [Record(content, f"id{number}", 0, 0, 0) for number, content in enumerate(images)]
         (written,) = write_shards(records, path.parent, split="train", prefix=f"for-{path.stem}")

@@ -5,8 +5,7 @@ import re
 import pytest
 
 from utils.config import given, load_profile, profile_from_dict, profile_names
-from utils.errors import UsageError
-from utils.paths import REPOSITORY
+from utils.files import REPOSITORY, UsageError
 
 
 @pytest.mark.parametrize("name", profile_names())

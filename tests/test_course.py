@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from utils.paths import REPOSITORY
+from utils.files import REPOSITORY
 
 TOOLS = (
     *("sh", "cat", "dirname", "readlink", "cksum", "tr", "uname"),
     *("mkdir", "rm", "ls", "sed", "cp", "chmod"),
 )
-# A Python that knows only what the script asks of it; utils/environment.py itself is tested in test_environment.py.
+# A Python that knows only what the script asks of it; utils/setup/environment.py has tests of its own.
 STUB = """#!/bin/sh
 [ "$1" != -I ] || shift
 case $1 in
     -c) echo "VERSION" ;;
-    */utils/environment.py)
+    */utils/setup/environment.py)
         echo "$4: $5" >>"CALLS"
         [ ! -e "FAILS" ] || { echo "course: no luck" >&2; echo "$4" >"$3.unfinished"; exit 1; }
         mkdir -p "$3/bin" && cp "$0" "$3/bin/python" && echo "$5" >"$3/course-stamp"
@@ -65,7 +65,7 @@ class Machine:
         )
 
     def set_ups(self) -> list[str]:
-        """What the script has asked of utils/environment.py: "cpu: CHECKSUM 3.11 cpu"."""
+        """What the script has asked of utils/setup/environment.py: "cpu: CHECKSUM 3.11 cpu"."""
         return self.calls.read_text().splitlines() if self.calls.exists() else []
 
     def lock_changes(self, name: str = "requirements.lock") -> None:

@@ -42,10 +42,10 @@ from damaged import (
 )
 from PIL import Image, ImageFile
 
-from utils.data.images import encode_image
-from utils.data.tfrecords import count_records
-from utils.errors import InputError
-from utils.evaluation.folder import find_images
+from utils.data.records import count_records
+from utils.files import InputError
+from utils.own.folder import find_images
+from utils.own.images import encode_image
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 

@@ -5,8 +5,7 @@ import os
 
 import pytest
 
-from utils.errors import InputError
-from utils.files import check_writable, read_json, replacing, write_json
+from utils.files import InputError, check_writable, read_json, replacing, write_json
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):

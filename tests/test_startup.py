@@ -9,8 +9,7 @@ import sys
 import pytest
 
 from utils import startup
-from utils.errors import InputError
-from utils.paths import REPOSITORY
+from utils.files import REPOSITORY, InputError
 from utils.startup import is_noise, quiet_start
 
 KNOWN = """\

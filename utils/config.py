@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from utils.errors import UsageError
+from utils.files import UsageError
 
 BACKBONES = ("B0", "B1", "B2", "B3", "S", "M", "L", "XL")
 CLASS_WEIGHTS = ("none", "inverse", "class_balanced")

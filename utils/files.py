@@ -1,4 +1,8 @@
-"""Files written whole: a reader sees the old file or the new one, never a half."""
+"""What every module stands on: errors that are the user's to mend, files written whole, and where things are.
+
+InputError and UsageError are shown as one message, never as a traceback. A reader of a file sees the old one or the new
+one, never a half. The places are the repository, outputs, scratch files, and what is attached on Kaggle.
+"""
 
 import json
 import math
@@ -6,9 +10,22 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from utils.errors import InputError
+if TYPE_CHECKING:
+    from utils.config import Profile
+
+
+class InputError(ValueError):
+    """A file or record is not as it must be; the message names it and the way out (exit code 1)."""
+
+
+class UsageError(InputError):
+    """An option, profile or parameter is not known or not possible (exit code 2)."""
+
+
+class InputWarning(UserWarning):
+    """Something of the user's was left out, which need not be wrong; shown as one line beside the result."""
 
 
 @contextmanager
@@ -71,3 +88,89 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: no such file.") from None
     except ValueError as error:
         raise InputError(f"{path}: not valid JSON ({error}). Download or write the file again.") from None
+
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+_IMAGE_FOLDERS = {"train_images", "test_images", "images"}  # up to a million files each: not walked
+_MAX_DEPTH = 4  # /kaggle/input/datasets/<owner>/<slug>/<folder>
+# What macOS's zip, Windows, a NAS and Python put into folders, beside hidden files (.DS_Store, ._NAME).
+_OF_SYSTEMS = {"__macosx", "thumbs.db", "desktop.ini", "icon\r", "$recycle.bin", "system volume information"}
+
+_OF_SYSTEMS |= {"lost+found", "@eadir", "#recycle", "@recycle", "__pycache__"}
+
+
+def kaggle_root() -> Path:
+    """/kaggle, or the folder named by NAFLORA_KAGGLE_ROOT that is laid out like it."""
+    return Path(os.environ.get("NAFLORA_KAGGLE_ROOT", "/kaggle"))
+
+
+def attach(kind: str, name: str) -> str:
+    """Where to click in Kaggle's notebook editor to attach `name`, a sentence."""
+    return f"On Kaggle: Add Input > {kind} > {name} > +, then Run > Restart and run all."
+
+
+def on_kaggle() -> bool:
+    """Whether this runs in a Kaggle kernel, by the variable that Kaggle sets there."""
+    return "KAGGLE_KERNEL_RUN_TYPE" in os.environ
+
+
+def is_auto(folder: str | Path | None) -> bool:
+    """Whether a notebook's folder parameter leaves the choice: auto, nothing, or papermill's None, also as text."""
+    return folder is None or (isinstance(folder, str) and folder.strip() in ("auto", "", "None"))
+
+
+def output_dir(folder: str | Path | None = "auto", profile: "Profile | None" = None) -> Path:
+    """The folder that every notebook reads from and writes to; made if it is not there.
+
+    `auto` (see `is_auto`) is /kaggle/working on Kaggle and runs/<profile> in the repository elsewhere.
+    """
+    path = planned_dir(folder, profile)
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def planned_dir(folder: str | Path | None, profile: "Profile | None" = None) -> Path:
+    """The folder that `output_dir` would make."""
+    if not is_auto(folder):
+        return Path(folder).expanduser().resolve()
+    if on_kaggle():
+        return kaggle_root() / "working"
+    return REPOSITORY / "runs" / (profile.name if profile else "work")
+
+
+def scratch_dir() -> Path:
+    """Where generated data and caches go: data/ in the repository, /kaggle/tmp on Kaggle (not kept there)."""
+    path = kaggle_root() / "tmp" if on_kaggle() else REPOSITORY / "data"
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def mounted(name: str) -> list[Path]:
+    """Every file called `name` in what is attached to a Kaggle kernel, in the order of their folders."""
+    root = kaggle_root() / "input"
+    return [folder / name for folder, names in walk(root).items() if name in names] if root.is_dir() else []
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is the system's, not the user's: .NAME, ._NAME, __MACOSX, Thumbs.db and their kin."""
+    return name.startswith(".") or name.lower() in _OF_SYSTEMS
+
+
+def walk(root: Path) -> dict[Path, list[str]]:
+    """Files by folder, down to _MAX_DEPTH, leaving out what is hidden, image folders and generated floras.
+
+    Links are followed; a folder that is reached a second time is passed over.
+    """
+    found: dict[Path, list[str]] = {}
+    seen: set[str] = set()
+    for folder, folders, files in os.walk(root, followlinks=True):
+        here, real = Path(folder), os.path.realpath(folder)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        depth = len(here.relative_to(root).parts)
+        skip = lambda name: name in _IMAGE_FOLDERS or name.startswith("flora-") or is_hidden(name)  # noqa: E731
+        folders[:] = sorted(name for name in folders if depth < _MAX_DEPTH and not skip(name))
+        found[here] = sorted(name for name in files if not is_hidden(name))
+    return found

@@ -15,8 +15,7 @@ from pathlib import Path
 from types import ModuleType
 
 import utils
-from utils.errors import InputError
-from utils.paths import REPOSITORY, attach, on_kaggle
+from utils.files import REPOSITORY, InputError, attach, on_kaggle
 
 STARTED = time.time()  # of this notebook: its first cell imports this module
 COMMIT = (

@@ -5,8 +5,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageEnhance, ImageOps
 
-from utils.data import augment, pipeline, tfrecords
-from utils.data.tfrecords import Record
+from utils.data import augment
+from utils.data.batches import training_dataset
+from utils.own.shards import Record, write_shards
 
 SIZE = 40
 
@@ -212,12 +213,12 @@ def test_the_parts_are_drawn_from_a_beta_distribution(alpha: float) -> None:
 @pytest.fixture(scope="module")
 def shards(make_jpeg, tmp_path_factory):
     records = (Record(make_jpeg(number, 64, 64), str(number), number % 5, 0, 0) for number in range(18))
-    return tfrecords.write_shards(records, tmp_path_factory.mktemp("shards"), split="train")
+    return write_shards(records, tmp_path_factory.mktemp("shards"), split="train")
 
 
 def batches(shards, **options):
     options = {"image_size": 32, "batch_size": 4, "seed": 3, **options}
-    return list(pipeline.training_dataset(shards, **options).as_numpy_iterator())
+    return list(training_dataset(shards, **options).as_numpy_iterator())
 
 
 def test_batches_are_the_same_for_the_same_seed_and_epoch(shards) -> None:

@@ -7,9 +7,9 @@ import pytest
 import tensorflow as tf
 from published import bytes_list, packed
 
-from utils.data import pipeline, tfrecords
+from utils.data import batches, records
 from utils.data.damage import bad_records, naming_damage, without_bad
-from utils.errors import InputError
+from utils.files import InputError
 
 SIDE = 40
 N = 6  # records a shard
@@ -87,7 +87,7 @@ def test_each_damage_is_found_by_file_and_record_and_left_out(tmp_path, frames, 
     assert whole[good] == good
     kept = [number for number in range(N) if lost == 0 or not position <= number < position + lost]
     kept += [0] if lost == 0 else []
-    assert [record["image_id"] for record in tfrecords.read_records([whole[path]])] == [
+    assert [record["image_id"] for record in records.read_records([whole[path]])] == [
         published.train_id(number) for number in kept
     ]
     assert whole[path].name == f"h22_res480by480_train00_{len(kept)}.tfrec"
@@ -101,9 +101,7 @@ def test_records_behind_several_wrong_checksums_are_used(tmp_path):
     assert [record.position for record in bad] == [1, 2, 4]
     copy = without_bad([path], bad, tmp_path)[path]
     assert copy.name == "unnamed_3.tfrec"
-    assert [r["image_id"] for r in tfrecords.read_records([copy])] == [
-        published.train_id(n) for n in (0, 3, 5)
-    ]
+    assert [r["image_id"] for r in records.read_records([copy])] == [published.train_id(n) for n in (0, 3, 5)]
 
 
 def test_a_shard_with_no_whole_record_is_left_out_and_a_missing_one_named(tmp_path):
@@ -125,8 +123,8 @@ def test_reading_stops_and_names_the_record(tmp_path, name):
     path = shard(tmp_path, frames)
     options = {"image_size": 32, "batch_size": 1, "crop": 1.0, "n_classes": 4, "count": 2 * N}
     for make in (
-        lambda: pipeline.training_dataset([good, path], seed=0, exclude_ids=["other"], **options),
-        lambda: pipeline.evaluation_dataset([good, path], **options),
+        lambda: batches.training_dataset([good, path], seed=0, exclude_ids=["other"], **options),
+        lambda: batches.evaluation_dataset([good, path], **options),
     ):
         with (
             pytest.raises(InputError, match=f"{path.name}: record {position} ") as error,

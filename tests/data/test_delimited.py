@@ -3,7 +3,7 @@
 import pytest
 
 from utils.data.delimited import read_header, read_table
-from utils.errors import InputError
+from utils.files import InputError
 
 COLUMNS = ("id", "name")
 HEADER = "id,name,notes"

@@ -13,9 +13,10 @@ import published
 import pytest
 from PIL import Image
 
-from utils.data import damage, jpeg, tfrecords
-from utils.data.images import BadImage, encode_image, prepare_image, read_image
-from utils.data.writing import write_from_labels
+from utils.data import damage, jpeg
+from utils.own import verify
+from utils.own.images import BadImage, encode_image, prepare_image, read_image
+from utils.own.write import write_from_labels
 
 # A JPEG of 64 x 48 pixels made over by jpegtran: Pillow reads arithmetic coding and does not write it.
 ARITHMETIC = base64.b85decode(
@@ -116,7 +117,7 @@ def test_damage_is_refused_by_its_reason_in_a_file_and_in_a_shard(tmp_path, plai
         encode_image(path, size=64)
     records = [published.example(published.train_features(0, 16) | {"image": published.bytes_list(content)})]
     shard = published.write_shard(tmp_path, "train", records)
-    (problem,) = tfrecords.verify([shard])
+    (problem,) = verify.verify([shard])
     assert re.search(rf"record 0 at byte 0: image is not a whole JPEG \(.*({reason}|refuses)", problem)
     (bad,) = damage.bad_records([shard])
     assert bad.position == 0 and "has an image that is not a whole JPEG (" in str(bad)
@@ -168,7 +169,7 @@ def test_what_costs_no_pixel_is_a_note_and_damage_behind_it_is_found(tmp_path, p
     features = published.train_features(0, 16)
     records = [published.example(features | {"image": published.bytes_list(change(plain))})]
     notes = []
-    assert tfrecords.verify([shard := published.write_shard(tmp_path, "train", records)], notes=notes) == []
+    assert verify.verify([shard := published.write_shard(tmp_path, "train", records)], notes=notes) == []
     assert len(notes) == 1 and notes[0].startswith(f"{shard}: record 0: ") and note in notes[0]
     assert list(damage.bad_records([shard])) == []
     with pytest.raises(jpeg.Damaged):

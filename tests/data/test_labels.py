@@ -5,7 +5,7 @@ import pytest
 
 from utils.data.labels import LabelMap, genus_distance_matrix
 from utils.data.metadata import read_metadata
-from utils.errors import InputError
+from utils.files import InputError
 
 
 @pytest.fixture

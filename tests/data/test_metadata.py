@@ -8,11 +8,10 @@ import pandas as pd
 import pytest
 
 from utils.data import metadata as md
-from utils.data import published
+from utils.data.forms import kept, published
+from utils.data.forms.summary import summarize_file
 from utils.data.labels import LabelMap
-from utils.data.longtail import summarize_file
-from utils.errors import InputError
-from utils.paths import REPOSITORY
+from utils.files import REPOSITORY, InputError
 
 
 def test_published_json_is_read_with_its_columns_and_types(tables, write_tables):
@@ -298,8 +297,8 @@ def test_unknown_paths_and_formats_are_refused(tmp_path):
 def test_tables_survive_json_and_columns(tables, write_tables, tmp_path):
     metadata = md.read_metadata(write_tables(tables))
     md.write_metadata(metadata, tmp_path / "again.json")
-    md.write_columns(metadata, tmp_path / "again.columns")
-    md.write_columns(metadata, tmp_path / "again.columns")  # replaces the first
+    kept.write_columns(metadata, tmp_path / "again.columns")
+    kept.write_columns(metadata, tmp_path / "again.columns")  # replaces the first
     for path in (tmp_path / "again.json", tmp_path / "again.columns"):
         again = md.read_metadata(path)
         for name in md.COLUMNS:
@@ -317,13 +316,13 @@ def test_writing_columns_never_replaces_a_folder_of_something_else(tables, write
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter1.txt").write_text("years of work")
     with pytest.raises(InputError, match="not a columnar metadata folder"):
-        md.write_columns(metadata, tmp_path / "thesis")
+        kept.write_columns(metadata, tmp_path / "thesis")
     assert (tmp_path / "thesis" / "chapter1.txt").read_text() == "years of work"
 
 
 def test_a_columnar_folder_without_a_table_or_column_is_refused(tables, write_tables, tmp_path):
     metadata = md.read_metadata(write_tables(tables))
-    folder = md.write_columns(metadata, tmp_path / "m.columns")
+    folder = kept.write_columns(metadata, tmp_path / "m.columns")
     metadata.genera.drop(columns="genus").to_feather(folder / "genera.feather")
     with pytest.raises(InputError, match=r"genera\.feather.*'genus'"):
         md.read_metadata(folder)
@@ -887,7 +886,7 @@ def test_every_form_is_recognised_and_summarised(tables, write_tables, tmp_path)
     forms = {
         train: (md.TRAIN_JSON, 7, 3, 2),
         odd: (md.TRAIN_JSON, 7, 3, 2),
-        md.write_columns(metadata, tmp_path / "m.columns"): (md.COLUMNAR, 7, 3, 2),
+        kept.write_columns(metadata, tmp_path / "m.columns"): (md.COLUMNAR, 7, 3, 2),
         tmp_path / "mini.tsv": (md.MINI_TABLE, 3, 2, 2),
         write_csv(tmp_path, "file_name,scientificName\n1.jpg,Zea mays\n2.jpg,Poa\n"): (md.OWN_TABLE, 2, 2, 0),
         tmp_path / "sheets": (md.SPECIES_FOLDERS, 2, 2, 0),
@@ -926,9 +925,9 @@ def test_published_families_add_up_to_the_published_totals():
 @pytest.fixture
 def large(tables, write_tables, tmp_path, monkeypatch):
     """A train_metadata.json that counts as large, changed some time ago, with the folder of its copies."""
-    monkeypatch.setattr(md, "_CACHED_FROM", 1)
-    monkeypatch.setattr(md, "_SETTLED_NS", 0)
-    monkeypatch.setattr("utils.data.metadata.scratch_dir", lambda: tmp_path / "scratch")
+    monkeypatch.setattr(kept, "KEPT_FROM", 1)
+    monkeypatch.setattr(kept, "_SETTLED_NS", 0)
+    monkeypatch.setattr("utils.files.scratch_dir", lambda: tmp_path / "scratch")
     return write_tables(tables), tmp_path / "scratch" / ".metadata"
 
 
@@ -970,7 +969,7 @@ def test_the_copy_of_a_removed_file_goes_with_the_next_one(large, tables):
 
 def test_a_file_that_was_changed_just_now_is_not_kept(large, monkeypatch):
     path, copies = large
-    monkeypatch.setattr(md, "_SETTLED_NS", 10**15)
+    monkeypatch.setattr(kept, "_SETTLED_NS", 10**15)
     md.read_metadata(path)
     assert not copies.exists()
 
@@ -1002,7 +1001,7 @@ def test_a_damaged_copy_or_none_is_told_and_the_file_itself_read(large, monkeypa
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(md, "_write_columns", full)
+    monkeypatch.setattr(kept, "_write_columns", full)
     os.utime(path, ns=(0, 0))
     with pytest.warns(UserWarning, match="No copy of .* No space left"):
         found = md.read_metadata(path)
@@ -1048,7 +1047,7 @@ def measure(path):
 
 @pytest.mark.long
 def test_full_size_json_is_read_in_4_gb_and_has_the_published_families(tmp_path, monkeypatch):
-    from utils.flora.dataset import make_metadata
+    from utils.flora.full_size import make_metadata
 
     monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")  # so that the copy goes to a folder of the test
     monkeypatch.setenv("NAFLORA_KAGGLE_ROOT", str(tmp_path / "kaggle"))

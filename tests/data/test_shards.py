@@ -11,10 +11,12 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from utils.data import damage, tfrecords
+from utils.data import damage
+from utils.data.records import count_records, read_schema
 from utils.data.shards import COUNT_IN_NAME, compression, is_shard, shards_in, split_of, stem_of, what_instead
-from utils.data.tfrecords import Record
-from utils.errors import InputError
+from utils.files import InputError
+from utils.own import shards, verify
+from utils.own.shards import Record
 
 
 @pytest.mark.parametrize(
@@ -55,7 +57,7 @@ def pack(path, kind):
 @pytest.fixture
 def train_shards(tmp_path, make_jpeg):
     records = [Record(make_jpeg(number, 20, 30), f"{number}", 0, 0, 0) for number in range(10)]
-    return tfrecords.write_shards(records, tmp_path / "good", split="train", shard_images=4)
+    return shards.write_shards(records, tmp_path / "good", split="train", shard_images=4)
 
 
 @pytest.fixture
@@ -72,10 +74,10 @@ def test_a_compressed_shard_is_named_by_every_reader_with_a_command_that_works(f
     first = paths[0]
     unnamed = first.rename(folder / "other_train.tfrec")
     for read in (
-        lambda: tfrecords.verify([unnamed]),
-        lambda: tfrecords.inspect([unnamed]),
-        lambda: tfrecords.count_records([unnamed]),
-        lambda: tfrecords.read_schema(unnamed),
+        lambda: verify.verify([unnamed]),
+        lambda: verify.inspect([unnamed]),
+        lambda: count_records([unnamed]),
+        lambda: read_schema(unnamed),
         lambda: list(damage.bad_records([unnamed])),
     ):
         with pytest.raises(
@@ -94,11 +96,11 @@ def test_compressed_files_in_a_folder_are_not_passed_over(folder, train_shards):
     first, *rest = sorted(folder.glob("*.tfrec"))
     pack(first, "GZIP")
     first.rename(f"{first}.gz")
-    for look in (lambda: shards_in([folder]), lambda: tfrecords.verify([folder])):
+    for look in (lambda: shards_in([folder]), lambda: verify.verify([folder])):
         with pytest.raises(InputError, match=gunzip) as told:
             look()
     with pytest.raises(InputError, match=r"is compressed \(GZIP\).*gunzip"):
-        tfrecords.verify([f"{first}.gz"])
+        verify.verify([f"{first}.gz"])
     subprocess.run(["bash", "-c", str(told.value).split(": ", 2)[-1]], check=True)
     assert [path.read_bytes() for path in shards_in([folder])] == [path.read_bytes() for path in train_shards]
     for path in rest:
@@ -130,12 +132,12 @@ OTHERS = {
 def test_a_file_that_is_no_shard_is_named_for_what_it_is(tmp_path, what):
     path = tmp_path / "x_train00_9.tfrec"
     path.write_bytes(OTHERS[what])
-    (problem,) = tfrecords.verify([path])
+    (problem,) = verify.verify([path])
     assert problem.startswith(f"{path}: record 0 at byte 0: cannot be read: the file is {what}")
     (bad,) = damage.bad_records([path], n_classes=4)
     assert f"record 0 cannot be read: the file is {what}" in str(bad) and bad.lost == 9
     with pytest.raises(InputError, match=f"the file is {what}"):
-        tfrecords.read_schema(path)
+        read_schema(path)
 
 
 def test_a_folder_without_shards_names_what_may_be_meant(tmp_path):
@@ -162,8 +164,8 @@ def test_images_of_another_kind_in_records_are_refused_by_verify_and_by_training
     tmp_path, make_jpeg, kind, mode
 ):
     records = [Record(make_jpeg(0, 20, 30), "a", 0, 0, 0), Record(picture(kind, mode), "b", 0, 0, 0)]
-    (shard,) = tfrecords.write_shards(records, tmp_path, split="train")
-    (problem,) = tfrecords.verify([shard])
+    (shard,) = shards.write_shards(records, tmp_path, split="train")
+    (problem,) = verify.verify([shard])
     (bad,) = damage.bad_records([shard], n_classes=1)
     for text in (problem, str(bad)):
         assert "record 1" in text and f"a {kind} (" in text and "only JPEG is read" in text

@@ -5,7 +5,7 @@ from click.testing import CliRunner
 
 from utils.__main__ import main
 from utils.data import splits
-from utils.errors import InputError, UsageError
+from utils.files import InputError, UsageError
 
 rng = np.random.default_rng(0)
 CLASSES = np.repeat(np.arange(40), rng.integers(1, 30, 40))

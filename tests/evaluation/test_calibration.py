@@ -3,9 +3,9 @@ import pytest
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp, softmax
 
-from utils.errors import InputError
-from utils.evaluation.calibration import expected_calibration_error, fit_temperature, reliability, tempered
+from utils.evaluation.decide import expected_calibration_error, fit_temperature, reliability, tempered
 from utils.evaluation.predict import Predictions
+from utils.files import InputError
 
 
 def test_bins_hold_their_upper_edge():

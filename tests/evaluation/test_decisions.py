@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from utils.errors import InputError
-from utils.evaluation import decisions
+from utils.evaluation import decide
 from utils.evaluation.predict import Predictions
+from utils.files import InputError
 
 # Carex, Poa, Rosa, Rubus
 DISTANCES = np.array(
@@ -49,8 +49,8 @@ def cheapest(row, labels, miss, classes=range(6)):
 
 @pytest.mark.parametrize("miss", [None, 0.0, 60.0])
 def test_the_class_of_least_expected_cost_is_chosen(six_species, probabilities, miss, monkeypatch):
-    monkeypatch.setattr(decisions, "CELLS", 36 * 7)  # seven sheets at a time
-    found = decisions.least_cost(predictions(probabilities), six_species, DISTANCES, miss)
+    monkeypatch.setattr(decide, "CELLS", 36 * 7)  # seven sheets at a time
+    found = decide.least_cost(predictions(probabilities), six_species, DISTANCES, miss)
     used = 17.5 if miss is None else miss
     expected = [cheapest(row.astype(np.float32), six_species, used) for row in probabilities]
     assert found.dtype == np.int32
@@ -64,22 +64,22 @@ def test_the_class_of_least_expected_cost_is_chosen(six_species, probabilities, 
 
 def test_two_relatives_beat_a_stranger_that_is_a_little_more_probable(six_species):
     row = np.array([[0.0, 0.0, 0.4, 0.0, 0.31, 0.29]])  # Poa against two Rubus
-    assert decisions.least_cost(predictions(row), six_species, DISTANCES).tolist() == [4]
+    assert decide.least_cost(predictions(row), six_species, DISTANCES).tolist() == [4]
 
 
 def test_a_mistake_within_a_genus_costs_half_of_the_way_to_the_next():
     nearest = [40, 40, 30, 30]
-    assert decisions.within_genus_cost(DISTANCES) == np.median(nearest) / 2 == 17.5
+    assert decide.within_genus_cost(DISTANCES) == np.median(nearest) / 2 == 17.5
 
 
 def test_a_large_cost_of_any_mistake_gives_the_most_probable_class(six_species, probabilities):
-    found = decisions.least_cost(predictions(probabilities), six_species, DISTANCES, 1e6)
+    found = decide.least_cost(predictions(probabilities), six_species, DISTANCES, 1e6)
     assert np.array_equal(found, probabilities.argmax(axis=1))
 
 
 def test_with_the_best_classes_only_the_answer_is_among_them(six_species, probabilities):
     some = predictions(probabilities, top=3)
-    found = decisions.least_cost(some, six_species, DISTANCES, 20.0)
+    found = decide.least_cost(some, six_species, DISTANCES, 20.0)
     expected = [
         cheapest(row.astype(np.float32), six_species, 20.0, kept)
         for row, kept in zip(probabilities, some.classes.tolist(), strict=True)
@@ -91,15 +91,15 @@ def test_with_the_best_classes_only_the_answer_is_among_them(six_species, probab
 def test_distances_that_are_all_unknown_are_an_error(six_species, probabilities):
     unknown = np.where(np.eye(4, dtype=bool), 0.0, np.nan)
     with pytest.raises(InputError, match="No distance"):
-        decisions.least_cost(predictions(probabilities), six_species, unknown)
+        decide.least_cost(predictions(probabilities), six_species, unknown)
     with pytest.raises(InputError, match="No distance"):
-        decisions.least_cost(predictions(probabilities), six_species, unknown, 5.0)
+        decide.least_cost(predictions(probabilities), six_species, unknown, 5.0)
 
 
 def test_the_comparison_shows_less_distance_for_what_is_expected(six_species, probabilities):
     generator = np.random.default_rng(1)
     true = np.array([generator.choice(6, p=row) for row in probabilities], np.int32)
-    table = decisions.compare_decisions(
+    table = decide.compare_decisions(
         predictions(probabilities, true), six_species, np.nan_to_num(DISTANCES, nan=270), (0.0, 17.5, 1e6)
     )
     assert table["decision"].tolist() == ["most probable", "least cost", "least cost", "least cost"]
@@ -116,6 +116,6 @@ def test_macro_f1_of_some_species_does_not_count_the_others(six_species, probabi
     found = predictions(probabilities[some], probabilities[some].argmax(axis=1).astype(np.int32))
     species = np.unique(found.true)
     known = np.nan_to_num(DISTANCES, nan=270)
-    of_all = decisions.compare_decisions(found, six_species, known).iloc[0]
-    of_some = decisions.compare_decisions(found, six_species, known, species=species).iloc[0]
+    of_all = decide.compare_decisions(found, six_species, known).iloc[0]
+    of_some = decide.compare_decisions(found, six_species, known, species=species).iloc[0]
     assert of_some["macro_f1"] == 1.0 and of_all["macro_f1"] == pytest.approx(len(species) / 6)

@@ -4,14 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from utils.errors import InputError, UsageError
-from utils.evaluation.predict import (
-    Predictions,
-    concatenate,
-    predict,
-    predict_batches,
-    write_predictions_csv,
-)
+from utils.evaluation.predict import Predictions, concatenate, predict, predict_batches, write_predictions_csv
+from utils.files import InputError, UsageError
 
 
 @pytest.fixture(scope="module")

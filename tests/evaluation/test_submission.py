@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import f1_score
 
-from utils.errors import InputError
 from utils.evaluation.predict import Predictions
 from utils.evaluation.submission import score_submission, validate_submission, write_submission
+from utils.files import InputError
 
 IDS = ["10", "11", "12", "13"]
 CATEGORIES = [0, 1, 2, 4, 5, 6]

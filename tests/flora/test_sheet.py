@@ -8,7 +8,7 @@ from PIL import Image, ImageChops
 from utils.flora import morphology, phylogeny, sheet
 
 # SHA-256 of one sheet a growth form, the same on every supported stack. They change only together with
-# utils.flora.dataset.GENERATOR_VERSION.
+# utils.flora.sample.GENERATOR_VERSION.
 CHECKSUMS = {
     "climber": "8ede54010a594dcf9d4cdb051f7e3a247c4d2c23b3e9200bc3b6ea753c30601b",
     "fern": "78192a38556740ebcca714c4f8f63fbddb5edf82ccc0140e196bc88ddc144169",

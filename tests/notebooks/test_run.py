@@ -8,8 +8,9 @@ import nbformat
 import pytest
 
 from utils.config import load_profile
+from utils.course.notebooks import COURSE
+from utils.course.run import run_course
 from utils.files import read_json
-from utils.runner import COURSE, run_course
 
 
 @pytest.fixture(scope="module")

@@ -15,24 +15,25 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import published
 import pytest
 import tensorflow as tf
+import tiny
 from click.testing import CliRunner, Result
 
 from utils.__main__ import main
 from utils.config import Profile, load_profile
 from utils.data import splits
-from utils.data.pipeline import evaluation_dataset
-from utils.datasets import Data, find_data, take_up_run
-from utils.errors import InputError, UsageError
-from utils.metrics import macro_f1
-from utils.paths import REPOSITORY
-from utils.training import backbone, checkpoint, loop
-
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parent.parent / "data"))
-import published
-import tiny
+from utils.data.batches import evaluation_dataset
+from utils.evaluation.scores import macro_f1
+from utils.experiments import range_test
+from utils.files import REPOSITORY, InputError, UsageError
+from utils.sources import Data, find_data
+from utils.training import loop, network, runs, trainer
+from utils.training import state as state_module
+from utils.training.runs import take_up_run
+from utils.training.state import Progress, RunState
+from utils.training.task import _task, reading
 
 EPOCHS = 4
 PROFILE = tiny.tiny_profile(EPOCHS)
@@ -42,7 +43,7 @@ FIGURES += ["val_loss", "val_f1_score", "val_accuracy"]
 
 @pytest.fixture(autouse=True)
 def tiny_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backbone, "_network", tiny.tiny_network)
+    monkeypatch.setattr(network, "_network", tiny.tiny_network)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def data(sample_flora: Path) -> Data:
 def whole(data: Data, tmp_path_factory: pytest.TempPathFactory) -> loop.TrainResult:
     """A run of EPOCHS epochs that nothing disturbed."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backbone, "_network", tiny.tiny_network)
+        patch.setattr(network, "_network", tiny.tiny_network)
         return loop.train(PROFILE, data, tmp_path_factory.mktemp("whole"), progress=False)
 
 
@@ -63,7 +64,7 @@ def first_epoch(data: Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that was stopped after its first epoch."""
     folder = tmp_path_factory.mktemp("stopped")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backbone, "_network", tiny.tiny_network)
+        patch.setattr(network, "_network", tiny.tiny_network)
         result = loop.train(PROFILE, data, folder, progress=False, stop_after=1)
     assert not result.finished and len(result.history) == 1
     return folder
@@ -109,10 +110,10 @@ def test_the_weights_are_those_of_the_best_epoch(whole: loop.TrainResult, data: 
     assert whole.history["val_f1_score"].iloc[whole.best_epoch - 1] == whole.best_f1
     left_by_macos = whole.run_dir / f"._{whole.run_name}_configs.json"
     left_by_macos.write_bytes(b"\0\5\26\7")
-    model, profile, labels = loop.load_trained(whole.run_dir)
+    model, profile, labels = runs.load_trained(whole.run_dir)
     left_by_macos.unlink()
     assert (profile, labels.n_classes) == (PROFILE, 8)
-    held_out = loop._task(PROFILE, data).validation_ids
+    held_out = _task(PROFILE, data).validation_ids
     dataset = evaluation_dataset(data.train_shards, image_size=32, batch_size=8, only_ids=held_out)
     true, guess = zip(*[(y, model(x).numpy().argmax(1)) for x, y, _ in dataset], strict=True)
     score = macro_f1(np.concatenate(true), np.concatenate(guess), 8)
@@ -120,7 +121,7 @@ def test_the_weights_are_those_of_the_best_epoch(whole: loop.TrainResult, data: 
 
 
 def test_training_and_validation_images_are_apart_and_all_used(data: Data) -> None:
-    task = loop._task(PROFILE, data)
+    task = _task(PROFILE, data)
     table = data.training_table()
     assert task.counts.sum() + len(task.validation_ids) == len(table)
     assert set(table["class_index"][table["image_id"].isin(task.validation_ids)]) == set(range(8))
@@ -129,16 +130,16 @@ def test_training_and_validation_images_are_apart_and_all_used(data: Data) -> No
 
 
 def test_an_epoch_of_a_given_length_repeats_the_images(data: Data) -> None:
-    task = loop._task(replace(PROFILE, steps_per_epoch=40), data)
+    task = _task(replace(PROFILE, steps_per_epoch=40), data)
     assert task.batches < 40 == sum(1 for _ in task.training(0))
-    task = loop._task(replace(PROFILE, steps_per_epoch=2), data)
+    task = _task(replace(PROFILE, steps_per_epoch=2), data)
     assert sum(1 for _ in task.training(0)) == 2
 
 
 def test_a_finished_run_returns_at_once(
     whole: loop.TrainResult, data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "_compiled", lambda *_: pytest.fail("builds a network"))
+    monkeypatch.setattr(loop, "compiled", lambda *_: pytest.fail("builds a network"))
     again = loop.train(PROFILE, data, whole.run_dir, progress=False)
     pd.testing.assert_frame_equal(again.history, whole.history)
     assert (again.best_epoch, again.weights) == (whole.best_epoch, whole.weights)
@@ -185,13 +186,13 @@ def test_the_guard_breaks_an_epoch_off_and_saves_nothing_of_it(
 ) -> None:
     steps = []
     monkeypatch.setattr(
-        loop._SessionGuard, "allows", lambda guard, seconds: _count_to(3, steps, guard, seconds)
+        trainer.SessionGuard, "allows", lambda guard, seconds: _count_to(3, steps, guard, seconds)
     )
     result = loop.train(PROFILE, data, stopped, progress=False, stop_at=time.time() + 3600)
     assert len(steps) == 3 and len(result.history) == 1 and not result.finished
 
 
-def _count_to(last: int, steps: list, guard: loop._SessionGuard, seconds: float) -> bool:
+def _count_to(last: int, steps: list, guard: trainer.SessionGuard, seconds: float) -> bool:
     """As if time were up after `last` questions: one before the epoch, one after each step."""
     steps.append(seconds)
     guard.stopped = len(steps) >= last
@@ -200,10 +201,10 @@ def _count_to(last: int, steps: list, guard: loop._SessionGuard, seconds: float)
 
 def test_the_guard_expects_an_epoch_of_larger_images_to_take_longer() -> None:
     growing = load_profile("smoke", epochs=4, image_size=96, first_image_size=32)
-    done = loop.Progress(epoch=1, history=({"epoch": 1, "time": 100.0},))
+    done = Progress(epoch=1, history=({"epoch": 1, "time": 100.0},))
     sizes = [growing.image_size_at(epoch) for epoch in range(4)]
-    assert loop._longest(growing, done) == 100 * (sizes[1] / sizes[0]) ** 2 > 100
-    assert loop._longest(load_profile("smoke", epochs=4), done) == 100
+    assert loop.longest_epoch(growing, done) == 100 * (sizes[1] / sizes[0]) ** 2 > 100
+    assert loop.longest_epoch(load_profile("smoke", epochs=4), done) == 100
 
 
 def test_a_session_too_short_for_the_first_epoch_says_what_to_set(data: Data, tmp_path: Path) -> None:
@@ -280,7 +281,7 @@ def test_a_run_with_methods_continues_exactly(name: str, data: Data, tmp_path: P
         result.history.drop(columns="time"), expected.history.drop(columns="time"), rtol=0, atol=0
     )
     assert result.finished and result.best_epoch == expected.best_epoch
-    model, other = (loop.load_trained(run.run_dir)[0] for run in (expected, result))
+    model, other = (runs.load_trained(run.run_dir)[0] for run in (expected, result))
     for weight, again in zip(model.get_weights(), other.get_weights(), strict=True):
         np.testing.assert_array_equal(weight, again)
 
@@ -291,8 +292,8 @@ def test_the_average_is_what_a_run_scores_and_leaves(data: Data, tmp_path: Path)
     for profile in (plain, replace(plain, ema=0.99)):
         run = loop.train(profile, data, tmp_path / str(profile.ema), progress=False)
         histories[profile.ema] = run.history
-        model, _, labels = loop.load_trained(run.run_dir)
-        task = loop._task(profile, data)
+        model, _, labels = runs.load_trained(run.run_dir)
+        task = _task(profile, data)
         true, guess = zip(*[(y, model(x).numpy().argmax(1)) for x, y in task.validation()], strict=True)
         score = macro_f1(np.concatenate(true), np.concatenate(guess), labels.n_classes)
         assert score == pytest.approx(run.best_f1, abs=1e-6)
@@ -306,15 +307,15 @@ def test_heads_of_a_run_are_loaded_when_asked_for(
 ) -> None:
     profile = tiny.tiny_profile(1, genus_weight=0.5, family_weight=0.2)
     run = loop.train(profile, data, tmp_path / "run", progress=False)
-    species, _, labels = loop.load_trained(run.run_dir)
-    with_heads, _, _ = loop.load_trained(run.run_dir, all_heads=True)
-    images = next(iter(loop._task(profile, data).validation()))[0]
+    species, _, labels = runs.load_trained(run.run_dir)
+    with_heads, _, _ = runs.load_trained(run.run_dir, all_heads=True)
+    images = next(iter(_task(profile, data).validation()))[0]
     logits = with_heads(images).numpy()
     n_genera, n_families = len(labels.genus_names), len(labels.family_names)
     assert logits.shape[1] == 8 + n_genera + n_families
     np.testing.assert_allclose(logits[:, :8], species(images), atol=1e-5)
     with pytest.raises(UsageError, match="trained without heads"):
-        loop.load_trained(whole.run_dir, all_heads=True)
+        runs.load_trained(whole.run_dir, all_heads=True)
 
 
 def test_the_state_of_another_tensorflow_or_other_data_is_refused(stopped: Path, data: Data) -> None:
@@ -336,9 +337,9 @@ def test_saves_that_end_anywhere_leave_a_state_that_continues(
     stopped: Path, whole: loop.TrainResult, data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     moments = [
-        (checkpoint, "save_weights", 0),
-        (checkpoint, "write_json", 0),
-        (checkpoint.RunState, "_tidy", 1),  # once when the state is read, once when it is saved
+        (state_module, "save_weights", 0),
+        (state_module, "write_json", 0),
+        (RunState, "_tidy", 1),  # once when the state is read, once when it is saved
         (pd.DataFrame, "to_csv", 1),
     ]
     file = stopped / "state" / "state.json"
@@ -452,7 +453,7 @@ def test_a_batch_larger_than_the_data_is_refused(data: Data, tmp_path: Path) -> 
 
 
 def test_the_range_test_raises_the_rate_and_leaves_nothing(data: Data, tmp_path: Path) -> None:
-    table = loop.learning_rate_range_test(PROFILE, data, steps=12, highest=0.5)
+    table = range_test.learning_rate_range_test(PROFILE, data, steps=12, highest=0.5)
     assert list(table.columns) == ["learning_rate", "loss", "smoothed_loss"]
     assert table["learning_rate"].iloc[0] == pytest.approx(1e-3)
     assert table["learning_rate"].is_monotonic_increasing and np.isfinite(table["loss"]).all()
@@ -461,11 +462,11 @@ def test_the_range_test_raises_the_rate_and_leaves_nothing(data: Data, tmp_path:
 
 def test_loading_names_what_is_missing(whole: loop.TrainResult, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no trained run"):
-        loop.load_trained(tmp_path)
+        runs.load_trained(tmp_path)
     for name in ("one", "two"):
         (tmp_path / f"{name}_configs.json").write_text(json.dumps(PROFILE.to_dict()))
     with pytest.raises(InputError, match=r"several runs \(one, two\)"):
-        loop.load_trained(tmp_path)
+        runs.load_trained(tmp_path)
 
 
 # Shards as they come
@@ -499,7 +500,7 @@ def begun_and_finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("begun_and_finished")
     data = small_set(folder / "data", list(range(12)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backbone, "_network", tiny.tiny_network)
+        patch.setattr(network, "_network", tiny.tiny_network)
         for epochs in (1, 2):
             profile = load_profile("smoke", image_size=32, batch_size=4, epochs=epochs)
             loop.train(profile, data, folder / f"run_of_{epochs}", progress=False, stop_after=1)
@@ -596,7 +597,7 @@ def test_the_same_data_elsewhere_and_a_state_from_before_go_on(
     with pytest.raises(
         InputError, match=r"on other data than those in .*elsewhere: the run learnt 4 species"
     ):
-        loop.load_trained(out, data=find_data(profile, moved))
+        runs.load_trained(out, data=find_data(profile, moved))
 
 
 def damage(shard: Path, offset: int) -> None:
@@ -677,8 +678,8 @@ def test_skip_bad_leaves_bad_records_out_counts_them_and_resumes_exactly(
     resumed = loop.train(profile, data, tmp_path / "parts", progress=False)
     _same(resumed.history, whole.history)
     good = small_set(tmp_path / "good", [n for n in range(40) if n not in (13, 27, 39)])
-    without = loop._task(profile, good)
-    with loop._reading(profile, data) as task:
+    without = _task(profile, good)
+    with reading(profile, data) as task:
         assert sorted(task.validation_ids) == sorted(without.validation_ids)
         assert task.counts.tolist() == without.counts.tolist()
 
@@ -701,7 +702,7 @@ def test_validation_of_fewer_than_two_species_gives_no_score_and_keeps_the_last_
     assert saved.filter(like="val_").isna().all(axis=None) and saved["loss"].notna().all()
     again = loop.train(SMALL, data, tmp_path / "run", progress=False)
     pd.testing.assert_frame_equal(again.history, result.history)
-    assert loop.load_trained(tmp_path / "run")[2].n_classes == 4
+    assert runs.load_trained(tmp_path / "run")[2].n_classes == 4
 
 
 def test_validation_of_some_species_is_scored_and_said(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -740,7 +741,7 @@ def test_a_split_file_beside_the_shards_decides_what_is_held_out(
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "split.csv").write_text("image_id,split\n" + "".join(rows))
     data = small_set(tmp_path / "data", numbers)
-    task = loop._task(SMALL, data)
+    task = _task(SMALL, data)
     wanted = {part: [published.train_id(n) for n in numbers if parts[n] == part] for part in set(parts)}
     assert task.validation_ids.tolist() == wanted["validation"]
     assert sorted(task.held_out_ids) == sorted(wanted["validation"] + wanted["test"])

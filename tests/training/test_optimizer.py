@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from utils.training.optimizer import SGDW, sgdw, sgdw_class
-from utils.training.schedule import OneCycle
+from utils.training.optimizer import SGDW, OneCycle, sgdw, sgdw_class
 
 STEPS = 12
 RATES = OneCycle(0.4, STEPS, warmup_fraction=0.3)

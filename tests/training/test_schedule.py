@@ -5,8 +5,7 @@ import pytest
 import tensorflow as tf
 
 from utils.config import load_profile
-from utils.training.optimizer import make_schedule
-from utils.training.schedule import OneCycle
+from utils.training.optimizer import OneCycle, make_schedule
 
 
 def test_reference_profile_has_the_published_cycle() -> None:

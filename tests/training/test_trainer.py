@@ -1,23 +1,27 @@
 """A training step: the classifier's heads, moving average, accumulation, and what changes between epochs."""
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+import tiny
 
 from utils.config import Profile, load_profile
 from utils.data.labels import LabelMap
-from utils.data.pipeline import augmented_on_device
-from utils.training import backbone, heads
+from utils.data.pixels import augmented_on_device
 from utils.training.losses import make_loss
+from utils.training.network import (
+    CosineClassifier,
+    NoiseClock,
+    StepDropout,
+    _rescaling,
+    build_model,
+    last_feature_map,
+    under_policy,
+)
 from utils.training.optimizer import sgdw
 from utils.training.trainer import Trainer, WeightAverage, make_trainer
-
-sys.path.insert(0, str(Path(__file__).parent))
-import tiny
 
 LABELS = LabelMap(
     names=np.array(["A a", "A b", "B a", "C a", "D a", "D b"]),
@@ -55,7 +59,7 @@ def changed(before: dict[str, np.ndarray], model: tf.keras.Model) -> set[str]:
 def test_a_network_in_mixed_precision_has_its_loss_scaled() -> None:
     profile = tiny.tiny_profile(1)
     assert not hasattr(trainer(profile).optimizer, "get_scaled_loss")
-    with backbone.under_policy("mixed_float16"):
+    with under_policy("mixed_float16"):
         network = tiny.tiny_network(profile, 6, None)
     half = trainer(profile, network)
     assert half.optimizer.initial_scale > 1
@@ -82,7 +86,7 @@ def test_a_step_with_resize_in_the_model_is_the_step_on_what_the_device_makes_of
 
 
 def test_the_cosine_classifier_takes_the_nearest_centre_of_each_class() -> None:
-    layer = heads.CosineClassifier(4, centres=3, scale=20.0)
+    layer = CosineClassifier(4, centres=3, scale=20.0)
     features = np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32)
     eager = layer(features).numpy()
     kernel = layer.kernel.numpy()
@@ -93,7 +97,7 @@ def test_the_cosine_classifier_takes_the_nearest_centre_of_each_class() -> None:
             expected[row, label] = max(x @ w / np.linalg.norm(x) / np.linalg.norm(w) for w in centres)
     np.testing.assert_allclose(eager, 20 * expected, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(tf.function(layer)(features), eager, rtol=1e-5)
-    again = heads.CosineClassifier.from_config(layer.get_config())
+    again = CosineClassifier.from_config(layer.get_config())
     assert (again.classes, again.centres, again.scale) == (4, 3, 20.0)
 
 
@@ -172,11 +176,11 @@ def test_parts_of_a_batch_make_the_step_of_the_whole(mixed: bool) -> None:
         """Without batch normalisation and dropout, which see the parts one by one."""
         tf.keras.utils.set_random_seed(3)
         images = tf.keras.Input((32, 32, 3))
-        layer = backbone._rescaling("tf")(images)
+        layer = _rescaling("tf")(images)
         layer = tf.keras.layers.Conv2D(4, 3, strides=4, activation="relu")(layer)
         layer = tf.keras.layers.GlobalAveragePooling2D(name="avg_pool")(layer)
         model = tf.keras.Model(images, tf.keras.layers.Dense(6, name="logits")(layer))
-        model.rescale_mode, model.noise_clock = "tf", backbone.NoiseClock()
+        model.rescale_mode, model.noise_clock = "tf", NoiseClock()
         return model
 
     labels = CLASSES
@@ -197,8 +201,8 @@ def test_parts_of_a_batch_make_the_step_of_the_whole(mixed: bool) -> None:
 
 
 def test_every_part_has_noise_of_its_own() -> None:
-    clock = backbone.NoiseClock()
-    layer = backbone.StepDropout(0.5, 1, clock)
+    clock = NoiseClock()
+    layer = StepDropout(0.5, 1, clock)
     ones = tf.ones([4, 64])
     masks = []
     for part in range(3):
@@ -245,11 +249,11 @@ def test_deferred_weights_count_from_their_part_of_the_run_on() -> None:
 def test_one_network_takes_all_sizes_of_a_growing_image() -> None:
     options = {"loss": "arcface", "arcface_centres": 2, "arcface_scale": 8}
     profile = load_profile("smoke", image_size=64, first_image_size=32, epochs=4, **options)
-    model = backbone.build_model(profile, 5)
+    model = build_model(profile, 5)
     assert model.get_layer("logits").kernel.shape == (1280, 10)
     assert model.input_shape == (None, None, None, 3)
     images = np.random.default_rng(1).integers(0, 256, (2, 64, 64, 3)).astype(np.uint8)
-    feature_map = tf.keras.Model(model.input, model.get_layer(backbone.last_feature_map(model)).output)
+    feature_map = tf.keras.Model(model.input, model.get_layer(last_feature_map(model)).output)
     assert np.abs(model(images)).max() <= 8
     assert model(images).shape == model(images[:, :32, :32]).shape == (2, 5)
     assert (feature_map(images).shape[1], feature_map(images[:, :32, :32]).shape[1]) == (2, 1)

@@ -11,9 +11,9 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from utils.data import jpeg
-from utils.data.shards import COUNT_IN_NAME, stem_of
-from utils.data.tfrecords import BAD_CHECKSUM, CLASS, IMAGE, IMAGE_ID, entries, other_image
-from utils.errors import InputError
+from utils.data.records import CLASS, IMAGE, IMAGE_ID, other_image, raw_records
+from utils.data.shards import COUNT_IN_NAME, masked_crc, refuse_compressed, stem_of, what_instead
+from utils.files import InputError
 
 WAY_OUT = "Download or write the shard again"
 
@@ -187,3 +187,51 @@ def _problem(serialized: bytes, kinds: dict[str, str], n_classes: int | None) ->
     except jpeg.Damaged as error:
         return f"has an image that is not a whole JPEG ({error})"
     return None
+
+
+BAD_CHECKSUM = "has a wrong checksum"
+CUT_OFF = "has a damaged length, or the file ends inside it; nothing behind it can be read"
+
+
+def entries(path: Path) -> Iterator[tuple[int, bytes | str]]:
+    """Byte offset and bytes of each record of a shard; in place of damaged bytes what is wrong with them.
+
+    That is BAD_CHECKSUM, or at the end CUT_OFF or what the file is that is no shard.
+
+    Raises:
+        InputError: the file is not there, or is compressed.
+    """
+    import tensorflow as tf
+
+    offset = 0
+    try:
+        for serialized in raw_records(path):
+            yield offset, serialized
+            offset += 16 + len(serialized)
+        if offset < path.stat().st_size:  # TensorFlow takes less than a header for the end
+            yield offset, CUT_OFF
+    except tf.errors.DataLossError:
+        if not offset:
+            refuse_compressed(path)
+        if not offset and (instead := what_instead(path)):
+            yield offset, f"cannot be read: the file is {instead}"
+            return
+        yield from _entries_behind(path, offset)  # TensorFlow reads no further
+
+
+def _entries_behind(path: Path, offset: int) -> Iterator[tuple[int, bytes | str]]:
+    """`entries` from an offset on without TensorFlow; its checksums cost some 10 ms a record.
+
+    A record is u64 length, u32 masked CRC-32C of the length, data, u32 masked CRC-32C of the data.
+    """
+    with path.open("rb") as file:
+        file.seek(offset)
+        while header := file.read(12):
+            length = int.from_bytes(header[:8], "little")
+            known = len(header) == 12 and masked_crc(header[:8]) == int.from_bytes(header[8:], "little")
+            if not known or offset + 16 + length > path.stat().st_size:
+                yield offset, CUT_OFF
+                return
+            data, crc = file.read(length), int.from_bytes(file.read(4), "little")
+            yield offset, data if masked_crc(data) == crc else BAD_CHECKSUM
+            offset += 16 + length

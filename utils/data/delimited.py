@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from utils.errors import InputError
+from utils.files import InputError
 
 csv.field_size_limit(1 << 24)  # Darwin Core tables have outlines of places beyond the usual 128 KiB
 

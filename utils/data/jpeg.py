@@ -26,6 +26,7 @@ try:
 except ImportError:  # Kaggle's image
     simplejpeg = None
 
+
 START = b"\xff\xd8"
 HOLE = bytes(512)  # in the place of a lost block: no file system has smaller ones
 TEXT_MODE = "it was transferred as text, which changed its bytes; transfer it again in binary mode"
@@ -149,9 +150,6 @@ def examine(content: bytes) -> str:
     return "; ".join(filter(None, (note, decode(content)[1])))
 
 
-# ---------------------------------------------------------------- the two decoders
-
-
 def _decoded(content: bytes, grey: bool, ratio: int) -> tuple[np.ndarray | None, str]:
     """Pixels, and the decoder's first complaint; simplejpeg gives no pixels then."""
     if simplejpeg is not None:
@@ -210,9 +208,6 @@ def printed(pattern: re.Pattern[bytes]) -> Iterator[list[str]]:
             said += [line[0].decode(errors="replace").strip() for line in pattern.finditer(lines)]
             if others := pattern.sub(b"", lines):
                 os.write(2, others)
-
-
-# ---------------------------------------------------------------- what the decoders leave open
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from utils.data.forms.names import comparable, tidy
 from utils.data.metadata import Metadata
-from utils.data.names import comparable, tidy
-from utils.errors import InputError
-from utils.files import read_json, write_json
+from utils.files import InputError, read_json, write_json
 
 _FIELDS = {"scientificName": str, "category_id": int, "genus": str, "family": str}
 
@@ -99,7 +98,7 @@ class LabelMap:
 
         The name as written counts first. If no class has it, spelling does not count, and a binomial without
         authors matches one with authors where that leaves one class: "Zea mays L." is the class "Zea mays", and
-        the other way round; "Zea mays Mill." is not the class "Zea mays L.". See `utils.data.names.comparable`.
+        the other way round; "Zea mays Mill." is not the class "Zea mays L.". See `utils.data.forms.names.comparable`.
         """
         wanted = np.asarray(names, dtype=object)
         of = {name: self._class_of(name) for name in set(wanted.ravel().tolist())}

@@ -1,32 +1,70 @@
-"""Metadata of the sheets: read and checked in every form that it comes in, and written.
+"""Metadata of the sheets: the seven published tables, read in every form that they come in, checked, and written.
 
-The forms are told apart by their content: the published train_metadata.json and test_metadata.json, the
-table of NAFlora-mini, a CSV of own sheets, a folder with one subfolder per species, and a columnar copy.
+The forms are told apart by their content (`form_of`); what reads each of them is in `utils.data.forms`, and is
+imported only by the functions here that need it.
 """
 
 import codecs
-import hashlib
 import json
-import os
-import shutil
-import time
-import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from utils.data import published, sheets
 from utils.data.delimited import read_header
-from utils.data.tables import COLUMNS, UNKNOWN, Metadata, Problems, check
-from utils.errors import InputError
-from utils.files import read_json, replacing, write_json
-from utils.paths import scratch_dir
+from utils.files import InputError, replacing
 
-__all__ = ["COLUMNS", "UNKNOWN", "Metadata"]  # from tables, for those who use the tables
+UNKNOWN = "unknown"  # family, institution and licence of own sheets that name none
+
+# Columns of the published tables with their types. Text is kept as Python str.
+COLUMNS: dict[str, dict[str, type]] = {
+    "annotations": {"image_id": str, "category_id": int, "genus_id": int, "institution_id": int},
+    "images": {"image_id": str, "file_name": str, "license": int},
+    "categories": {
+        "category_id": int,
+        "scientificName": str,
+        "authors": str,
+        "family": str,
+        "genus": str,
+        "species": str,
+    },
+    "genera": {"genus_id": int, "genus": str},
+    "distances": {"genus_id_x": int, "genus_id_y": int, "distance": float},
+    "institutions": {"institution_id": int, "collectionCode": str},
+    "licenses": {"id": int, "name": str, "url": str},
+}
+NULLABLE = ("authors", "species", "family", "genus", "url")  # text that may be absent or null
+
+
+@dataclass(frozen=True, eq=False)
+class Metadata:
+    """The seven tables of train_metadata.json with the published columns (see COLUMNS).
+
+    `image_id` is text in every table, whatever the file has: the published training ids are text, the
+    test ids are numbers.
+    """
+
+    annotations: pd.DataFrame
+    images: pd.DataFrame
+    categories: pd.DataFrame
+    genera: pd.DataFrame
+    distances: pd.DataFrame
+    institutions: pd.DataFrame
+    licenses: pd.DataFrame
+
+
+def empty_table(name: str) -> pd.DataFrame:
+    """A published table without rows."""
+    return pd.DataFrame(
+        {
+            column: pd.Series(dtype=object if kind is str else np.dtype(kind))
+            for column, kind in COLUMNS[name].items()
+        }
+    )
+
 
 # The forms of metadata, as `form_of` tells them.
 TRAIN_JSON, TEST_JSON = "published train JSON", "published test JSON"
@@ -51,7 +89,7 @@ PUBLISHED_FAMILIES = pd.DataFrame(
 )
 
 
-def _tables(metadata: Metadata) -> dict[str, pd.DataFrame]:
+def tables_of(metadata: Metadata) -> dict[str, pd.DataFrame]:
     return {field.name: getattr(metadata, field.name) for field in fields(metadata)}
 
 
@@ -78,6 +116,8 @@ def form_of(path: Path) -> str:
         return TEST_JSON
     if first == b"{" or path.suffix.lower() == ".json":
         return TRAIN_JSON
+    from utils.data.forms import sheets
+
     columns = read_header(path)
     return MINI_TABLE if {*sheets.MINI_COLUMNS} <= {*columns} and "file_name" not in columns else OWN_TABLE
 
@@ -96,9 +136,9 @@ def read_metadata(path: Path) -> Metadata:
     - a table of own sheets (CSV; tab or semicolon too): file_name, scientificName and, where known,
       image_id (else the file_name), authors, genus, species, family; other columns are left out. A binomial with
       its authors and one without are one species when only one authored form of it occurs; so are names that
-      differ in spelling alone, see `utils.data.names.comparable`.
+      differ in spelling alone, see `utils.data.forms.names.comparable`.
     - a folder with one subfolder a species, named as it (Zea mays, or Zea_mays). file_name is relative to
-      the folder, and is the image_id too. See `utils.data.folders.species_sheets`, which warns of what is passed over.
+      the folder, and is the image_id too. See `species_sheets` of forms/folders.py, which warns of what is passed over.
     - a folder written by `write_columns`.
 
     In the last three a missing genus is the first word of the name, a missing family is "unknown"; in the
@@ -112,6 +152,9 @@ def read_metadata(path: Path) -> Metadata:
             is absolute or climbs out of its folder. The message names file, table, row (line) and field,
             and lists the first twenty problems with their number.
     """
+    from utils.data.forms import published, sheets
+    from utils.data.forms.kept import KEPT_FROM, read_columns, read_through_copy
+
     path = Path(path)
     form = form_of(path)
     if form == TEST_JSON:
@@ -119,12 +162,14 @@ def read_metadata(path: Path) -> Metadata:
             f"{path}: is a list, as test_metadata.json is: it names no species. Give the train_metadata.json."
         )
     if form == TRAIN_JSON:
-        return _cached(path) if path.stat().st_size >= _CACHED_FROM else published.read_train_json(path)
+        return (
+            read_through_copy(path) if path.stat().st_size >= KEPT_FROM else published.read_train_json(path)
+        )
     readers = {
         MINI_TABLE: sheets.read_mini,
         OWN_TABLE: sheets.read_own_table,
         SPECIES_FOLDERS: sheets.read_species_folders,
-        COLUMNAR: _read_columns,
+        COLUMNAR: read_columns,
     }
     return readers[form](path)
 
@@ -136,155 +181,19 @@ def read_test_metadata(path: Path) -> pd.DataFrame:
         InputError: the file is missing or not a list of such records, an image_id or a file_name occurs
             twice, or a file name is absolute or climbs out of its folder.
     """
+    from utils.data.forms import published
+
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such file.")
     return published.read_test_json(path)
 
 
-# ---------------------------------------------------------------- columns, and the copy that is kept of a JSON
-
-_CACHED_FROM = 32 << 20  # bytes; a smaller JSON is read within half a second
-_CACHE_VERSION = 2  # raised when reading or checking changes
-_STAMP = "source.json"  # in the copy: the file that it is of
-_SETTLED_NS = 2_000_000_000  # a file changed more lately may change again within one tick of its clock
-
-
-def write_columns(metadata: Metadata, folder: Path) -> Path:
-    """Write the tables as one feather file each, which reads some twenty times faster than the JSON.
-
-    An existing folder of that name is replaced as a whole.
-    """
-    return _write_columns(metadata, Path(folder), None)
-
-
-def _write_columns(metadata: Metadata, folder: Path, stamp: dict[str, Any] | None) -> Path:
-    import pyarrow.feather
-
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        for name, table in _tables(metadata).items():
-            # Not compressed: four times the size on the disk (151 MB of the published tables), read in half the time.
-            columns = pyarrow.Table.from_pandas(table, preserve_index=False)
-            pyarrow.feather.write_feather(columns, temporary / f"{name}.feather", compression="uncompressed")
-        if stamp is not None:
-            write_json(temporary / _STAMP, stamp)
-        if folder.exists():
-            _require_columnar(folder)
-            shutil.rmtree(folder)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return folder
-
-
-def _require_columnar(folder: Path) -> None:
-    if not (folder / "images.feather").is_file():
-        raise InputError(
-            f"{folder}: not a columnar metadata folder (it has no images.feather). Name the "
-            "train_metadata.json itself, or a folder that write_columns() made."
-        )
-
-
-def _read_columns(folder: Path, checked: bool = False) -> Metadata:
-    """The tables of a columnar folder; `checked` where they are known to be right."""
-    import pyarrow.feather
-
-    _require_columnar(folder)
-    columnar = {}
-    for name, columns in COLUMNS.items():
-        file = folder / f"{name}.feather"
-        if not file.is_file():
-            raise InputError(
-                f"{file}: no such file. Delete {folder.name} and write it again with write_columns()."
-            )
-        try:
-            table = pyarrow.feather.read_table(file, memory_map=True)
-        except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
-            raise InputError(f"{file}: not a readable feather file ({error}). Write it again.") from None
-        for column, kind in columns.items():
-            if column not in table.column_names:
-                raise InputError(f"{file}: no column {column!r}. Write it again with write_columns().")
-            wanted = {str: "string", int: "int64", float: "double"}[kind]
-            if str(table.schema.field(column).type).removeprefix("large_") not in (wanted, "null"):
-                found = table.schema.field(column).type
-                raise InputError(f"{file}: column {column!r} is {found}, must be {wanted}. Write it again.")
-            if table[column].null_count:
-                raise InputError(f"{file}: column {column!r} has empty values. Write it again.")
-        columnar[name] = table.select(list(columns))
-    # The ids of both tables are most often the same: made once, they cost half of the time and memory.
-    shared = columnar["annotations"]["image_id"].equals(columnar["images"]["image_id"])
-    if shared:
-        columnar["annotations"] = columnar["annotations"].drop_columns(["image_id"])
-    tables = {name: table.to_pandas(deduplicate_objects=False) for name, table in columnar.items()}
-    if shared:
-        tables["annotations"].insert(0, "image_id", tables["images"]["image_id"])
-    if not checked:
-        problems = Problems(folder)
-        check(problems, tables, published.place_in_json)
-        problems.raise_any()
-    return Metadata(**tables)
-
-
-def _cached(path: Path) -> Metadata:
-    """As `published.read_train_json`, from the copy that an earlier call left, as long as the file is the same one.
-
-    The same is: path, size, and the times of its last change of content and of anything, to the nanosecond.
-    A file that was changed within the last two seconds is not kept, since a further change might not show in
-    its time.
-    """
-    stamp = _stamp(path)
-    key = hashlib.sha256(stamp["path"].encode()).hexdigest()[:16]
-    folder = None
-    try:
-        folder = scratch_dir() / ".metadata" / f"{key}.columns"
-        if (folder / _STAMP).is_file() and read_json(folder / _STAMP) == stamp:
-            return _read_columns(folder, checked=True)
-    except (OSError, InputError) as error:
-        warnings.warn(f"The copy of {path} is not used ({error}) Reading the file itself.", stacklevel=3)
-    metadata = published.read_train_json(path)
-    settled = time.time_ns() - max(stamp["modified_ns"], stamp["changed_ns"]) > _SETTLED_NS
-    if folder is not None and settled and _stamp(path) == stamp:
-        try:
-            _write_columns(metadata, folder, stamp)
-            _remove_orphans(folder.parent)
-        except (OSError, InputError) as error:
-            warnings.warn(f"No copy of {path} is kept for the next time ({error}).", stacklevel=3)
-    return metadata
-
-
-def _remove_orphans(copies: Path) -> None:
-    """Remove the copies of files that are no longer there, and what killed processes left of theirs."""
-    for stamp in copies.glob(f"*.columns/{_STAMP}"):
-        if not Path(read_json(stamp)["path"]).exists():
-            shutil.rmtree(stamp.parent)
-    for left_over in copies.glob(".*.tmp"):
-        if time.time() - left_over.stat().st_mtime > 3600:  # not of a process at work
-            shutil.rmtree(left_over)
-
-
-def _stamp(path: Path) -> dict[str, Any]:
-    status = path.stat()
-    return {
-        "version": _CACHE_VERSION,
-        "path": os.fsencode(path.resolve()).decode("utf-8", "backslashreplace"),
-        "size": status.st_size,
-        "modified_ns": status.st_mtime_ns,
-        "changed_ns": status.st_ctime_ns,
-    }
-
-
-# ---------------------------------------------------------------- writing
-
-
 def write_metadata(metadata: Metadata, path: Path) -> None:
     """Write the tables as the published train_metadata.json, whole; costs one chunk of rows in memory."""
     with replacing(Path(path)) as temporary, temporary.open("w", encoding="utf-8") as file:
         separator = "{"
-        for name, table in _tables(metadata).items():
+        for name, table in tables_of(metadata).items():
             file.write(f'{separator}"{name}": ')
             _dump_rows(table, file.write)
             separator = ",\n"
@@ -323,3 +232,6 @@ def family_table(metadata: Metadata, test_categories: Sequence[int] | None = Non
         table[name] = categories["category_id"].map(images.value_counts()).fillna(0).astype("int64")
     table = table.groupby("family", as_index=False).sum()
     return table.sort_values(["species", "family"], ascending=[False, True], ignore_index=True)
+
+
+__all__ = ["COLUMNS", "UNKNOWN", "Metadata"]  # from tables, for those who use the tables

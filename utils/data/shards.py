@@ -6,8 +6,7 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from utils.errors import InputError
-from utils.paths import is_hidden
+from utils.files import InputError, is_hidden
 
 _SUFFIX = r"\.tfrec(?:ords?)?"
 _SHARD = re.compile(rf".+{_SUFFIX}(?:-\d+-of-\d+)?", re.IGNORECASE)

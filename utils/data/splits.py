@@ -1,16 +1,14 @@
-"""Train, validation and test parts: made by seed, by species and by group, kept as a file."""
+"""Train, validation and test parts: made by seed, species and group, kept as a file; copies across parts."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from utils.data import longtail, sheets
-from utils.data.delimited import columns_shown, read_header, read_table
-from utils.data.metadata import MINI_TABLE, OWN_TABLE, Metadata, form_of
-from utils.errors import InputError, UsageError
-from utils.files import replacing
+from utils.data.delimited import read_table
+from utils.files import InputError, UsageError, replacing
 
 PARTS = ("train", "validation", "test")
 SCORED_FROM = 2  # species: a score over fewer says nothing
@@ -29,7 +27,7 @@ def assign(
     """The part of each image: "train", "validation" or "test", str [N].
 
     Every species keeps an image in train. Without groups the parts are stratified, see
-    `utils.data.longtail.split`. With groups (the institution, the collector) all images of a group are in one
+    `utils.data.splits.stratified`. With groups (the institution, the collector) all images of a group are in one
     part, so that a network cannot score by knowing the paper or the handwriting; then a fraction may not be
     reached, since a group that holds the only image of a species cannot leave train.
 
@@ -59,7 +57,7 @@ def assign(
         if not share or not len(left):
             continue
         if groups is None:
-            _, held = longtail.split(ids[left], classes[left], share, seed)
+            _, held = stratified(ids[left], classes[left], share, seed)
         else:
             held = _whole_groups(ids[left], classes[left], np.asarray(groups, dtype=str)[left], share, seed)
         parts[left[held]] = part
@@ -109,30 +107,6 @@ def _whole_groups(
         if so_far < wanted and gain(number) > -np.inf:
             so_far += hold(number)
     return held
-
-
-def groups_of(
-    image_ids: Sequence[str] | np.ndarray, column: str, metadata: Metadata, file: Path
-) -> np.ndarray:
-    """The group of each image, str [N]: a column of the table that `file` is, else of the annotations.
-
-    Raises:
-        InputError: there is no such column.
-    """
-    known = metadata.annotations
-    if form_of(file) in (MINI_TABLE, OWN_TABLE):
-        columns = read_header(file)
-        if column in columns and column not in ("", "image_id"):
-            ids = sheets.id_column(file)
-            known = read_table(file, (ids, column), way_out="", row_names=True)
-            known = pd.DataFrame({"image_id": known[ids], column: known[column]})
-    else:
-        columns = [str(name) for name in known]
-    if column not in columns or column in ("", "image_id"):
-        choice = columns_shown([name for name in columns if name not in ("", "image_id")], [column])
-        raise InputError(f"{file}: no column {column!r} to group by; found {choice}. Name one of them.")
-    values = known.set_index("image_id")[column].reindex(np.asarray(image_ids, dtype=str))
-    return values.fillna("").astype(str).str.strip().to_numpy(dtype=str)
 
 
 def write_split(image_ids: Sequence[str] | np.ndarray, parts: np.ndarray, path: Path) -> Path:
@@ -215,3 +189,65 @@ def coverage(
     if covered < n_classes:
         return f"{text}; macro-F1 there is over all {n_classes:,} species, so {covered / n_classes:.3f} is perfect"
     return text
+
+
+def stratified(
+    image_ids: Sequence[str] | np.ndarray,
+    class_indices: Sequence[int] | np.ndarray,
+    fraction: float,
+    seed: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Split images into train and validation, stratified by class.
+
+    Every class with two or more images has at least one on each side; a single image stays in train. Apart
+    from that each class gives its share, and what rounding leaves goes to the classes that it cost most,
+    so that the whole is as near to `fraction` as this allows. The result depends on the ids, classes,
+    fraction and seed only, not on the order of the rows, and is the same with NumPy 1.26 and 2.0.
+
+    Returns:
+        Two masks, bool [N], of train and validation; each image is in exactly one.
+
+    Raises:
+        UsageError: `fraction` is not between 0 and 1.
+    """
+    if not 0 < fraction < 1:
+        raise UsageError(f"validation fraction is {fraction!r}, must be between 0 and 1.")
+    ids = np.asarray(image_ids, dtype=str)
+    classes = np.asarray(class_indices, dtype=np.int64)
+    generator = np.random.default_rng(seed)
+    counts = np.bincount(classes)
+    most = np.maximum(counts - 1, 0)
+    exact = counts * fraction
+    quota = np.clip(np.floor(exact).astype(np.int64), np.minimum(1, most), most)
+    # Largest remainders first; ties fall by the seed.
+    order = np.lexsort((generator.permutation(len(counts)), -(exact - quota)))
+    order = order[(quota < most)[order]]
+    left = int(len(ids) * fraction + 0.5) - int(quota.sum())
+    quota[order[: max(left, 0)]] += 1
+
+    key = np.empty(len(ids), dtype=np.int64)
+    key[np.argsort(ids, kind="stable")] = generator.permutation(len(ids))
+    by_class = np.lexsort((key, classes))
+    start = np.cumsum(counts) - counts
+    rank = np.empty(len(ids), dtype=np.int64)
+    rank[by_class] = np.arange(len(ids)) - start[classes[by_class]]
+    validation = rank < quota[classes]
+    return ~validation, validation
+
+
+SKIPPED, DUPLICATES = "skipped.csv", "duplicates.csv"
+
+
+def shared_duplicates(duplicates_csv: Path, image_ids: Sequence[str], parts: Sequence[Any]) -> int:
+    """Groups of a duplicates.csv whose images lie in more than one part, so that a score would be too good.
+
+    Args:
+        duplicates_csv: beside shards; 0 when there is no such file.
+        image_ids, parts: the part of each image, in any two or more values.
+    """
+    if not duplicates_csv.is_file():
+        return 0
+    table = read_table(duplicates_csv, ("group", "image_id"), way_out="Write the shards again, or remove it.")
+    part_of = pd.Series(np.asarray(parts), index=np.asarray(image_ids, dtype=str))
+    parts_of_group = table["image_id"].map(part_of).groupby(table["group"])
+    return int((parts_of_group.nunique() > 1).sum())

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from utils.errors import InputError
 from utils.evaluation.predict import Predictions
-from utils.files import replacing
-from utils.metrics import scores
+from utils.evaluation.scores import overall_scores
+from utils.files import InputError, replacing
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from utils.data.labels import LabelMap
+
 
 HEADER = ("Id", "Predicted")
 MAX_PROBLEMS = 20  # shown; the rest is counted
@@ -134,7 +134,7 @@ def score_submission(path: Path, solution_path: Path, category_ids: Sequence[int
             the species are those of the two files together, as in scikit-learn's f1_score().
 
     Returns:
-        What utils.metrics.scores() gives, and `warnings`: a list of sentences, with one when the file
+        What utils.evaluation.scores.overall_scores() gives, and `warnings`: a list of sentences, with one when the file
         seems to hold class indices in place of category_ids, the usual reason for a score near 0.
 
     Raises:
@@ -174,9 +174,9 @@ def _score(true: np.ndarray, predicted: np.ndarray, classes: np.ndarray) -> dict
     indices = np.where(inside, np.searchsorted(classes, predicted), n_classes)
     true = np.searchsorted(classes, true)
     if inside.all():
-        return scores(true, indices, n_classes)
+        return overall_scores(true, indices, n_classes)
     # what is outside gets a class of its own, whose F1 is 0 and which is then taken out of the mean
-    result = scores(true, indices, n_classes + 1)
+    result = overall_scores(true, indices, n_classes + 1)
     result["macro_f1"] *= (n_classes + 1) / n_classes
     return {**result, "classes": n_classes, "classes_without_images": result["classes_without_images"] - 1}
 

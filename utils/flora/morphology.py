@@ -7,7 +7,7 @@ import numpy as np
 
 from utils.flora.phylogeny import CROWN_AGE, Phylogeny, branches
 
-# Difficulty of the flora, set once for GENERATOR_VERSION 1 (see utils.flora.dataset) and then left alone.
+# Difficulty of the flora, set once for GENERATOR_VERSION 1 (see utils.flora.sample) and then left alone.
 SPECIES_CONTRAST = 2.0  # how far the measures of a genus's species lie apart; higher is easier
 INDIVIDUAL_VARIATION = 0.04  # spread of a species' specimens, in the same 0 to 1 units; higher is harder
 

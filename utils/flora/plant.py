@@ -26,9 +26,6 @@ def _between(low: float, high: float, value: float) -> float:
     return low + (high - low) * value
 
 
-# ---------------------------------------------------------------- outlines, in units of an organ's length
-
-
 def _mirrored(right: list[tuple[float, float]]) -> np.ndarray:
     """A closed outline from its right side, symmetric about the midrib: float64 [points, (along, across)]."""
     return np.round(np.array(right + [(along, -across) for along, across in reversed(right)]), 4)
@@ -110,9 +107,6 @@ _STRIP = np.array(
 )
 _DISC = _star(6, 1.0)
 _GRAIN_LENS = _lens(0.3)
-
-
-# ---------------------------------------------------------------- collecting organs
 
 
 class Plant:
@@ -605,9 +599,6 @@ class Plant:
             _between(0.6, 1.4, traits.leaf_angle),
             0.45,
         )
-
-
-# ---------------------------------------------------------------- colours
 
 
 def palette(traits: Traits, rng: np.random.Generator) -> dict[str, np.ndarray]:

@@ -24,8 +24,6 @@ _GRAIN_SIDE = 800
 _SHADOW = [max(0, 200 - value) // 6 for value in range(256)]  # by the lightness of what casts it
 _GRAIN_STRENGTHS = (7, 10, 13)
 
-# ---------------------------------------------------------------- institutions
-
 
 @lru_cache(maxsize=1)
 def _grain(seed: int) -> list[Image.Image]:
@@ -179,9 +177,6 @@ def _furniture(canvas: Image.Image, rng: np.random.Generator, facts: dict[str, i
         else:
             draw.rectangle(box, outline=ink, width=3)
         _words(draw, rng, (box[0] + 26, box[1] + 20, box[2] - 22, box[3] - 14), 3, ink)
-
-
-# ---------------------------------------------------------------- the sheet
 
 
 def _place(

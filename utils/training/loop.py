@@ -1,45 +1,30 @@
 """Training: epoch by epoch, scored on held-out sheets after each, continued where a killed run stopped."""
 
 import math
-import platform
-import shlex
 import sys
-import tempfile
 import time
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from importlib import metadata
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from utils import __version__
-from utils.config import Profile, profile_from_dict
-from utils.data import longtail, splits
-from utils.data.damage import WAY_OUT, BadRecord, bad_records, naming_damage, without_bad
-from utils.data.labels import LabelMap
-from utils.data.pipeline import evaluation_dataset, training_dataset
-from utils.data.tfrecords import read_manifest
-from utils.data.writing import DUPLICATES, shared_duplicates
-from utils.errors import InputError, UsageError
-from utils.files import read_json, replacing, write_json
-from utils.metrics import make_metric
-from utils.paths import is_hidden
-from utils.training import backbone, heads
-from utils.training.checkpoint import Progress, RunState, other_species
-from utils.training.cluster import read_cluster
-from utils.training.losses import make_loss
-from utils.training.optimizer import make_optimizer, make_schedule, sgdw
-from utils.training.strategy import choose_strategy, wait_for_all
-from utils.training.trainer import Trainer, make_trainer
+from utils.config import Profile
+from utils.data.damage import WAY_OUT, naming_damage
+from utils.data.splits import DUPLICATES
+from utils.files import InputError, UsageError
+from utils.training import network
+from utils.training.devices import choose_strategy, read_cluster, wait_for_all
+from utils.training.losses import make_loss, make_metric
+from utils.training.optimizer import make_optimizer, make_schedule
+from utils.training.state import Progress, RunState
+from utils.training.task import Task, describe, facts_of, reading
+from utils.training.trainer import SessionGuard, StepBar, Trainer, make_trainer
 
 if TYPE_CHECKING:
-    from utils.datasets import Data
+    from utils.sources import Data
 
 
 @dataclass(frozen=True)
@@ -53,166 +38,6 @@ class TrainResult:
     best_f1: float  # macro-F1 on validation, nan without a score
     weights: Path  # of the best epoch
     finished: bool  # all epochs of the profile are done
-
-
-@dataclass(frozen=True)
-class _Task:
-    """The training data of a profile: its classes, its split, its batches."""
-
-    profile: Profile
-    shards: tuple[Path, ...]
-    labels: LabelMap
-    validation_ids: np.ndarray
-    held_out_ids: np.ndarray  # of validation, and of a test part among the shards
-    counts: np.ndarray  # training images by class, without what is held out
-    batches: int  # in one pass over the training images
-    validation_species: int
-    coverage: str  # what validation covers, in words
-    skipped: tuple[BadRecord, ...]  # left out by skip_bad
-    shared_duplicates: int  # groups of copies of one image in more than one part
-    facts: dict[str, int]  # see facts_of
-
-    @property
-    def scored(self) -> bool:
-        """Whether validation covers enough species for a score."""
-        return self.validation_species >= splits.SCORED_FROM
-
-    @property
-    def steps(self) -> int:
-        return self.profile.steps_per_epoch or self.batches
-
-    def training(self, epoch: int) -> tf.data.Dataset:
-        """Batches of one epoch, the same ones for the same epoch; see `training_dataset`."""
-        profile = self.profile
-        dataset = training_dataset(
-            self.shards,
-            image_size=profile.image_size_at(epoch),
-            batch_size=profile.batch_size,
-            seed=profile.seed,
-            epoch=epoch,
-            crop=profile.crop,
-            random_crop=profile.random_crop,
-            augment=profile.augment,
-            randaugment=profile.randaugment,
-            randaugment_magnitude=profile.randaugment_magnitude,
-            mixup=profile.mixup,
-            cutmix=profile.cutmix,
-            exclude_ids=self.held_out_ids,
-            n_classes=self.labels.n_classes,
-            count=int(self.counts.sum()),
-            resize=profile.resize,
-        )
-        if self.steps > self.batches:  # an epoch of a given length may need more than one pass
-            dataset = dataset.repeat()
-        return dataset.take(self.steps).with_options(_sharding())
-
-    def validation(self) -> tf.data.Dataset:
-        """The whole validation split in file order: (uint8 [B, S, S, 3], int32 [B])."""
-        dataset = evaluation_dataset(
-            self.shards,
-            image_size=self.profile.image_size,
-            batch_size=self.profile.batch_size,
-            crop=self.profile.crop,
-            only_ids=self.validation_ids,
-            n_classes=self.labels.n_classes,
-            count=len(self.validation_ids),
-        )
-        return dataset.map(lambda image, label, _: (image, label)).with_options(_sharding())
-
-
-def _sharding() -> tf.data.Options:
-    """Several workers share records, not files: there may be fewer shards than workers."""
-    options = tf.data.Options()
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
-    return options
-
-
-def _task(profile: Profile, data: "Data", skipped: tuple[BadRecord, ...] = ()) -> _Task:
-    labels, table = data.labels(), data.split(profile)
-    ids, classes, part = (table[name].to_numpy() for name in ("image_id", "class_index", "part"))
-    train = part == "train"
-    batches = int(train.sum()) // profile.batch_size
-    if not batches:
-        raise InputError(
-            f"batch_size is {profile.batch_size}, and there are {train.sum()} training images: set it lower."
-        )
-    return _Task(
-        profile=profile,
-        shards=data.train_shards,
-        labels=labels,
-        validation_ids=ids[part == "validation"].astype(str),
-        held_out_ids=ids[~train].astype(str),
-        counts=longtail.class_counts(classes[train], labels.n_classes),
-        batches=batches,
-        validation_species=len(np.unique(classes[part == "validation"])),
-        coverage=splits.coverage(classes, part, labels.n_classes),
-        skipped=skipped,
-        # Beside labels.json, which own shards have; the shards themselves may be copies without bad records.
-        shared_duplicates=shared_duplicates(data.label_file.parent / DUPLICATES, ids, part)
-        if data.label_file
-        else 0,
-        facts=facts_of(labels, table, data.train_shards),
-    )
-
-
-def facts_of(labels: LabelMap, table: pd.DataFrame, shards: tuple[Path, ...]) -> dict[str, int]:
-    """What tells one training data set and split from another, wherever its shards lie and however cut.
-
-    Args:
-        labels: its label map.
-        table: from `Data.split`.
-        shards: whose sizes add up to the same however the same records are shared among them.
-    """
-    ids, part = table["image_id"].astype(str), table["part"]
-    lines = (ids + "\t" + table["class_index"].astype(str) + "\t" + part).tolist()
-    validation = ids[part == "validation"].tolist()
-    return {
-        "classes": int(labels.n_classes),
-        "train_images": int((part == "train").sum()),
-        "validation_images": len(validation),
-        "split": zlib.crc32("\n".join(sorted(validation)).encode()),
-        "records": zlib.crc32("\n".join(sorted(lines)).encode()),
-        "bytes": sum(shard.stat().st_size for shard in shards),
-    }
-
-
-@contextmanager
-def _reading(
-    profile: Profile, data: "Data", say: Callable[[str], None] = lambda _: None, progress: bool = False
-) -> Iterator[_Task]:
-    """The task of a profile, and around its reading the promise that a bad record stops it by name.
-
-    With `skip_bad` all records are looked at first, and copies of the damaged shards, without their bad
-    records, are read in their place. The copies last as long as the block, and a resumed run makes the same.
-    """
-    n_classes = data.labels().n_classes
-    if not profile.skip_bad:
-        hint = f"{WAY_OUT}, or leave bad records out with `-s skip_bad=true`"
-        with naming_damage(data.train_shards, n_classes, way_out=hint, progress=progress):
-            yield _task(profile, data)
-        return
-    with tempfile.TemporaryDirectory(prefix="whole_records_") as folder:
-        bad = tuple(bad_records(data.train_shards, n_classes, progress=progress))
-        say(_skipped(bad))
-        whole = without_bad(data.train_shards, bad, Path(folder))
-        if not whole:
-            raise InputError(f"{data.train_shards[0].parent}: no shard has a whole record. {WAY_OUT}.")
-        kept = {
-            field: tuple(whole[shard] for shard in getattr(data, field) if shard in whole)
-            for field in ("train_shards", "val_shards")
-        }
-        with naming_damage(kept["train_shards"], n_classes, progress=progress):
-            yield _task(profile, replace(data, **kept), bad)
-
-
-def _skipped(bad: tuple[BadRecord, ...]) -> str:
-    """What skip_bad leaves out, in lines: the count and the first ten places."""
-    lost = sum(record.lost for record in bad)
-    lines = [f"skip_bad: records left out: {lost:,}"]
-    lines += [f"  {record}" for record in bad[:10]]
-    if len(bad) > 10:
-        lines.append(f"  and {len(bad) - 10:,} more places, all in the run's _configs.json")
-    return "\n".join(lines)
 
 
 def check_run(profile: Profile, data: "Data", output_dir: Path) -> None:
@@ -231,7 +56,7 @@ def _check_data(state: RunState, profile: Profile, data: "Data") -> None:
     """Raise InputError where the run of `state` was made with other data, read here without training on them."""
     labels, folder = data.labels(), data.train_shards[0].parent
     if profile.skip_bad:  # which records count is known only after a look at all
-        with _reading(profile, data) as task:
+        with reading(profile, data) as task:
             state.check_data(task.facts, labels, folder)
         return
     with naming_damage(data.train_shards, labels.n_classes, way_out=WAY_OUT):
@@ -265,7 +90,7 @@ def train(
 
     Args:
         profile: all settings.
-        data: from `utils.datasets.find_data`.
+        data: from `utils.sources.find_data`.
         output_dir: one run's folder; made if it is not there.
         progress: print the devices and one line an epoch, with a bar over its steps in a terminal.
         on_epoch: called after every epoch with the history so far.
@@ -295,7 +120,7 @@ def train(
 
     strategy, devices = choose_strategy(profile.precision)
     say(devices)
-    with _reading(profile, data, say, progress and state.chief) as task:
+    with reading(profile, data, say, progress and state.chief) as task:
         folder = data.train_shards[0].parent
         state.check_tensorflow()
         state.check_data(task.facts, task.labels, folder)
@@ -312,23 +137,23 @@ def train(
         if profile.deterministic:
             tf.config.experimental.enable_op_determinism()
         with strategy.scope():
-            model = _compiled(task, make_optimizer(profile, task.steps))
+            model = compiled(task, make_optimizer(profile, task.steps))
             checkpoint = model.checkpoint()
             state.restore(checkpoint)
         if done.epoch:
             say(f"{profile.run_name}: continues after epoch {done.epoch} of {profile.epochs}.")
         elif state.chief:
-            _describe(task, model, run_dir, devices)
+            describe(task, model, run_dir, devices)
 
         schedule = make_schedule(profile, task.steps)
         validation = task.validation()
         last = profile.epochs if stop_after is None else min(profile.epochs, done.epoch + stop_after)
-        guard = _SessionGuard(stop_at)
+        guard = SessionGuard(stop_at)
         callbacks: list[Any] = [] if stop_at is None else [guard]
         if progress and state.chief and sys.stdout.isatty():
-            callbacks.append(_StepBar(task.steps))
+            callbacks.append(StepBar(task.steps))
         try:
-            while done.epoch < last and guard.allows(_longest(profile, done)):
+            while done.epoch < last and guard.allows(longest_epoch(profile, done)):
                 start = time.perf_counter()
                 model.prepare(profile, done.epoch)
                 fitted = model.fit(
@@ -384,10 +209,10 @@ def train(
     return _result(profile, run_dir, state, done)
 
 
-def _compiled(task: _Task, optimizer: Any) -> Trainer:
+def compiled(task: Task, optimizer: Any) -> Trainer:
     profile, labels = task.profile, task.labels
     return make_trainer(
-        backbone.build_model(profile, labels.n_classes),
+        network.build_model(profile, labels.n_classes),
         profile,
         labels,
         optimizer=optimizer,
@@ -423,192 +248,8 @@ def _line(done: Progress, epochs: int) -> str:
     )
 
 
-def _describe(task: _Task, model: tf.keras.Model, run_dir: Path, devices: str) -> None:
-    """Write how the run was made: configs, model summary, label map."""
-    profile = task.profile
-    stem = run_dir / profile.run_name
-    packages = ("tensorflow", "tf-keras", "tensorflow-addons", "keras-efficientnet-v2", "numpy", "pillow")
-    write_json(
-        Path(f"{stem}_configs.json"),
-        {
-            **profile.to_dict(),
-            "run": {
-                **task.facts,
-                "validation_species": task.validation_species,
-                "skipped_records": sum(record.lost for record in task.skipped),
-                "skipped": [str(record) for record in task.skipped],
-                "steps_per_epoch": task.steps,
-                "stored": _stored(task.shards),
-                "devices": devices,
-                "rescale_mode": model.rescale_mode,
-                "parameters": list(backbone.parameter_counts(model)),
-                "versions": {
-                    "utils": __version__,
-                    "python": platform.python_version(),
-                    **{name: version for name in packages if (version := _version(name))},
-                },
-                "command": shlex.join(sys.argv),
-            },
-        },
-    )
-    lines: list[str] = []
-    model.summary(print_fn=lambda line, *_, **__: lines.append(line))
-    with replacing(Path(f"{stem}_model_summary.txt")) as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    task.labels.save(run_dir / "labels.json")
-    with replacing(run_dir / "training_images.csv") as temporary:
-        counts = pd.DataFrame({"scientificName": task.labels.names, "images": task.counts})
-        counts.to_csv(temporary, index=False, lineterminator="\n")
-
-
-def _stored(shards: tuple[Path, ...]) -> dict[str, Any] | None:
-    """Size and fit of the stored images, by the manifest beside the shards; None without one."""
-    manifest = read_manifest(shards[0].parent)
-    return manifest and {key: manifest.get("settings", {})[key] for key in ("size", "fit")}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-class _SessionGuard(tf.keras.callbacks.Callback):
-    """Stops training at a given time, and says before an epoch whether it would be over by then."""
-
-    def __init__(self, stop_at: float | None) -> None:
-        super().__init__()
-        self._stop_at = math.inf if stop_at is None else stop_at
-        self.stopped = False
-
-    def allows(self, seconds: float) -> bool:
-        """Whether `seconds` are left; the training counts as stopped when not."""
-        self.stopped = self.stopped or time.time() + seconds >= self._stop_at
-        return not self.stopped
-
-    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        if not self.allows(0.0):
-            self.model.stop_training = True
-
-
-def _longest(profile: Profile, done: Progress) -> float:
+def longest_epoch(profile: Profile, done: Progress) -> float:
     """Seconds that the next epoch may take: as long as the longest so far, by the pixels of its images."""
     size = profile.image_size_at(done.epoch)
     past = ((row["time"], profile.image_size_at(row["epoch"] - 1)) for row in done.history)
     return max((seconds * (size / before) ** 2 for seconds, before in past), default=0.0)
-
-
-class _StepBar(tf.keras.callbacks.Callback):
-    """A bar over the steps of an epoch, for terminals."""
-
-    def __init__(self, steps: int) -> None:
-        super().__init__()
-        self._steps = steps
-
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        from tqdm import tqdm
-
-        self._bar = tqdm(total=self._steps, unit="step", leave=False)
-
-    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
-        self._bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)
-        self._bar.update()
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        self._bar.close()
-
-
-def learning_rate_range_test(
-    profile: Profile, data: "Data", *, steps: int = 40, lowest: float = 1e-3, highest: float = 1.0
-) -> pd.DataFrame:
-    """Train a throwaway network for a few steps with a growing learning rate, to see where the loss falls.
-
-    A good max_lr lies where the loss still falls, somewhat below where it turns up. Nothing is written.
-    Source: Smith 2017, arXiv:1506.01186.
-
-    Args:
-        profile, data: as for `train`.
-        steps: batches to train; the test ends early once the smoothed loss is four times its lowest.
-        lowest, highest: first and last learning rate, growing by a constant factor.
-
-    Returns:
-        One row a step: learning_rate, loss (of the batch), smoothed_loss (bias-corrected moving average,
-        0.9).
-    """
-    strategy, _ = choose_strategy(profile.precision)
-    rows: list[dict[str, float]] = []
-    with _reading(profile, data) as task:
-        tf.keras.utils.set_random_seed(profile.seed)
-        with strategy.scope():
-            model = _compiled(task, sgdw(lowest, profile.weight_decay, profile.momentum))
-        average = 0.0
-        batches = task.training(0).repeat().take(steps)
-        for step, (images, classes) in enumerate(batches):
-            rate = lowest * (highest / lowest) ** (step / max(steps - 1, 1))
-            tf.keras.backend.set_value(model.optimizer.learning_rate, rate)
-            loss = float(model.train_on_batch(images, classes, return_dict=True)["loss"])
-            average = 0.9 * average + 0.1 * loss
-            rows.append(
-                {"learning_rate": rate, "loss": loss, "smoothed_loss": average / (1 - 0.9 ** (step + 1))}
-            )
-            if not math.isfinite(loss) or rows[-1]["smoothed_loss"] > 4 * min(
-                row["smoothed_loss"] for row in rows
-            ):
-                break
-    return pd.DataFrame(rows)
-
-
-def load_trained(
-    run_dir: Path, run_name: str | None = None, *, all_heads: bool = False, data: "Data | None" = None
-) -> tuple[tf.keras.Model, Profile, LabelMap]:
-    """The best network of a run, its profile and its label map.
-
-    On a machine without a GPU a mixed_float16 run is loaded as float32.
-
-    Args:
-        run_dir: the output folder of `train`.
-        run_name: which run, where the folder holds several.
-        all_heads: give the logits of the heads for genus and family too, beside those of the species.
-        data: what the network is going to be scored on, where that is to have the species of the run.
-
-    Raises:
-        UsageError: `all_heads` of a run whose profile had none.
-        InputError: there is no trained run, or several and none is named; `data` have other species.
-    """
-    run_dir = Path(run_dir)
-    suffix = "_configs.json"
-    found = (path.name for path in run_dir.glob(f"*{suffix}"))
-    names = sorted(name.removesuffix(suffix) for name in found if not is_hidden(name))
-    if run_name is None:
-        if len(names) != 1:
-            found = f"several runs ({', '.join(names)}): name one" if names else "no trained run: train first"
-            raise InputError(f"{run_dir}: {found}.")
-        run_name = names[0]
-    config = read_json(run_dir / f"{run_name}{suffix}")
-    if not isinstance(config, dict):
-        raise InputError(f"{run_dir / (run_name + suffix)}: not the settings of a run. Copy the run again.")
-    config.pop("run", None)
-    profile = profile_from_dict(config, str(run_dir / f"{run_name}{suffix}"))
-    labels = LabelMap.load(run_dir / "labels.json")
-    known = data is not None and (data.label_file or data.train_metadata)
-    if known and (differs := other_species(labels, data.labels(), profile)):
-        raise InputError(
-            f"{run_dir}: holds a run on other data than those in {data.train_shards[0].parent}: {differs}. Give the "
-            "data it was trained on, or the output folder of a run on these."
-        )
-    precision = profile.precision if tf.config.list_physical_devices("GPU") else "float32"
-    weights = run_dir / f"{run_name}_weights.h5"
-    if not weights.exists():
-        raise InputError(
-            f"{weights}: not there. The run has not finished its first epoch; run the training again."
-        )
-    built = replace(profile, weights=str(weights), precision=precision)
-    network = backbone.build_model(built, labels.n_classes, head=True)
-    if not all_heads:
-        return network, profile, labels
-    if not heads.ranks_of(profile):
-        raise UsageError(f"{run_dir}: was trained without heads: genus_weight and family_weight are 0.")
-    whole = tf.keras.Model(network.input, heads.logits_of_all_ranks(network, profile, labels))
-    backbone.load_weights(whole, weights, head=True)
-    return whole, profile, labels

@@ -1,7 +1,7 @@
-"""Losses from sparse labels: no one-hot of 15,501 classes anywhere.
+"""Losses and the metric, from sparse labels: no one-hot of 15,501 classes anywhere.
 
 A label is a class index; after mixup or CutMix it is three numbers: a class, another class, and the part of the
-first in the image (see `utils.data.pipeline.mix`). The loss of a mixed image is the same mixture of losses.
+first in the image (see `utils.data.augment.mix`). The loss of a mixed image is the same mixture of losses.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from utils.config import Profile
 from utils.data.labels import LabelMap
-from utils.data.longtail import class_weights, logit_adjustment
+from utils.data.tail import class_weights, logit_adjustment
 
 
 @tf.keras.utils.register_keras_serializable(package="naflora")
@@ -247,3 +247,47 @@ def make_loss(profile: Profile, counts: np.ndarray, labels: LabelMap | None = No
 
 def _plain(values: Sequence[float] | np.ndarray | None) -> list[float] | None:
     return None if values is None else [float(value) for value in values]
+
+
+def make_metric(n_classes: int, name: str = "f1_score") -> "tf.keras.metrics.Metric":
+    """A streaming Keras metric: `macro_f1` of all batches since the last reset.
+
+    Labels are sparse (int [B]), predictions logits or probabilities (float [B, C]). It keeps three counters a
+    class, never a one-hot, and sums them over replicas. The counters are float32: exact up to 16.7 million
+    images a class.
+    """
+    import tensorflow as tf
+
+    class SparseMacroF1(tf.keras.metrics.Metric):
+        def __init__(self, n_classes: int, name: str = "f1_score", **options: Any) -> None:
+            super().__init__(name=name, **options)
+            self.n_classes = n_classes
+            self.right, self.predicted, self.actual = (
+                self.add_weight(name=counter, shape=(n_classes,), initializer="zeros")
+                for counter in ("right", "predicted", "actual")
+            )
+
+        def update_state(self, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: Any = None) -> None:
+            true = tf.cast(tf.reshape(y_true, [-1]), tf.int32)
+            guess = tf.argmax(y_pred, axis=-1, output_type=tf.int32)
+            weights = tf.ones_like(true, tf.float32) if sample_weight is None else sample_weight
+            weights = tf.cast(tf.reshape(weights, [-1]), tf.float32)
+            hits = weights * tf.cast(true == guess, tf.float32)
+            for counter, amounts, classes in (
+                (self.right, hits, true),
+                (self.predicted, weights, guess),
+                (self.actual, weights, true),
+            ):
+                counter.assign_add(tf.math.unsorted_segment_sum(amounts, classes, self.n_classes))
+
+        def result(self) -> tf.Tensor:
+            return tf.reduce_mean(tf.math.divide_no_nan(2 * self.right, self.predicted + self.actual))
+
+        def reset_state(self) -> None:
+            for counter in (self.right, self.predicted, self.actual):
+                counter.assign(tf.zeros_like(counter))
+
+        def get_config(self) -> dict[str, Any]:
+            return {**super().get_config(), "n_classes": self.n_classes}
+
+    return SparseMacroF1(n_classes, name=name)

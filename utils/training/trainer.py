@@ -1,5 +1,7 @@
-"""The network while it is trained: how a step is made, and what changes between epochs."""
+"""The network while it is trained: how a step is made, what changes between epochs, which devices share the work."""
 
+import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -9,10 +11,10 @@ import tensorflow as tf
 
 from utils.config import Profile
 from utils.data.labels import LabelMap
-from utils.data.pipeline import augmented_on_device
-from utils.training.backbone import under_policy
-from utils.training.heads import CLASSIFIER, logits_of_all_ranks
+from utils.data.pixels import augmented_on_device
 from utils.training.losses import SparseCrossentropy, WithRelatives, unmixed
+from utils.training.network import logits_of_all_ranks, under_policy
+from utils.training.weights import CLASSIFIER
 
 
 class WeightAverage:
@@ -199,3 +201,41 @@ def make_trainer(
     trainer.prepare(profile, 0)
     trainer.noise_clock.follow(trainer.optimizer)
     return trainer
+
+
+class SessionGuard(tf.keras.callbacks.Callback):
+    """Stops training at a given time, and says before an epoch whether it would be over by then."""
+
+    def __init__(self, stop_at: float | None) -> None:
+        super().__init__()
+        self._stop_at = math.inf if stop_at is None else stop_at
+        self.stopped = False
+
+    def allows(self, seconds: float) -> bool:
+        """Whether `seconds` are left; the training counts as stopped when not."""
+        self.stopped = self.stopped or time.time() + seconds >= self._stop_at
+        return not self.stopped
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        if not self.allows(0.0):
+            self.model.stop_training = True
+
+
+class StepBar(tf.keras.callbacks.Callback):
+    """A bar over the steps of an epoch, for terminals."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self._steps = steps
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        from tqdm import tqdm
+
+        self._bar = tqdm(total=self._steps, unit="step", leave=False)
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        self._bar.set_postfix(loss=f"{logs['loss']:.3f}", refresh=False)
+        self._bar.update()
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        self._bar.close()

@@ -1,0 +1,290 @@
+"""The page of predictions: what a browser gets, read back with a parser."""
+
+import base64
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from utils.config import load_profile
+from utils.data.labels import LabelMap
+from utils.evaluation.predict import Predictions
+from utils.files import InputError
+from utils.own import page as module
+from utils.own.page import Pages, RunFacts, overlay, read_facts
+
+VOID = {"meta", "img", "br", "link"}
+MARKUP = '<script>alert(1)</script><img src=x onerror="alert(2)">'
+
+
+class Read(HTMLParser):
+    """Tags in order, images, links, and the text; it fails when an element is not closed where it must be."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.tags, self.images, self.links, self.open, self.text = [], [], [], [], ""
+        self.styled = {"em": [], "h1": [], "h2": [], "span": [], "th": [], "figcaption": []}
+        self.feed(path.read_text(encoding="utf-8"))
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag == "img":
+            self.images.append(dict(attributes))
+        if tag == "a":
+            self.links.append(dict(attributes)["href"])
+        if tag not in VOID:
+            self.open.append(tag)
+            if tag in self.styled:
+                self.styled[tag].append("")
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" in self.open:
+            return
+        self.text += data
+        for tag in self.styled.keys() & set(self.open):
+            self.styled[tag][-1] += data
+
+
+@pytest.fixture
+def facts(six_species) -> RunFacts:
+    profile = load_profile("smoke")
+    return RunFacts("mine", profile, six_species, 0.6123, np.array([40, 5, 60, 1, 19, 20]))
+
+
+def predictions(*names: str, first: float = 0.7) -> Predictions:
+    n = len(names)
+    return Predictions(
+        np.array(names),
+        np.tile(np.array([[5, 0]], np.int32), (n, 1)),
+        np.tile(np.array([[first, 0.0004]], np.float32), (n, 1)),
+        np.full(n, -1, np.int32),
+    )
+
+
+def sheets(n: int) -> list[Image.Image]:
+    return [Image.new("RGB", (40, 60), (200, 200, number)) for number in range(n)]
+
+
+def make(path: Path, facts: RunFacts, *batches: Predictions, left_out=None, heat: float = 1.0) -> list[Path]:
+    with Pages(path, facts, "new_sheets") as pages:
+        for batch in batches:
+            heatmaps = np.full((len(batch), 8, 8), heat, np.float32)
+            pages.add(batch, sheets(len(batch)), heatmaps, 0.9)
+        return pages.write(left_out or {})
+
+
+def test_a_botanist_is_told_what_the_answers_are_worth(tmp_path, facts):
+    path = tmp_path / "p.html"
+    assert make(path, facts, predictions("a.jpg"), predictions("b.jpg", first=0.49)) == [path]
+    page = Read(path)
+    assert page.styled["h1"] == ["Predicted species of 2 sheets"]
+    assert page.styled["h2"] == ["a.jpg", "b.jpg low confidence"]
+    for told in (
+        "model mine: EfficientNetV2-B0 at 64 × 64 pixels, trained on 145 images",
+        "guesses among these 6 species and no others",
+        "macro-F1 0.612",
+        "1 of 2 here",
+        "at most 19 training images (3 of 6)",
+    ):
+        assert told in page.text, told
+    assert page.text.count("70%") == 2 and page.text.count("below 0.1%") == 2  # once in the overview
+    assert page.text.count("20") and page.text.count("40")
+
+
+def test_the_rarest_species_are_marked(tmp_path, facts):
+    few = predictions("a.jpg")
+    few.classes[:] = (1, 4)
+    make(tmp_path / "p.html", facts, few)
+    table = Read(tmp_path / "p.html").text.partition("speaks for")[2]
+    assert table.count("few") == 2 and "5 few" in table and "19 few" in table
+
+
+def test_what_is_not_known_is_said_or_left_out(tmp_path, facts):
+    bare = RunFacts("mine", facts.profile, facts.labels, None, None)
+    make(tmp_path / "p.html", bare, predictions("a.jpg"), heat=0.0)
+    text = Read(tmp_path / "p.html").text
+    assert "no score on held-out sheets" in text and "macro-F1" not in text
+    assert "training images" not in text and "few" not in text
+    assert "no part speaks for" in text
+    useless = RunFacts("mine", facts.profile, facts.labels, 0.01, None)
+    make(tmp_path / "p.html", useless, predictions("a.jpg"))
+    assert "of no use" in Read(tmp_path / "p.html").text
+
+
+def test_a_score_over_part_of_the_species_is_told_as_such(tmp_path, facts):
+    part = replace(facts, macro_f1=0.3, held_out=(20, 3))
+    make(tmp_path / "p.html", part, predictions("a.jpg"))
+    text = Read(tmp_path / "p.html").text
+    assert "On 20 sheets of 3 species held out of its training the model reached macro-F1 0.300" in text
+    assert "0.5: all, always" in text and "the other 3 species is not known" in text
+    make(tmp_path / "p.html", replace(part, macro_f1=0.049), predictions("a.jpg"))
+    assert "of no use" in Read(tmp_path / "p.html").text
+
+
+def test_text_of_files_and_labels_is_escaped(tmp_path, facts):
+    labels = LabelMap(
+        names=np.array([f"Rosa {MARKUP}", "Rubus idaeus"]),
+        category_ids=np.array([0, 1]),
+        genera=np.array([MARKUP, "Rubus"]),
+        families=np.array([MARKUP, "&amp;"]),
+    )
+    odd = RunFacts(MARKUP, facts.profile, labels, 0.5, np.array([3, 30]))
+    named = Predictions(
+        np.array([f"x/{MARKUP}.jpg"]),
+        np.array([[0, 1]], np.int32),
+        np.array([[0.6, 0.4]], np.float32),
+        np.array([-1], np.int32),
+    )
+    with Pages(tmp_path / "p.html", odd, MARKUP) as pages:
+        pages.add(named, sheets(1), np.ones((1, 8, 8), np.float32), 1.0)
+        pages.write({MARKUP: MARKUP})
+    page = Read(tmp_path / "p.html")
+    assert {tag for tag, _ in page.tags}.isdisjoint({"script", "iframe", "object", "link"})
+    assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
+    assert all(image["src"].startswith("data:image/jpeg;base64,") for image in page.images)
+    assert len(page.images) == 2
+    assert f"x/{MARKUP}.jpg" in page.styled["h2"][0], "it is shown as it is"
+    assert page.text.count(MARKUP) >= 7 and "&amp;" in page.text
+    assert f"Sheet x/{MARKUP}.jpg" == page.images[0]["alt"]
+
+
+def test_names_are_in_italics_and_authors_are_not(tmp_path, facts):
+    names = np.array(["Carex nigra var. alba (L.) Reichard", *facts.labels.names[1:]])
+    labels = LabelMap(names, facts.labels.category_ids, facts.labels.genera, facts.labels.families)
+    make(tmp_path / "p.html", RunFacts("m", facts.profile, labels, None, None), predictions("a.jpg"))
+    page = Read(tmp_path / "p.html")
+    assert {"Carex nigra", "alba", "Rubus idaeus"} == set(page.styled["em"])
+    assert "Carex nigra var. alba (L.) Reichard" in page.styled["th"]
+
+
+def test_every_picture_has_words_a_size_and_its_own_bytes(tmp_path, facts):
+    make(tmp_path / "p.html", facts, predictions("a.jpg", "b.jpg"))
+    images = Read(tmp_path / "p.html").images
+    assert [image["alt"] for image in images] == [
+        "Sheet a.jpg",
+        "Sheet a.jpg: what speaks for Rubus idaeus",
+        "Sheet b.jpg",
+        "Sheet b.jpg: what speaks for Rubus idaeus",
+    ]
+    for image in images:
+        with Image.open(BytesIO(base64.b64decode(image["src"].partition(",")[2]))) as picture:
+            assert (picture.format, picture.size) == ("JPEG", (40, 60))
+        assert (image["width"], image["height"], image["loading"]) == ("40", "60", "lazy")
+
+
+def test_nothing_comes_from_elsewhere_and_nothing_runs(tmp_path, facts):
+    make(tmp_path / "p.html", facts, predictions("a.jpg"))
+    page = Read(tmp_path / "p.html")
+    (policy,) = [a["content"] for tag, a in page.tags if a.get("http-equiv") == "Content-Security-Policy"]
+    assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+    assert "http:" not in page.text and "url(" not in path_text(tmp_path / "p.html")
+
+
+def path_text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def test_many_sheets_are_spread_over_linked_pages(tmp_path, facts, monkeypatch):
+    monkeypatch.setattr(module, "SHEETS_A_PAGE", 2)
+    path = tmp_path / "my sheets.html"
+    batches = [predictions("1.jpg", "2.jpg", "3.jpg"), predictions("4.jpg", "5.jpg")]
+    pages = make(path, facts, *batches)
+    assert [page.name for page in pages] == ["my sheets.html", "my sheets-2.html", "my sheets-3.html"]
+    assert sorted(tmp_path.iterdir()) == sorted(pages)
+    read = [Read(page) for page in pages]
+    assert [page.styled["h2"] for page in read] == [["1.jpg", "2.jpg"], ["3.jpg", "4.jpg"], ["5.jpg"]]
+    assert read[1].styled["h1"] == ["Predicted species of 5 sheets, page 2 of 3"]
+    for page in read:
+        elsewhere = {link for link in page.links if not link.startswith("#")}
+        assert len(elsewhere) == 2
+        assert elsewhere < {"./my%20sheets.html", "./my%20sheets-2.html", "./my%20sheets-3.html"}
+        ids = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
+        assert {link[1:] for link in page.links if link.startswith("#")} == ids
+
+
+def test_pages_of_an_earlier_call_go_and_foreign_files_stay(tmp_path, facts, monkeypatch):
+    monkeypatch.setattr(module, "SHEETS_A_PAGE", 1)
+    path = tmp_path / "p.html"
+    make(path, facts, predictions("1.jpg", "2.jpg", "3.jpg"))
+    (tmp_path / "p-4.html").write_text("my own")
+    assert make(path, facts, predictions("1.jpg")) == [path]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["p-4.html", "p.html"]
+
+
+def test_a_page_is_replaced_only_when_all_is_predicted(tmp_path, facts):
+    path = tmp_path / "p.html"
+    path.write_text("earlier")
+    with pytest.raises(RuntimeError), Pages(path, facts, "new_sheets") as pages:
+        pages.add(predictions("a.jpg"), sheets(1), np.ones((1, 8, 8), np.float32), 0.9)
+        raise RuntimeError
+    assert path.read_text() == "earlier" and list(tmp_path.iterdir()) == [path]
+
+
+def test_files_that_were_left_out_are_listed(tmp_path, facts):
+    make(tmp_path / "p.html", facts, predictions("a.jpg"), left_out={"b.jpg": "the file is empty"})
+    page = Read(tmp_path / "p.html")
+    assert "1 file left out" in page.text and "b.jpgthe file is empty" in page.text
+
+
+def test_the_heat_lies_on_the_part_that_the_model_sees():
+    sheet = Image.new("RGB", (100, 200), (90, 90, 90))
+    heat = np.zeros((8, 8), np.float32)
+    heat[:4] = 1
+    pixels = np.asarray(overlay(sheet, heat, 0.9)).astype(int)
+    assert (pixels[:10] == 90).all() and (pixels[-10:] == 90).all()
+    assert (pixels[:, :5] == 90).all() and (pixels[:, -5:] == 90).all()
+    assert pixels[15, 50].sum() > 90 * 3 > pixels[180, 50].sum()
+    assert np.asarray(sheet).max() == 90, "the sheet itself stays"
+    assert np.asarray(overlay(sheet, heat, 1.0))[0, 0].sum() > 90 * 3
+
+
+def test_words_are_dark_enough_to_read():
+    """At least 4.5 to 1 on white, as WCAG 2 asks for."""
+    for colour in re.findall(r"[{; ]color: #(\w+)", module._STYLE):
+        colour = colour if len(colour) == 6 else "".join(2 * digit for digit in colour)
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        luminance = np.dot(linear, (0.2126, 0.7152, 0.0722))
+        assert 1.05 / (luminance + 0.05) >= 4.5, colour
+
+
+def run_folder(folder: Path, labels: LabelMap, scores: str, counts: str | None) -> Path:
+    profile = load_profile("smoke")
+    (folder / f"{profile.run_name}_configs.json").write_text(
+        '{"run": {"validation_images": 9, "validation_species": 3}}'
+    )
+    (folder / f"{profile.run_name}.csv").write_text(f"epoch,val_f1_score\n{scores}")
+    if counts is not None:
+        (folder / "training_images.csv").write_text("scientificName,images\n" + counts)
+    return folder
+
+
+def test_facts_are_read_from_what_a_run_leaves(tmp_path, six_species):
+    rows = "".join(f'"{name}",{number}\n' for number, name in enumerate(six_species.names))
+    run = run_folder(tmp_path, six_species, "1,0.2\n2,0.5\n3,0.4\n4,nan\n5,\n", rows)
+    facts = read_facts(run, load_profile("smoke"), six_species)
+    assert facts.macro_f1 == 0.5 and facts.name == tmp_path.name and facts.held_out == (9, 3)
+    assert facts.train_images.tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_run_of_before_these_files_has_none(tmp_path, six_species):
+    profile = load_profile("smoke")
+    (tmp_path / f"{profile.run_name}_configs.json").write_text('{"run": {"validation_images": 9}}')
+    facts = read_facts(tmp_path, profile, six_species)
+    assert facts.macro_f1 is None and facts.train_images is None and facts.held_out is None
+
+
+@pytest.mark.parametrize("counts", ["Zea mays,3\n", "Zea mays\n"])
+def test_counts_of_other_species_are_named(tmp_path, six_species, counts):
+    run = run_folder(tmp_path, six_species, "1,0.2\n", counts)
+    with pytest.raises(InputError, match=r"training_images\.csv"):
+        read_facts(run, load_profile("smoke"), six_species)

@@ -1,0 +1,109 @@
+"""What all commands share: how mistakes are shown, types and options of the command line."""
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from utils.files import InputError, InputWarning, UsageError
+
+if TYPE_CHECKING:
+    from utils.config import Profile
+
+
+OUT_FILE = click.Path(dir_okay=False, path_type=Path)
+OUT_FOLDER = click.Path(file_okay=False, path_type=Path)
+EXISTING = click.Path(exists=True, path_type=Path)
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+SEED = click.IntRange(min=0)
+POSITIVE = click.FloatRange(min=0, min_open=True)
+
+
+class Commands(click.Group):
+    """Shows a user's mistake as one message: exit code 2 for bad use, 1 for a job that failed."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            with _warnings_as_lines():
+                return super().invoke(context)
+        except UsageError as error:
+            raise click.UsageError(str(error)) from error
+        except InputError as error:
+            raise click.ClickException(str(error)) from error
+        except BrokenPipeError:
+            raise  # the reader of our output has gone, as in `| head`; click ends quietly
+        except OSError as error:
+            if error.strerror is None:
+                raise
+            where = f": {error.filename}" if error.filename else ""
+            raise click.ClickException(f"{error.strerror}{where}") from error
+
+    group_class = type  # groups within groups are of this class too
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        return list(self.commands)  # in the order of use, not of the alphabet
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = [(name, self.commands[name].get_short_help_str(limit=200)) for name in self.commands]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)  # wraps the whole first sentence, where click's own cuts it off
+
+
+def example(*lines: str) -> str:
+    """An epilog that click does not wrap."""
+    return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+PROFILE = click.option(
+    "--profile",
+    default="auto",
+    show_default=True,
+    help="Settings to use: smoke, laptop, kaggle, reference; auto is laptop, on Kaggle kaggle.",
+)
+SETTINGS = click.option(
+    "-s",
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Replace one setting of the profile; can be given several times.",
+)
+
+
+def pairs_of(values: tuple[str, ...], option: str) -> dict[str, str]:
+    pairs = {}
+    for value in values:
+        name, equals, text = value.partition("=")
+        if not equals or not name:
+            raise UsageError(f"{option} {value}: must be NAME=VALUE, as in {option} epochs=3.")
+        pairs[name.strip()] = text.strip()
+    return pairs
+
+
+def profile_of(name: str, settings: tuple[str, ...] = ()) -> "Profile":
+    from utils.config import load_profile
+
+    booleans = {"true": True, "false": False}
+    overrides = {key: booleans.get(text.lower(), text) for key, text in pairs_of(settings, "-s").items()}
+    return load_profile(name, **overrides)
+
+
+@contextlib.contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    """Print each InputWarning as a line, in place of file, line number and source."""
+    others = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
+        if issubclass(category, InputWarning):
+            click.echo(f"Warning: {message}", err=True)
+        else:
+            others(message, category, *where)
+
+    with warnings.catch_warnings():  # puts showwarning() back too
+        warnings.simplefilter("always", InputWarning)
+        warnings.showwarning = show
+        yield

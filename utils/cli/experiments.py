@@ -1,0 +1,51 @@
+"""The command of batches."""
+
+from pathlib import Path
+
+import click
+
+from utils.cli.common import EXISTING, OUT_FOLDER, example
+
+
+@click.command(
+    epilog=example(
+        "./course batch notebooks/batches/example.batch.yaml --dry-run",
+        "./course batch notebooks/batches/long_tail.batch.yaml --jobs 2",
+    )
+)
+@click.argument("file", type=EXISTING)
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Runs at a time.")
+@click.option("--dry-run", is_flag=True, help="Only state the plan: every run and how far it is.")
+@click.option("--out", type=OUT_FOLDER, help="Folder of the runs. [default: runs/batches/<name of FILE>]")
+@click.pass_context
+def batch(context: click.Context, file: Path, jobs: int, dry_run: bool, out: Path | None) -> None:
+    """Do all runs of a batch FILE and show one table of them: mean and range over the seeds.
+
+    The same command goes on where the last one stopped. FILE is YAML:
+
+    \b
+      run: train                  or a notebook: number, name, path from FILE's folder
+      about: what is compared
+      profiles: [smoke]           [auto] without it
+      seeds: [0, 1, 2]            [0] without it
+      settings: {epochs: 2}       of every run: profile settings, or notebook parameters
+      methods:                    rows of the table, and what each changes
+        cross-entropy: {}
+        class-balanced: {class_weights: class_balanced}
+        screened only: {label_smoothing: 0.2, seeds: [0]}     seeds, after of its own
+      grid: {max_lr: [0.05, 0.1]} every combination, with every method
+      after: [tta]                steps after training, each a further row of the table
+      test: withheld              or none (validation only), or a number: as many extra
+                                  sheets of every species of the sample flora
+      data: ../my_shards          in place of the profile's own, from FILE's folder
+      table: ../results/a.csv     where the table goes too once every run has finished
+
+    Only `run` must be there.
+    """
+    from utils.experiments.run import run_batch
+
+    try:
+        run_batch(file, out=out, jobs=jobs, dry_run=dry_run)
+    except KeyboardInterrupt:
+        click.echo("\nInterrupted. What has finished is kept; the same command goes on.", err=True)
+        context.exit(130)

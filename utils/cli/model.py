@@ -1,0 +1,217 @@
+"""Commands of a network: model, train, predict."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from utils.cli.common import (
+    EXISTING,
+    FOLDER,
+    OUT_FILE,
+    OUT_FOLDER,
+    POSITIVE,
+    PROFILE,
+    SETTINGS,
+    example,
+    profile_of,
+)
+from utils.files import InputError, UsageError, check_writable
+
+if TYPE_CHECKING:
+    from utils.config import Profile
+
+
+@click.command(epilog=example("./course model --profile reference --classes 15501"))
+@PROFILE
+@SETTINGS
+@click.option("--classes", type=click.IntRange(2), required=True, help="Number of species.")
+def model(profile: str, settings: tuple[str, ...], classes: int) -> None:
+    """Print the numbers of parameters of a profile's network (with random weights, nothing is loaded)."""
+    from utils.startup import import_tensorflow
+
+    chosen = profile_of(profile, (*settings, "weights=random"))
+    import_tensorflow()
+    from utils.training.network import build_model, parameter_counts
+
+    total, trainable, fixed = parameter_counts(build_model(chosen, classes))
+    click.echo(
+        f"EfficientNetV2{chosen.backbone}, {chosen.image_size} x {chosen.image_size} px, {classes:,} classes"
+    )
+    for name, value in (("total", total), ("trainable", trainable), ("non-trainable", fixed)):
+        click.echo(f"{name:<14} {value:>12,}")
+
+
+@click.command(
+    epilog=example(
+        "./course train --data data/mine --out runs/mine -s epochs=30",
+        "./course train --profile kaggle --plan --images-per-second 150",
+    )
+)
+@PROFILE
+@SETTINGS
+@click.option("--data", type=FOLDER, help="Folder with shards and metadata. [default: the profile's own]")
+@click.option("--out", type=OUT_FOLDER, help="Folder of the run. [default: runs/<profile>]")
+@click.option("--max-hours", type=POSITIVE, help="Stop cleanly before so many hours are over.")
+@click.option("--plan", is_flag=True, help="Only say what it takes: steps, hours, sessions, disk, memory.")
+@click.option("--images-per-second", type=POSITIVE, help="With --plan: the speed to reckon with.")
+def train(
+    profile: str,
+    settings: tuple[str, ...],
+    data: Path | None,
+    out: Path | None,
+    max_hours: float | None,
+    plan: bool,
+    images_per_second: float | None,
+) -> None:
+    """Train a profile's network; the same command again goes on where the last one stopped.
+
+    Beside the shards a split.csv, as `split` writes it, says what is held out. A damaged record stops the
+    training by file and record; with -s skip_bad=true such records are left out and counted.
+    """
+    import math
+    import time
+
+    begin = time.time()
+    from utils.files import output_dir
+    from utils.sources import find_data
+
+    chosen = profile_of(profile, settings)
+    if images_per_second and not plan:
+        raise UsageError("--images-per-second goes with --plan.")
+    if plan:
+        _plan(chosen, data, out, images_per_second)
+        return
+    from utils.startup import import_tensorflow
+    from utils.training.devices import read_cluster
+
+    read_cluster()  # before the data are looked for, or drawn
+    found = find_data(chosen, data or "auto")
+    import_tensorflow()
+    from utils.training.loop import train as train_network
+
+    folder = output_dir(out or "auto", chosen)
+    stop_at = begin + 3600 * max_hours if max_hours else None
+    result = train_network(chosen, found, folder, stop_at=stop_at)
+    if not result.finished:
+        return
+    which = f"Best epoch {result.best_epoch}, validation macro-F1 {result.best_f1:.3f}"
+    if math.isnan(result.best_f1):
+        which = f"Epoch {result.best_epoch}, without a score"
+    click.echo(f"{which}, weights {result.weights}")
+    click.echo(f"Predict with: ./course predict --model {folder} --images FOLDER --out predictions.csv")
+
+
+def _plan(profile: "Profile", data: Path | None, out: Path | None, images_per_second: float | None) -> None:
+    """Print the plan; without the data it is that of the published set, and the exit code says so."""
+    from utils.experiments.plan import describe, make_plan
+    from utils.files import planned_dir
+    from utils.flora.of_profile import sample_folder
+    from utils.sources import find_data
+
+    found, missing = None, None
+    if data is None and profile.source == "flora" and not sample_folder(profile).is_dir():
+        where = f"{sample_folder(profile)}: the sample flora is made when the training begins"
+    else:
+        try:
+            found = find_data(profile, data or "auto")
+            where = f"{len(found.train_shards)} training shards in {found.train_shards[0].parent}, "
+            where += f"{len(found.test_shards) or 'no'} test shards, "
+            where += "metadata" if found.train_metadata else "no train_metadata.json"
+        except InputError as error:
+            missing, where = error, "NOT THERE, see below"
+    for line in describe(make_plan(profile, found), profile, planned_dir(out, profile), images_per_second):
+        click.echo(line)
+    click.echo(f"data               {where}")
+    if missing:
+        raise missing
+
+
+@click.command(
+    epilog=example(
+        "./course predict --model runs/mine --images new_sheets --out predictions.csv --html predictions.html"
+    )
+)
+@click.option("--model", "run_dir", type=FOLDER, required=True, help="Folder of a training run.")
+@click.option("--shards", type=EXISTING, multiple=True, help="A shard; can be given several times.")
+@click.option("--data", type=FOLDER, help="Data folder, whose test shards are predicted.")
+@click.option("--images", type=FOLDER, help="Folder of image files (JPEG, PNG, TIFF), subfolders too.")
+@click.option("--out", type=OUT_FILE, required=True, help="CSV to write: image_id and the five best species.")
+@click.option("--html", type=OUT_FILE, help="Page to write: each sheet, its answers, what speaks for them.")
+@click.option(
+    "--tta", is_flag=True, help="Average over the sheet and its mirror images; two to four times slower."
+)
+@click.option("--skip-bad", is_flag=True, help="Leave out images that cannot be read, and list them.")
+@click.argument("more_shards", nargs=-1, type=EXISTING)
+def predict(
+    run_dir: Path,
+    shards: tuple[Path, ...],
+    data: Path | None,
+    images: Path | None,
+    out: Path,
+    html: Path | None,
+    tta: bool,
+    skip_bad: bool,
+    more_shards: tuple[Path, ...],
+) -> None:
+    """Name the five most probable species of every sheet, with genus, family and probability.
+
+    Give one of --shards (more shards may follow it, as from *.tfrec), --data or --images.
+    """
+    shards = (*shards, *more_shards)
+    if sum(map(bool, (shards, data, images))) != 1:
+        raise UsageError("Give one of --shards, --data and --images: what is to be predicted.")
+    if (html or skip_bad) and not images:
+        raise UsageError("--html and --skip-bad go with --images only.")
+    if html and html.resolve() == out.resolve():
+        raise UsageError(f"--html {html}: is the CSV of --out too. Give the page another name.")
+    for path in filter(None, (out, html)):
+        check_writable(path)
+    if images:
+        _predict_images(run_dir, images, out, html, tta, skip_bad)
+        return
+    from utils.sources import find_data
+    from utils.startup import import_tensorflow
+
+    if data:
+        shards = find_data(profile_of("auto"), data).test_shards
+        if not shards:
+            raise InputError(f"{data}: no test shards (*_test*.tfrec). Name the shards by --shards.")
+    import_tensorflow()
+    from utils.data.batches import evaluation_dataset
+    from utils.data.records import count_records
+    from utils.evaluation.predict import predict as predict_sheets
+    from utils.evaluation.predict import write_predictions_csv
+    from utils.training.runs import load_trained
+
+    network, chosen, labels = load_trained(run_dir)
+    dataset = evaluation_dataset(
+        shards, image_size=chosen.image_size, batch_size=chosen.batch_size, crop=chosen.crop
+    )
+    predictions = predict_sheets(
+        network, dataset, tta=tta, augment=chosen.augment, total=count_records(shards), shards=shards
+    )
+    click.echo(f"{len(predictions):,} sheets -> {write_predictions_csv(predictions, labels, out)}")
+
+
+def _predict_images(
+    run_dir: Path, images: Path, out: Path, html: Path | None, tta: bool, skip_bad: bool
+) -> None:
+    from utils.own.folder import find_images, predict_folder
+    from utils.startup import import_tensorflow
+
+    files, left_out = find_images(images, skip_bad=skip_bad)
+    for path in {path.resolve() for path in (out, html) if path} & {path.resolve() for path in files}:
+        raise UsageError(f"{path}: is one of the images to predict. Give what is written another name.")
+    import_tensorflow()
+    notes: dict[str, str] = {}
+    predictions = predict_folder(
+        run_dir, images, files, left_out, out, html=html, tta=tta, skip_bad=skip_bad, notes=notes
+    )
+    for name, note in notes.items():
+        click.echo(f"note: {name}: {note}", err=True)
+    for name, reason in left_out.items():
+        click.echo(f"left out: {name}: {reason}", err=True)
+    click.echo(f"{len(predictions):,} sheets -> {out}")
+    if html:
+        click.echo(f"Look at {html.resolve()}")

@@ -1,0 +1,58 @@
+"""Commands of a submission: validate, score."""
+
+from pathlib import Path
+
+import click
+
+from utils.cli.common import EXISTING, FOLDER, PROFILE, Commands, example, profile_of
+from utils.files import InputError
+
+
+@click.group(cls=Commands, epilog=example("./course submission validate submission.csv --data data/mine"))
+def submission() -> None:
+    """Check or score a submission file (header Id,Predicted)."""
+
+
+@submission.command(epilog=example("./course submission validate submission.csv --data data/flora40"))
+@click.argument("file", type=EXISTING)
+@PROFILE
+@click.option("--data", type=FOLDER, help="Folder with test_metadata.json and the labels' metadata.")
+def validate(file: Path, profile: str, data: Path | None) -> None:
+    """Say whether Kaggle would take a submission FILE: every test id once, only known category_ids."""
+    from utils.data.metadata import read_test_metadata
+    from utils.evaluation.submission import validate_submission
+    from utils.sources import find_data
+
+    found = find_data(profile_of(profile), data or "auto")
+    if found.test_metadata is None:
+        raise InputError(
+            "The data have no test_metadata.json, so the test ids are not known. Name them by --data."
+        )
+    problems = validate_submission(file, read_test_metadata(found.test_metadata), found.labels().category_ids)
+    if problems:
+        raise InputError("\n".join(problems))
+    click.echo(f"{file} is valid.")
+
+
+@submission.command(epilog=example("./course submission score submission.csv --data data/flora40"))
+@click.argument("file", type=EXISTING)
+@PROFILE
+@click.option("--data", type=FOLDER, help="Folder with solution.csv and the labels' metadata.")
+@click.option("--solution", type=EXISTING, help="The withheld answers, in place of the data's own.")
+def score(file: Path, profile: str, data: Path | None, solution: Path | None) -> None:
+    """Score a submission FILE locally as Kaggle would: macro-F1 over all species."""
+    from utils.evaluation.submission import score_submission
+    from utils.sources import find_data
+
+    found = find_data(profile_of(profile), data or "auto")
+    answers = solution or found.solution
+    if answers is None:
+        raise InputError(
+            "The data have no solution.csv: only Kaggle can score this. Or name one by --solution."
+        )
+    result = score_submission(file, answers, found.labels().category_ids)
+    for warning in result.pop("warnings"):
+        click.echo(warning, err=True)
+    for name, value in result.items():
+        shown = f"{value:.5f}" if isinstance(value, float) else f"{value:,}"
+        click.echo(f"{name.replace('_', ' '):<24} {shown:>12}")

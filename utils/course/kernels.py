@@ -1,0 +1,293 @@
+"""The Kaggle kernel suite: builds kernels and data sets from one table, checks them, pushes them in order.
+
+A built folder holds one folder for each kernel (a notebook and kernel-metadata.json) and one for each data set
+of the owner (dataset-metadata.json and the files), named by their slugs. The official `kaggle` tool pushes such
+folders. Conventions are those of its version 2.2 and of Kaggle's documentation of kernel-metadata.json and
+dataset-metadata.json.
+"""
+
+import base64
+import hashlib
+import json
+import re
+import shutil
+import zipfile
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from utils.files import REPOSITORY, InputError, UsageError, read_json, replacing, write_json
+from utils.sources import COMPETITION, TEST_SHARDS, TRAIN_SHARDS
+from utils.startup import COMMIT, commit_of_package
+
+T4_X2 = "NvidiaTeslaT4"  # Kaggle's name of the machine with two T4
+SESSION_HOURS = 11.5  # training stops by then; Kaggle ends a session after 12
+UTILS, WEIGHTS = "naflora-course-utils", "naflora-weights"  # the owner's data sets
+LIBRARY = "keras-efficientnet-v2"  # not in Kaggle's image: its wheel goes with the package
+KERNEL_FILE, DATASET_FILE = "kernel-metadata.json", "dataset-metadata.json"
+DATASETS = {  # slug -> title, description
+    UTILS: (
+        "NAFlora course utils",
+        "The package `utils` of the herbarium course (MIT) with the wheel of keras-efficientnet-v2 (Apache-2.0).",
+    ),
+    WEIGHTS: (
+        "NAFlora weights",
+        "ImageNet weights of EfficientNetV2 as keras_efficientnet_v2 releases them (Apache-2.0).",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One kernel: everything in its metadata follows from this."""
+
+    number: str
+    notebook: str  # in notebooks/, without .ipynb
+    title: str  # its slug is made from it
+    datasets: tuple[str, ...]  # a slug without a slash is the owner's own
+    after: tuple[str, ...] = ()  # numbers of the kernels whose output it takes
+    gpu: bool = False  # T4 x2
+    parameters: dict[str, Any] = field(default_factory=dict)  # other defaults than the notebook's
+
+    @property
+    def slug(self) -> str:
+        return slugify(self.title)
+
+
+# In the order in which they are pushed. All take the competition (metadata), none has internet.
+KERNELS = (
+    Kernel("00", "00_start_here", "NAFlora 00 start here", (TRAIN_SHARDS, UTILS)),
+    Kernel("01", "01_eda_long_tail", "NAFlora 01 EDA of the long tail", (TRAIN_SHARDS, UTILS)),
+    Kernel("02", "02_tfrecord_loading", "NAFlora 02 TFRecord loading", (TRAIN_SHARDS, UTILS)),
+    Kernel(
+        "03",
+        "03_train_efficientnetv2",
+        "NAFlora 03 train EfficientNetV2",
+        (TRAIN_SHARDS, UTILS, WEIGHTS),
+        gpu=True,
+        parameters={"MAX_HOURS": SESSION_HOURS},
+    ),
+    Kernel(
+        "03b",
+        "03_train_efficientnetv2",
+        "NAFlora 03b train EfficientNetV2 on",
+        (TRAIN_SHARDS, UTILS, WEIGHTS),
+        after=("03",),
+        gpu=True,
+        parameters={"MAX_HOURS": SESSION_HOURS, "RESUME": True},
+    ),
+    Kernel(
+        "04",
+        "04_evaluate_long_tail",
+        "NAFlora 04 evaluate the long tail",
+        (TRAIN_SHARDS, UTILS),
+        after=("03b",),
+        gpu=True,
+    ),
+    Kernel(
+        "05",
+        "05_submission",
+        "NAFlora 05 submission",
+        (TRAIN_SHARDS, TEST_SHARDS, UTILS),
+        after=("03b",),
+        gpu=True,
+    ),
+    Kernel(
+        "06",
+        "06_beating_the_long_tail",
+        "NAFlora 06 beating the long tail",
+        (TRAIN_SHARDS, UTILS),
+        after=("03b",),
+        gpu=True,
+    ),
+)
+BY_NUMBER = {kernel.number: kernel for kernel in KERNELS}
+
+
+def slugify(title: str) -> str:
+    """A title as Kaggle makes a slug of it: small letters and digits, one hyphen between words."""
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+
+
+def kernel_metadata(kernel: Kernel, owner: str, state: str = "") -> dict[str, Any]:
+    """kernel-metadata.json of one kernel; `state` is a data set with an earlier output of 03b, for 03b."""
+    datasets = [source if "/" in source else f"{owner}/{source}" for source in kernel.datasets]
+    if state and kernel.number == "03b":
+        datasets.append(state if "/" in state else f"{owner}/{state}")
+    return {
+        "id": f"{owner}/{kernel.slug}",
+        "title": kernel.title,
+        "code_file": f"{kernel.notebook}.ipynb",
+        "language": "python",
+        "kernel_type": "notebook",
+        "is_private": True,
+        "enable_gpu": kernel.gpu,
+        "enable_tpu": False,
+        "enable_internet": False,
+        "machine_shape": T4_X2 if kernel.gpu else "",
+        "dataset_sources": datasets,
+        "competition_sources": [COMPETITION],
+        "kernel_sources": [f"{owner}/{BY_NUMBER[number].slug}" for number in kernel.after],
+        "model_sources": [],
+        "keywords": [],
+        # the image of the first push: a run that goes on in 03b needs the TensorFlow that it began with
+        "docker_image_pinning_type": "original",
+    }
+
+
+def build(owner: str, out: Path, state: str = "") -> list[Path]:
+    """Write every kernel and the data set of `utils`; the same input gives the same bytes.
+
+    Args:
+        owner: the Kaggle user name that the kernels belong to.
+        out: the folder to write to; kernels of an earlier build in it are replaced.
+        state: data set made of an earlier output of 03b (`slug` or `owner/slug`), which 03b then goes on from.
+
+    Returns:
+        The folders, data set first.
+
+    Raises:
+        UsageError: `owner` or `state` cannot be a name on Kaggle.
+        InputError: a folder is not of an earlier build, or keras-efficientnet-v2 is not installed.
+    """
+    _check_owner(owner)
+    if state and not re.fullmatch(r"([\w-]+/)?[a-z0-9][a-z0-9-]{5,49}", state):
+        raise UsageError(f"--state {state}: must be the slug of a data set, as in naflora-state.")
+    folders = [_build_utils(owner, out / UTILS)]
+    for kernel in KERNELS:
+        folder = _emptied(out / kernel.slug, KERNEL_FILE)
+        notebook = read_json(REPOSITORY / "notebooks" / f"{kernel.notebook}.ipynb")
+        for cell in notebook["cells"]:
+            cell["source"] = "".join(cell["source"]).splitlines(keepends=True)
+        _set_parameters(notebook, kernel)
+        _link_kernels(notebook, owner)
+        _write_text(folder / f"{kernel.notebook}.ipynb", _notebook_text(notebook))
+        write_json(folder / KERNEL_FILE, kernel_metadata(kernel, owner, state))
+        folders.append(folder)
+    return folders
+
+
+def build_weights(owner: str, out: Path, weights: str, backbone: str) -> Path:
+    """Download (once) the weights that profile `kaggle` starts from, and write them as a data set's folder.
+
+    Raises:
+        InputError: the download failed; see `utils.training.weights.find_weights`.
+    """
+    from utils.training.weights import find_weights
+
+    _check_owner(owner)
+    file = find_weights(weights, backbone)
+    folder = _emptied(out / WEIGHTS, DATASET_FILE)
+    with replacing(folder / file.name) as temporary:
+        shutil.copyfile(file, temporary)
+    write_json(folder / DATASET_FILE, _dataset_metadata(WEIGHTS, owner))
+    return folder
+
+
+def _check_owner(owner: str) -> None:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", owner):
+        raise UsageError(f"--owner {owner}: must be a Kaggle user name, as in kaggle.com/NAME.")
+
+
+def _dataset_metadata(slug: str, owner: str) -> dict[str, Any]:
+    title, description = DATASETS[slug]
+    # one licence must be named, and the files are under two: the description tells
+    return {
+        "title": title,
+        "id": f"{owner}/{slug}",
+        "description": description,
+        "licenses": [{"name": "other"}],
+    }
+
+
+def _emptied(folder: Path, marker: str) -> Path:
+    """`folder`, made or emptied; InputError when it has files and is not of an earlier build."""
+    if folder.exists() and any(folder.iterdir()) and not (folder / marker).is_file():
+        raise InputError(f"{folder}: has files and no {marker}, so it is not of a build. Give another --out.")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _write_text(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _notebook_text(notebook: dict[str, Any]) -> str:
+    return json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
+
+
+def _build_utils(owner: str, folder: Path) -> Path:
+    _emptied(folder, DATASET_FILE)
+    package = REPOSITORY / "utils"
+    results = (REPOSITORY / "notebooks" / "results").glob("*.csv")  # the table that notebook 06 shows
+    for path in sorted([*package.rglob("*.py"), *package.glob("profiles/*.yaml"), *results]):
+        copy = folder / path.relative_to(REPOSITORY)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+    _write_text(folder / "utils" / COMMIT.name, commit_of_package() + "\n")
+    shutil.copyfile(REPOSITORY / "LICENSE", folder / "LICENSE")
+    _write_wheel(LIBRARY, folder)
+    write_json(folder / DATASET_FILE, _dataset_metadata(UTILS, owner))
+    return folder
+
+
+def _write_wheel(name: str, folder: Path) -> Path:
+    """Put an installed package that is Python only back into a wheel, with the same bytes on every machine."""
+    try:
+        package = metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        raise InputError(
+            f"{name} is not installed, and its wheel goes to Kaggle. Run ./course setup."
+        ) from None
+    if "Root-Is-Purelib: true" not in (package.read_text("WHEEL") or ""):
+        raise InputError(f"{name} {package.version} is not Python only: its wheel would not run on Kaggle.")
+    left_by_pip = {"INSTALLER", "REQUESTED", "RECORD", "direct_url.json"}
+    members = {
+        file.as_posix(): file.locate().read_bytes()
+        for file in package.files or []
+        if file.suffix != ".pyc" and file.name not in left_by_pip
+    }
+    record = next(file for file in package.files or [] if file.name == "RECORD").as_posix()
+    lines = [f"{path},sha256={_digest(data)},{len(data)}\n" for path, data in sorted(members.items())]
+    members[record] = "".join([*lines, f"{record},,\n"]).encode()
+    wheel = folder / f"{name.replace('-', '_')}-{package.version}-py3-none-any.whl"
+    with replacing(wheel) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for path, data in sorted(members.items()):
+            archive.writestr(zipfile.ZipInfo(path), data)  # stored, of 1980: nothing of this machine gets in
+    return wheel
+
+
+def _digest(data: bytes) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("=")
+
+
+def _set_parameters(notebook: dict[str, Any], kernel: Kernel) -> None:
+    """Give the parameters cell the kernel's defaults, one line each, its comment kept.
+
+    Nobody watches a pushed kernel run: BATCH_RUN, so that no progress bars fill the saved notebook.
+    """
+    cells = [cell for cell in notebook["cells"] if "parameters" in cell["metadata"].get("tags", [])]
+    for name, value in {"BATCH_RUN": True, **kernel.parameters}.items():
+        lines = [line for cell in cells for line in cell["source"] if line.startswith(f"{name} = ")]
+        if len(lines) != 1:
+            raise InputError(
+                f"{kernel.notebook}.ipynb: {len(lines)} parameters {name}, kernel {kernel.number} sets it."
+            )
+        for cell in cells:
+            cell["source"] = [
+                re.sub(r"= [^#]*?(?=\s*(#|$))", f"= {value!r}", line, count=1) if line in lines else line
+                for line in cell["source"]
+            ]
+
+
+def _link_kernels(notebook: dict[str, Any], owner: str) -> None:
+    """Let links from notebook to notebook lead to the owner's kernels."""
+    first = {kernel.notebook: kernel.slug for kernel in reversed(KERNELS)}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "markdown":
+            for name, slug in first.items():
+                link = f"](https://www.kaggle.com/code/{owner}/{slug})"
+                cell["source"] = [line.replace(f"]({name}.ipynb)", link) for line in cell["source"]]

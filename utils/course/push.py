@@ -1,0 +1,337 @@
+"""Built kernels and data sets pushed in order with Kaggle's official tool."""
+
+import hashlib
+import io
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from utils import __version__
+from utils.course.kernel_check import check
+from utils.course.kernels import BY_NUMBER, DATASET_FILE, KERNEL_FILE, KERNELS, UTILS, WEIGHTS
+from utils.files import InputError, UsageError, read_json, write_json
+from utils.startup import commit_of_package
+
+PUSHED_FILE = "pushed.json"  # what has been pushed, so that an interrupted push goes on
+_TOOL_FAILED = re.compile(r"\bnot valid\b|\berror\b|does not resolve|Skipping", re.IGNORECASE)
+_TOOL_DONE = re.compile(r"successfully pushed|is being created")
+_STATUS = re.compile(r'has status "(?:\w+\.)?(\w+)"')
+_PATIENCE = 5  # times in a row that asking for a status may fail before a push gives up
+# What the tool says when Kaggle has answered by a number, in two wordings: requests' own, and a hint of the tool.
+_REFUSED = {
+    "401": r"\b401\b|Authentication required|Unauthenticated",
+    "403": r"\b403\b|You don't have access|Permission '[\w.]+' was denied",
+    "404": r"\b404\b|resource was not found",
+    "429": r"\b429\b|rate limited",
+    "5xx": r"\b5\d\d Server Error|problem on Kaggle's side",
+}
+_NO_WAY = {  # and when nobody has answered; the first that fits
+    r"\b407\b|Proxy Authentication": "the proxy wants a name and a password: https_proxy=http://NAME:PASSWORD@HOST:PORT",
+    r"ProxyError|connect to proxy|Tunnel connection": "the proxy does not answer or refuses: check https_proxy",
+    r"NameResolution|Failed to resolve|name resolution|getaddrinfo|Name or service": "no network or no DNS here: "
+    "the name of Kaggle's server cannot be resolved",
+    r"\b[Tt]imed out|Timeout": "Kaggle's server did not answer in time: check the network and try again",
+    r"SSLError|CERTIFICATE_VERIFY": "the server's certificate is not trusted: is there a proxy that opens TLS, or is "
+    "the clock wrong?",
+    r"ConnectionError|NewConnection|Connection (refused|aborted|reset)|unreachable|Max retries|Remote end": "no "
+    "connection to Kaggle's server: check the network and try again",
+}
+
+
+@dataclass(frozen=True)
+class Push:
+    """A built folder on its way to Kaggle."""
+
+    folder: Path
+    tool: Sequence[str] = ("kaggle",)  # the command of the official tool
+    pause: float = 60.0  # seconds between two questions for a status
+    answer_within: float = 120.0  # seconds that one such question may take
+
+    def commands(self, only: str | None = None) -> list[str]:
+        """The exact command lines of a push, in order, with a comment where something is waited for."""
+        lines = []
+        for item in self._items(only):
+            if (item / DATASET_FILE).is_file():
+                slug = read_json(item / DATASET_FILE)["id"]
+                lines += [
+                    f"{shlex.join(self._create(item))}  # the first time",
+                    f"{shlex.join(self._version(item))}  # later, when it has changed",
+                    f'{shlex.join(self._ask("datasets", slug))}  # until it says "ready"',
+                ]
+                continue
+            for source in read_json(item / KERNEL_FILE)["kernel_sources"]:
+                lines.append(f'{shlex.join(self._ask("kernels", source))}  # until it says "complete"')
+            lines.append(shlex.join(self._push(item)))
+        return lines
+
+    def run(self, only: str | None = None) -> None:
+        """Push data sets, then kernels in order; before one that takes an output, wait until that is complete.
+
+        What was pushed is noted in pushed.json in the folder: a second call leaves out what has not changed
+        since, and goes on. `only` pushes one kernel, by its number, changed or not.
+
+        Raises:
+            UsageError: no kernel has the number `only`.
+            InputError: the folder does not pass `check`, the tool is not installed, it has failed or has
+                printed an error, a data set of weights is nowhere, or a kernel that is waited for has failed.
+        """
+        items = self._items(only)
+        if problems := check(self.folder):
+            raise InputError("\n".join([f"{self.folder} does not pass `kaggle check`:", *problems]))
+        if shutil.which(self.tool[0]) is None:
+            raise InputError("The official `kaggle` tool is not here. Install it: pip install kaggle==2.2.5")
+        self._check_own_datasets(items)
+        pushed = read_json(self.folder / PUSHED_FILE) if (self.folder / PUSHED_FILE).is_file() else {}
+        try:
+            for item in items:
+                if only is None and pushed.get(item.name) == _fingerprint(item):
+                    print(f"{item.name}: pushed before, unchanged", flush=True)
+                    continue
+                self._push_one(item)
+                pushed[item.name] = _fingerprint(item)
+                write_json(self.folder / PUSHED_FILE, pushed)
+        except KeyboardInterrupt:
+            print(
+                f"Interrupted. {PUSHED_FILE} knows what was pushed; the same command again goes on.",
+                flush=True,
+            )
+            raise
+
+    def _items(self, only: str | None) -> list[Path]:
+        if only is None:
+            slugs = [UTILS, WEIGHTS, *(kernel.slug for kernel in KERNELS)]
+            return [self.folder / slug for slug in slugs if (self.folder / slug).is_dir()]
+        if only not in BY_NUMBER:
+            raise UsageError(f"--only {only}: no such kernel. Known: {', '.join(BY_NUMBER)}.")
+        return [self.folder / BY_NUMBER[only].slug]
+
+    def _push_one(self, item: Path) -> None:
+        if (item / DATASET_FILE).is_file():
+            slug = read_json(item / DATASET_FILE)["id"]
+            known = self._is_on_kaggle(slug)
+            if not known:
+                self._check_token_is_of(slug.split("/")[0])
+            self._must(self._version(item) if known else self._create(item))
+            self._wait("datasets", slug)
+            if known and item.name == UTILS:
+                print(
+                    "Kernels that were pushed before keep the earlier version of this data set until they are "
+                    "pushed again (--only NUMBER)."
+                )
+            return
+        for source in read_json(item / KERNEL_FILE)["kernel_sources"]:
+            self._wait("kernels", source)
+        self._must(self._push(item))
+
+    def _check_own_datasets(self, items: list[Path]) -> None:
+        """Ask before hours of work whether the owner's data sets are there that are not in the folder."""
+        wanted: dict[str, None] = {}
+        for path in (item / KERNEL_FILE for item in items if (item / KERNEL_FILE).is_file()):
+            values = read_json(path)
+            owner = values["id"].split("/")[0]
+            wanted |= dict.fromkeys(
+                name for name in values["dataset_sources"] if name.startswith(f"{owner}/")
+            )
+        here = {item.name for item in items}
+        for name in wanted:
+            if name.split("/")[1] in here:
+                continue
+            if not self._is_on_kaggle(name):
+                way = "python -m utils kaggle weights" if name.endswith(WEIGHTS) else "a push without --only"
+                raise InputError(f"The data set {name} is not on Kaggle; {way} makes it.")
+
+    def _is_on_kaggle(self, name: str) -> bool:
+        """Whether the owner has a data set, by Kaggle's own answer.
+
+        Raises:
+            InputError: there is no answer to that: no token, no way to Kaggle, no permission, a fault there.
+        """
+        asked = self._call(self._ask("datasets", name), quiet=True)
+        if not asked.returncode:
+            return True
+        kind = _refusal(asked.stdout)
+        if kind == "404":
+            return False
+        if kind == "403":  # Kaggle says so too of a data set that is not there: the owner's list tells
+            command = [*self.tool, "datasets", "list", "--mine", "--csv", "-s", name.split("/")[1]]
+            listed = self._call(command, quiet=True)
+            if not listed.returncode and re.search(r"^ref,|No datasets found", listed.stdout, re.MULTILINE):
+                return re.search(rf"^{re.escape(name)},", listed.stdout, re.MULTILINE) is not None
+        raise InputError(
+            f"Kaggle does not say whether there is a data set {name}: {_reason(asked.stdout)}. Nothing was sent."
+        )
+
+    def _check_token_is_of(self, owner: str) -> None:
+        """Raise InputError when the tool's token is another user's: what it makes would not be the owner's."""
+        told = self._call([*self.tool, "config", "view"], quiet=True)
+        user = re.search(r"^- username: (\S+)", told.stdout, re.MULTILINE)
+        if user and user[1] not in ("None", owner):
+            raise InputError(
+                f"The Kaggle token here is of user {user[1]}, and {self.folder} was built for {owner}. Build it "
+                f"with --owner {user[1]}, or use the token of {owner}."
+            )
+
+    def _create(self, item: Path) -> list[str]:
+        return [*self.tool, "datasets", "create", "-p", str(item), "--dir-mode", "zip"]
+
+    def _version(self, item: Path) -> list[str]:
+        message = f"{__version__} {commit_of_package()}".strip()
+        return [*self.tool, "datasets", "version", "-p", str(item), "-m", message, "--dir-mode", "zip"]
+
+    def _push(self, item: Path) -> list[str]:
+        return [*self.tool, "kernels", "push", "-p", str(item)]
+
+    def _ask(self, kind: str, name: str) -> list[str]:
+        return [*self.tool, kind, "status", name]
+
+    def _call(self, command: list[str], *, quiet: bool = False) -> subprocess.CompletedProcess:
+        """Run the tool, both of its outputs as one text, shown as it comes unless `quiet`."""
+        if quiet:
+            pipe = subprocess.PIPE
+            try:
+                return subprocess.run(
+                    command, stdout=pipe, stderr=subprocess.STDOUT, text=True, timeout=self.answer_within
+                )
+            except subprocess.TimeoutExpired:
+                return subprocess.CompletedProcess(command, 1, f"timed out after {self.answer_within:g} s")
+        print(f"$ {shlex.join(command)}", flush=True)
+        text = io.StringIO()
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process:
+            for line in process.stdout or ():
+                print(f"  {line}", end="", flush=True)
+                text.write(line)
+        return subprocess.CompletedProcess(command, process.returncode, text.getvalue())
+
+    def _must(self, command: list[str]) -> None:
+        """Run the tool; its exit code is 0 also after errors that it only prints, so its words are read."""
+        done = self._call(command)
+        lines = done.stdout.splitlines()
+        failed = [line for line in lines if _TOOL_FAILED.search(line)]
+        if done.returncode or failed or not _TOOL_DONE.search(done.stdout):
+            said = _reason(done.stdout) if done.returncode or not failed else " ".join(failed)
+            raise InputError(
+                f"{shlex.join(command)}\nhas failed: {said}\nMend it and push again; what is done stays."
+            )
+
+    def _wait(self, kind: str, name: str) -> None:
+        """Ask for the status of a kernel or data set until it is complete, with the time so far."""
+        good = {"kernels": "complete", "datasets": "ready"}[kind]
+        bad = ("error", "cancel_requested", "cancel_acknowledged", "failed", "deleted")
+        failures = 0
+        with tqdm(bar_format="{desc} ({elapsed})", leave=False) as bar:
+            while True:
+                asked = self._call(self._ask(kind, name), quiet=True)
+                found = _STATUS.search(asked.stdout)
+                status = (found.group(1) if found else _last_line(asked.stdout)).lower()
+                failures = failures + 1 if asked.returncode else 0
+                if asked.returncode:
+                    status = _reason(asked.stdout)
+                if failures >= _PATIENCE or (failures and _refusal(asked.stdout) == "401"):
+                    raise InputError(f"{name}: asking for its status failed {failures} times: {status}.")
+                if not asked.returncode and status == good:
+                    break
+                if not asked.returncode and status in bad:
+                    way = "push it again with --only" if kind == "kernels" else "push again"
+                    raise InputError(
+                        f"{name} has status {status}: {' '.join(asked.stdout.split())}\nMend it and {way}."
+                    )
+                bar.set_description_str(f"waiting for {name}: {status}")
+                time.sleep(self.pause)
+        print(f"{name}: {good}", flush=True)
+
+
+def _last_line(text: str) -> str:
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "it said nothing")
+
+
+def _refusal(said: str) -> str | None:
+    """Kaggle's answer in the tool's words, as a key of _REFUSED; None where it has not answered so."""
+    if any(re.search(pattern, said) for pattern in _NO_WAY):
+        return None
+    return next((kind for kind, pattern in _REFUSED.items() if re.search(pattern, said)), None)
+
+
+def _reason(said: str) -> str:
+    """Why the tool has failed, by its words, and the way out: one line without a full stop."""
+    for pattern, meaning in _NO_WAY.items():
+        if re.search(pattern, said):
+            return meaning
+    kind = _refusal(said)
+    if kind == "403":
+        first = next((line.strip() for line in said.splitlines() if re.search(_REFUSED["403"], line)), "")
+        return (
+            f"it refuses access (403: {first[:200]}): the token must be the owner's and be allowed to do this"
+        )
+    if kind == "404":
+        return f"it is not there (404: {_last_line(said)})"
+    if kind == "429":
+        return "Kaggle takes no more questions for now (429, rate limit): try again in some minutes"
+    if kind == "5xx":
+        return f"a fault of Kaggle's own ({next(line for line in said.splitlines() if line.strip())}): try again later"
+    return _token_problem(refused=kind == "401") or _last_line(said)
+
+
+def _token_problem(*, refused: bool) -> str:
+    """What is wrong with the tokens that the tool looks for, in its order; empty where nothing is.
+
+    Args:
+        refused: the tool has asked for a token, so that one which is there was not accepted.
+    """
+    home = Path.home() / ".kaggle"
+    config = home if home.is_dir() else Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config") / "kaggle"
+    file = Path(os.environ.get("KAGGLE_CONFIG_DIR") or config).expanduser() / "kaggle.json"
+    way = "On kaggle.com: Settings > API > Create New Token"
+    in_file: Any = {}
+    if file.exists():
+        try:
+            in_file = json.loads(file.read_text(encoding="utf-8"))
+        except PermissionError:
+            return f"{file} must not be read by this user: chmod 600 {file}, as its owner"
+        except (OSError, ValueError) as error:
+            return f"{file} is not valid JSON ({error}), so it gives no token. {way}, and put the file there again"
+        if not isinstance(in_file, dict) or not {"username", "key"} <= in_file.keys():
+            return (
+                f"{file} has no username and key, so it gives no token. {way}, and put the file there again"
+            )
+    variables = [name for name in ("KAGGLE_USERNAME", "KAGGLE_KEY") if os.environ.get(name)]
+    if len(variables) == 1 and not in_file:
+        other = {"KAGGLE_USERNAME": "KAGGLE_KEY", "KAGGLE_KEY": "KAGGLE_USERNAME"}[variables[0]]
+        return f"{variables[0]} is set and {other} is not: set both, or neither"
+    if not refused:
+        return ""
+    tokens = [home / name for name in ("access_token", "access_token.txt", "credentials.json")]
+    places = ["KAGGLE_API_TOKEN"] * bool(os.environ.get("KAGGLE_API_TOKEN"))
+    places += [str(path) for path in tokens if path.exists()]
+    places += ["KAGGLE_USERNAME and KAGGLE_KEY"] * (len(variables) == 2) + [str(file)] * bool(in_file)
+    if places:
+        return f"it does not accept the token ({', '.join(places)}): expired or mistyped. {way}"
+    return f"there is no Kaggle token on this machine. {way}, and put the file at {file} (chmod 600)"
+
+
+def _fingerprint(folder: Path) -> str:
+    """SHA-256 over names and bytes of all files of a folder."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\0".encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def official_tool() -> Sequence[str]:
+    """The command of the `kaggle` tool: of this Python's environment, else the one on PATH."""
+    beside = Path(sys.executable).with_name("kaggle")
+    return (str(beside),) if beside.is_file() else ("kaggle",)

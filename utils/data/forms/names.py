@@ -1,0 +1,330 @@
+"""Scientific names with and without their authors: "Jasminum fluminense Vell." and "Jasminum fluminense"."""
+
+import itertools
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+
+_RANKS = {
+    **dict.fromkeys(("subsp.", "subsp", "ssp.", "ssp"), "subsp."),
+    **dict.fromkeys(("var.", "var"), "var."),
+    **dict.fromkeys(("f.", "fo.", "forma"), "f."),
+    **{written: written for written in ("subvar.", "subf.", "nothosubsp.", "nothovar.")},
+}
+_HYBRID = ("×", "x", "X")
+_IN_DOUBT = ("cf.", "aff.")
+# Words in lower case that belong to the authors.
+_OF_AUTHORS = {"ex", "et", "in", "de", "du", "da", "la", "le", "van", "von", "der", "fil.", "non", "nec"}
+
+_OF_AUTHORS |= {"auct.", "auctt.", "hort.", "sensu", "emend."}
+
+# Characters that are drawn alike: hyphens, dashes and the minus sign; apostrophes; signs of a hybrid. Nobody writes
+# an underscore in a name but in place of a space.
+_SPELT_ALIKE = str.maketrans(
+    {**dict.fromkeys("‐‑‒–—−﹣－", "-"), **dict.fromkeys("‘’ʼ′´`", "'"), **dict.fromkeys("⨯✕", "×"), "_": " "}
+)
+_LIGATURES = str.maketrans({"æ": "ae", "œ": "oe", "ø": "o", "ł": "l", "đ": "d"})
+
+# Words of authors in lower case that leave a name what it is; others (auct., sensu, nom., agg.) do not.
+_BETWEEN_AUTHORS = {
+    "ex",
+    "et",
+    "and",
+    "und",
+    "y",
+    "in",
+    "apud",
+    "&",
+    "al.",
+    "f.",
+    "fil.",
+    "fil",
+    "bis",
+    "emend.",
+}
+
+_BETWEEN_AUTHORS |= {
+    "de",
+    "du",
+    "da",
+    "das",
+    "do",
+    "dos",
+    "del",
+    "della",
+    "di",
+    "la",
+    "le",
+    "van",
+    "von",
+    "vom",
+}
+
+_BETWEEN_AUTHORS |= {"zu", "zur", "den", "der", "ter", "ten", "te", "af"}
+_AUTHOR = re.compile(r"\(*(?:[dl]')?([^\W\d_])[^\W\d_]*(?:[.,;:()&'-]+[^\W\d_]*)*")
+_YEAR = re.compile(r"\(?(?:1[6-9]|20)\d\d\)?[,.;]?")
+_OF_CULTIVATION = {"Group", "Gp", "Grex", "Complex"}
+_WORD = re.compile(r"[^\W\d_]+(?:[-'][^\W\d_]+)*")
+# Abbreviations that stand where an epithet would, also without their full stop.
+_NO_EPITHETS = {
+    "sp",
+    "spp",
+    "spec",
+    "species",
+    "indet",
+    "undet",
+    "cf",
+    "aff",
+    "agg",
+    "aggr",
+    "auct",
+    "non",
+    "nec",
+}
+
+_NO_EPITHETS |= {
+    "cv",
+    "convar",
+    "sect",
+    "subsect",
+    "subg",
+    "subgen",
+    "ser",
+    "hort",
+    "nom",
+    "nov",
+    "ined",
+    "s",
+    "l",
+}
+
+# A label of these words alone names no taxon; those of the second line only beside one of the first.
+_NO_NAME = {
+    "na",
+    "nan",
+    "nat",
+    "null",
+    "none",
+    "nil",
+    "n/a",
+    "unknown",
+    "unidentified",
+    "undetermined",
+    "undet",
+}
+
+_NO_NAME |= {
+    "unnamed",
+    "unspecified",
+    "indet",
+    "indeterminate",
+    "indeterminata",
+    "ignota",
+    "incertae",
+    "sedis",
+}
+
+_NO_NAME |= {
+    "sp",
+    "spp",
+    "spec",
+    "gen",
+    "missing",
+    "scientificname",
+    "identified",
+    "determined",
+    "available",
+    "scientific",
+}
+_BESIDE_NO_NAME = {
+    "species",
+    "genus",
+    "family",
+    "plant",
+    "specimen",
+    "taxon",
+    "name",
+    "not",
+    "no",
+    "yet",
+    "et",
+}
+
+
+def tidy(name: str) -> str:
+    """The name with single spaces, in composed characters (NFC), without what is not seen.
+
+    Invisible characters (zero-width spaces, soft hyphens, byte order marks) go; an underscore is a space; all
+    hyphens become "-", all apostrophes "'".
+    """
+    if not (name.isascii() and name.isprintable()):
+        name = "".join(c for c in name if c.isspace() or unicodedata.category(c) not in ("Cf", "Cc"))
+    return " ".join(unicodedata.normalize("NFC", name.translate(_SPELT_ALIKE)).split())
+
+
+def is_no_name(label: str) -> bool:
+    """Whether a label names no taxon: "NA", "#N/A", "unknown species", "sp. indet.", "-", "12", or the column's name.
+
+    A name that only begins so (Nama, Nassella) is one.
+    """
+    text = tidy(label)
+    words = set(re.findall(r"n/a|[^\W\d_]+", text.casefold()))
+    return (
+        not words
+        or (words <= _NO_NAME | _BESIDE_NO_NAME and not words <= _BESIDE_NO_NAME)
+        or text
+        in (r"\N", "#REF!", "#VALUE!", "#NAME?", "#NUM!", "#NULL!", "#DIV/0!")  # databases, spreadsheets
+    )
+
+
+def comparable(name: str, species: str = "") -> tuple[str, str]:
+    """The taxon and its authors ("" where there are none), each in one spelling: equal pairs are one name.
+
+    Only of a binomial, with or without further ranks, are the authors set apart. Anything else, such as a genus,
+    "Carex sp. 1", "Carex ?nigra", a cultivar, an aggregate or "auct. non L.", is its own taxon as written, so that
+    it is never taken for a species. In a binomial hyphens do not count; among authors spaces and full stops do
+    not, nor does a year, and "et" is "&".
+    """
+    bare, authors = split_authors(name, species)
+    if not _is_binomial(bare.split(), authors.split()):
+        return tidy(name), ""
+    return bare.replace("-", ""), authors_key(authors)
+
+
+def authors_key(authors: str) -> str:
+    """Authors in one spelling: "Müll. Arg." as "Müll.Arg.", "Boott et Torr." as "Boott & Torr."."""
+    words = [word for word in tidy(authors).split() if not _YEAR.fullmatch(word)]
+    text = " ".join("&" if word in ("et", "and", "und") else word for word in words)
+    return re.sub(r"[\s.]", "", re.sub(r"\bfil\b", "f", text)).strip(",;:/")
+
+
+def look_alikes(names: Iterable[str]) -> list[tuple[str, ...]]:
+    """Names that differ in nothing but case, accents, signs or authors: they may be one, which a person must say."""
+    groups: dict[str, set[str]] = {}
+    for name in names:
+        for text in {tidy(name), comparable(name)[0]}:
+            groups.setdefault(_letters(text), set()).add(name)
+    return sorted({tuple(sorted(group)) for group in groups.values() if len(group) > 1})
+
+
+def look_alike_notes(names: Iterable[str], most: int = 20) -> list[str]:
+    """A sentence for each group of `look_alikes`, and the number of those that are not told."""
+    groups = look_alikes(names)
+    notes = [
+        f"{', '.join(map(repr, group[:5]))} look alike and are {len(group)} species here. Write them alike if they are "
+        "one."
+        for group in groups[:most]
+    ]
+    return notes + ([f"{len(groups) - most} more groups of names look alike."] if len(groups) > most else [])
+
+
+def _letters(text: str) -> str:
+    """Letters and digits in lower case, without accents."""
+    plain = unicodedata.normalize("NFKD", text.casefold().translate(_LIGATURES))
+    return "".join(filter(str.isalnum, plain))
+
+
+def _is_binomial(bare: list[str], authors: list[str]) -> bool:
+    """Whether the words are a genus and an epithet, with ranks or not, and nothing behind them but authors."""
+    ranks = {*_RANKS.values()}
+    words = [word.removeprefix("×") for word in bare if word not in ranks]
+    return (
+        len(bare) > 1
+        and bare[1] not in ranks
+        and all(_WORD.fullmatch(word) and word not in _NO_EPITHETS for word in words)
+        and all(_is_of_authors(word, following) for word, following in itertools.pairwise([*authors, ""]))
+    )
+
+
+def _is_of_authors(word: str, following: str) -> bool:
+    name = _AUTHOR.fullmatch(word)
+    return (
+        bool(name and name[1].isupper() and word not in _OF_CULTIVATION)
+        or word.strip("(),;:") in _BETWEEN_AUTHORS
+        or bool(_YEAR.fullmatch(word))
+        or (word == "hort." and following == "ex")
+    )
+
+
+def split_authors(name: str, species: str = "") -> tuple[str, str]:
+    """The bare name, fit to be compared, and the authors in it ("" where there are none).
+
+    The bare name is the genus, the epithet and what follows a rank (subsp., var., f. and their kin) or the
+    hybrid sign, which becomes "×" joined to its word: "Mentha x piperita L." gives
+    ("Mentha ×piperita", "L."). After the genus a word in lower case is taken for the epithet and one with a
+    capital for an author, unless it is `species`, the epithet where that is known.
+    """
+    words = [word.strip(",;/") if number < 2 else word for number, word in enumerate(_joined(name))]
+    known = species.strip(" ,;/")
+    bare, authors = words[:1], []
+    room = 2  # words that may still follow without a rank: Zea mays, Zea mays mays
+    position = 1
+    while position < len(words):
+        word, following = words[position], "".join(words[position + 1 : position + 2])
+        if (word in _RANKS and _follows_rank(following, word)) or (word in _IN_DOUBT and following):
+            bare += [_RANKS.get(word, word), following]
+            position += 1
+            room = 0
+        elif word.startswith("×"):
+            bare.append(word)
+            room = 2 if word[1:2].isupper() else 0  # a hybrid formula names a second species
+        elif room and (word == known or _is_epithet(word)):
+            bare.append(word)
+            room -= 1
+        else:
+            authors.append(word)
+            room = 0
+        position += 1
+    return " ".join(bare), " ".join(authors)
+
+
+def genus_of(name: str) -> str:
+    """The first word of a name; the sign of a hybrid genus stays with its word."""
+    return next(_joined(name), "")
+
+
+def epithet_of(name: str) -> str:
+    """The word of the species in a name, "" where it names a genus alone."""
+    words = split_authors(name)[0].split()
+    return words[1] if len(words) > 1 and words[1] not in (*_RANKS, *_IN_DOUBT) else ""
+
+
+def _joined(name: str) -> Iterator[str]:
+    """The words of a name with the hybrid sign, also written x, joined to the word after it."""
+    sign = ""
+    for word in tidy(name).split():
+        if word in _HYBRID and not sign:
+            sign = "×"
+        else:
+            yield sign + word
+            sign = ""
+    if sign:
+        yield sign
+
+
+def _is_epithet(word: str) -> bool:
+    return word.islower() and "." not in word and not {word} & (_OF_AUTHORS | _RANKS.keys() | _NO_EPITHETS)
+
+
+def _follows_rank(word: str, rank: str) -> bool:
+    """Whether `word` is named by the rank before it: "f." may also be filius, as in "L. f. ex Hook."."""
+    old_label = _RANKS[rank] != "f." and word[:1].isupper() and "." not in word  # subsp. Peploides
+    return _is_epithet(word) or old_label
+
+
+def printed_words(name: str) -> list[tuple[str, bool]]:
+    """The words of a name as they are, each with whether it is printed in italics.
+
+    Genus and epithets are; ranks, the hybrid sign and authors are upright.
+    """
+    words, printed, epithets = name.split(), [], True
+    for position, word in enumerate(words):
+        following = words[position + 1] if position + 1 < len(words) else ""
+        apart = word in _RANKS or word in _HYBRID or word in _IN_DOUBT
+        if apart:
+            # f. is a rank before an epithet and "the son" after an author
+            epithets = following[:1].islower() and following not in _OF_AUTHORS
+        elif position:
+            epithets = epithets and word[0].islower()
+        printed.append((word, epithets and not apart and word.replace("-", "").isalpha()))
+    return printed

@@ -1,0 +1,97 @@
+"""Methods for the long tail tried on one trained network (notebook 06)."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from utils.data.tail import logit_adjustment
+from utils.evaluation.scores import mistake_distance, overall_scores, scores_by_bin
+from utils.files import InputError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from utils.data.labels import LabelMap
+    from utils.evaluation.classifiers import Features, Linear
+
+
+def adjusted_scores(
+    model: "tf.keras.Model",
+    dataset: Iterable,
+    counts: np.ndarray,
+    taus: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5),
+) -> pd.DataFrame:
+    """Try strengths of post-hoc logit adjustment (Menon et al. 2021, arXiv:2007.07314) in one pass.
+
+    Of every sheet one class a strength is kept, so it takes as little memory for 15,501 classes as for 40.
+    Choose tau on validation, then give predict() `adjustment=logit_adjustment(counts, tau)`.
+
+    Args:
+        model: images to logits [B, C].
+        dataset: batches of (images, classes, ...) whose classes are known.
+        counts: training images by class, int [C].
+
+    Returns:
+        One row a strength: tau, macro_f1, accuracy.
+
+    Raises:
+        InputError: the data set gave no sheet.
+    """
+    import tensorflow as tf
+
+    shifts = tf.constant(np.stack([logit_adjustment(counts, tau) for tau in taus]))
+
+    @tf.function(reduce_retracing=True)
+    def best_classes(images: "tf.Tensor") -> "tf.Tensor":
+        logits = tf.cast(model(images, training=False), tf.float32)
+        return tf.map_fn(
+            lambda shift: tf.argmax(logits - shift, axis=-1, output_type=tf.int32),
+            shifts,
+            fn_output_signature=tf.int32,
+        )
+
+    pairs = [(np.asarray(true), best_classes(images).numpy()) for images, true, *_ in dataset]
+    if not pairs:
+        raise InputError("There was no sheet to score. Check the shards and the chosen image ids.")
+    true = np.concatenate([pair[0] for pair in pairs])
+    predicted = np.concatenate([pair[1] for pair in pairs], axis=1)
+    rows = []
+    for tau, guess in zip(taus, predicted, strict=True):
+        score = overall_scores(true, guess, len(counts))
+        rows.append({"tau": tau, "macro_f1": score["macro_f1"], "accuracy": score["accuracy"]})
+    return pd.DataFrame(rows)
+
+
+def compare_classifiers(
+    classifiers: Mapping[str, "Linear"],
+    test: "Features",
+    train_counts: np.ndarray,
+    labels: "LabelMap | None" = None,
+    distances: np.ndarray | None = None,
+) -> pd.DataFrame:
+    """Score classifiers on the same cached features.
+
+    Args:
+        classifiers: by name, from `utils.evaluation.classifiers.classifier_methods`.
+        test: features of sheets that no classifier has seen.
+        train_counts: training images by class, int [C], which tell head, medium and tail apart.
+        labels, distances: with both, the mean patristic distances too; see mistake_distance().
+
+    Returns:
+        One row a classifier: method, macro_f1, head, medium, tail (macro-F1 of the species of the bin), accuracy,
+        and with distances over_all and over_mistakes.
+    """
+    rows = []
+    for name, classifier in classifiers.items():
+        predicted = classifier.predicted(test.features)
+        score = overall_scores(test.classes, predicted, len(train_counts))
+        by_bin = scores_by_bin(test.classes, predicted, train_counts).set_index("bin")["macro_f1"]
+        row = {"method": name, "macro_f1": score["macro_f1"], **by_bin.to_dict()}
+        row["accuracy"] = score["accuracy"]
+        if labels is not None and distances is not None:
+            far = mistake_distance(test.classes, predicted, labels, distances)
+            row |= {"over_all": far["over_all"], "over_mistakes": far["over_mistakes"]}
+        rows.append(row)
+    return pd.DataFrame(rows)

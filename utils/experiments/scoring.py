@@ -1,0 +1,312 @@
+"""The score of a trained run on test sheets, as it is and after further steps: for batches and their table."""
+
+import dataclasses
+import functools
+import math
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from utils.config import Profile
+from utils.data import tail
+from utils.data.labels import LabelMap, genus_distance_matrix
+from utils.evaluation.decide import fit_temperature, least_cost, tempered
+from utils.evaluation.predict import Predictions
+from utils.evaluation.scores import macro_f1, mistake_distance, scores_by_bin
+from utils.files import InputError, UsageError
+from utils.flora.of_profile import with_extra_test
+from utils.sources import Data
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from utils.evaluation.classifiers import Features, Linear
+
+
+KEPT = 100  # classes kept of every sheet
+_CHAIN = " + "  # between the steps of a chain
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What predictions are scored against: labels, distances float [G, G] or None, labelled images by class."""
+
+    labels: LabelMap
+    distances: np.ndarray | None
+    labelled: np.ndarray
+
+    @classmethod
+    def of(cls, data: Data, table: pd.DataFrame) -> "Judge":
+        """Bins are by all images that have labels: those trained on and those of validation.
+
+        Args:
+            table: from `data.split(profile)`.
+        """
+        labels = data.labels()
+        distances = None
+        if data.train_metadata is not None:
+            distances = genus_distance_matrix(data.metadata(), labels)
+        labelled = table.loc[table["part"] != "test", "class_index"]
+        return cls(labels, distances, tail.class_counts(labelled, labels.n_classes))
+
+    def metrics(self, true: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+        """macro_f1, head_f1, medium_f1, tail_f1, distance_all and distance_mistakes; NaN where not known."""
+        by_bin = scores_by_bin(true, predicted, self.labelled)
+        far = {"over_all": math.nan, "over_mistakes": math.nan}
+        if self.distances is not None:
+            far = mistake_distance(true, predicted, self.labels, self.distances)
+        return {
+            "macro_f1": macro_f1(true, predicted, self.labels.n_classes),
+            **{f"{row.bin}_f1": float(row.macro_f1) for row in by_bin.itertuples()},
+            "distance_all": far["over_all"],
+            "distance_mistakes": far["over_mistakes"],
+        }
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network and its sheets, in parts: train, validation and test."""
+
+    model: "tf.keras.Model"  # images to logits [B, C]
+    profile: Profile
+    judge: Judge
+    trained_on: np.ndarray  # images by class, int [C]
+    sheets: Mapping[str, "tf.data.Dataset"]  # by part, as evaluation_dataset() gives them
+
+    @functools.cached_property
+    def own(self) -> "Linear":
+        """The classifier that the network was trained with."""
+        from utils.evaluation.classifiers import classifier_of
+
+        return classifier_of(self.model)
+
+    @functools.cached_property
+    def train_features(self) -> "Features":
+        """What the classifier gets to see of the training images, without augmentation."""
+        from utils.evaluation.classifiers import extract_features
+
+        return extract_features(self.model, self.sheets["train"], progress=False)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """How a trained network answers: with which classifier, over which views, by which decision."""
+
+    trained: Trained
+    classifier: "Linear | None" = None  # the network's own without it
+    tta: bool = False
+    by_cost: bool = False
+
+    def predictions(self, part: str) -> Predictions:
+        """The probabilities for the sheets of a part, of all classes up to KEPT."""
+        from utils.evaluation.predict import predict
+        from utils.training.weights import CLASSIFIER
+
+        trained = self.trained
+        layer = trained.model.get_layer(CLASSIFIER)
+        before = layer.get_weights()
+        if self.classifier is not None:
+            layer.set_weights([self.classifier.kernel, self.classifier.bias])
+        top = min(trained.judge.labels.n_classes, KEPT)
+        views = {"tta": self.tta, "augment": trained.profile.augment}
+        predictions = predict(trained.model, trained.sheets[part], top=top, progress=False, **views)
+        layer.set_weights(before)
+        return predictions
+
+    def decided(self, predictions: Predictions) -> np.ndarray:
+        """The class of every sheet, int [N]; for a decision by cost after tempering on validation."""
+        if not self.by_cost:
+            return predictions.predicted
+        judge = self.trained.judge
+        if judge.distances is None:
+            raise InputError("`least cost` needs metadata with the distances of genera.")
+        temperature = fit_temperature(self.predictions("validation"), by_species=True)
+        # a mistake costs its distance alone, which is what is measured
+        return least_cost(tempered(predictions, temperature), judge.labels, judge.distances, miss=0.0)
+
+
+def _adjusted(trained: Trained) -> "Linear":
+    from utils.evaluation.classifiers import adjusted
+
+    return adjusted(trained.own, trained.trained_on)
+
+
+def _tau_normalised(trained: Trained) -> "Linear":
+    from utils.evaluation.classifiers import tau_normalised
+
+    return tau_normalised(trained.own, 1.0)
+
+
+def _scaled(trained: Trained) -> "Linear":
+    from utils.evaluation.classifiers import learn_scales
+
+    return learn_scales(trained.own, trained.train_features, seed=trained.profile.seed)
+
+
+def _retrained(trained: Trained) -> "Linear":
+    from utils.evaluation.classifiers import retrain
+
+    return retrain(trained.train_features, len(trained.trained_on), seed=trained.profile.seed)
+
+
+def _balanced(trained: Trained) -> "Linear":
+    from utils.evaluation.classifiers import retrain
+    from utils.training.losses import LogitAdjusted
+
+    return retrain(
+        trained.train_features,
+        len(trained.trained_on),
+        loss=LogitAdjusted(trained.trained_on, label_smoothing=trained.profile.label_smoothing),
+        sampling="instance",
+        seed=trained.profile.seed,
+    )
+
+
+_CLASSIFIERS: dict[str, Callable[[Trained], "Linear"]] = {
+    "logit adjustment": _adjusted,  # Menon et al. 2021
+    "tau-normalised": _tau_normalised,  # the rest: Kang et al. 2020
+    "learnt scales": _scaled,
+    "retrained classifier": _retrained,
+    "balanced softmax classifier": _balanced,
+}
+_FROM_FEATURES = {"learnt scales", "retrained classifier", "balanced softmax classifier"}
+# What can be done with a trained network, alone or in chains, as in "retrained classifier + tta + least cost".
+STEPS = (*_CLASSIFIERS, "tta", "least cost")
+
+
+def steps_of(chain: str) -> list[str]:
+    """The steps of a chain such as "retrained classifier + tta".
+
+    Raises:
+        UsageError: a step is unknown, twice, or not in the order of STEPS, or there are two classifiers.
+    """
+    from utils.config import nearest
+
+    steps = str(chain).split(_CHAIN)
+    for step in steps:
+        if step not in STEPS:
+            raise UsageError(f"unknown step {step!r}.{nearest(step, STEPS)}")
+    classifiers = sum(step in _CLASSIFIERS for step in steps)
+    if steps != sorted(set(steps), key=STEPS.index) or classifiers > 1:
+        raise UsageError(
+            f"{chain!r}: at most one of {', '.join(_CLASSIFIERS)}, then tta, then least cost, each once."
+        )
+    return steps
+
+
+def needs_dense_classifier(chain: str) -> bool:
+    """Whether a step of the chain makes a classifier, which networks trained with ArcFace cannot take."""
+    return any(step in _CLASSIFIERS for step in steps_of(chain))
+
+
+def _answers(trained: Trained, chain: str) -> Answers:
+    steps = steps_of(chain)
+    make = next((_CLASSIFIERS[step] for step in steps if step in _CLASSIFIERS), None)
+    return Answers(trained, make and make(trained), "tta" in steps, "least cost" in steps)
+
+
+def predictions_file(run_dir: Path, chain: str = "") -> Path:
+    """Where `score_run` keeps what a run said of the test sheets, after the steps of a chain."""
+    slug = re.sub("[^a-z]+", "-", chain)
+    return run_dir / (f"predictions-{slug}.npz" if chain else "predictions.npz")
+
+
+def score_run(
+    run_dir: Path, data: Data, test: str | int = "withheld", after: Sequence[str] = ()
+) -> dict[str, dict[str, float]]:
+    """The metrics of a trained run; predictions.npz and its kin keep what it said of the test sheets.
+
+    Nothing that is learnt or chosen here looks at the species of the test sheets: classifiers are learnt from
+    the training images, the temperature of a decision by cost from validation.
+
+    Args:
+        run_dir: output folder of `train`.
+        data: what it was trained on.
+        test: "withheld", a number of further sheets of every species, or "none", see `utils.experiments.run`.
+        after: chains of STEPS.
+
+    Returns:
+        The metrics by name, those of Judge.metrics and validation_f1 and minutes, NaN where not known; also
+        genus_agreement and family_agreement (see posthoc.consistency) where there are such heads. Those of the
+        run under "", those after each chain under its name. Minutes are of training, and of learning a
+        classifier after it. Without a test only validation_f1 and minutes.
+
+    Raises:
+        InputError: there is no trained run, no such test set, or a step cannot be done with it.
+        UsageError: an unknown step.
+    """
+    from utils.data.batches import evaluation_dataset
+    from utils.evaluation.predict import consistency, predict_ranks
+    from utils.training.network import ranks_of
+    from utils.training.runs import load_trained
+
+    model, profile, labels = load_trained(run_dir)
+    history = pd.read_csv(run_dir / f"{profile.run_name}.csv")
+    validation, minutes = float(history["val_f1_score"].max()), float(history["time"].sum() / 60)
+    if test == "none":
+        return {"": {"validation_f1": validation, "minutes": minutes}}
+    if isinstance(test, int):
+        data = with_extra_test(data, test, progress=False)
+    table = data.split(profile)
+    ids = {part: table.loc[table["part"] == part, "image_id"].tolist() for part in table["part"].unique()}
+    if data.solution is None and not ids.get("test"):
+        raise InputError(f"{data.train_shards[0].parent}: no withheld test to score on. Set `test: none`.")
+
+    def sheets(part: str) -> "tf.data.Dataset":
+        apart = part == "test" and data.solution is not None
+        return evaluation_dataset(
+            data.test_shards if apart else data.train_shards,
+            image_size=profile.image_size,
+            batch_size=64,
+            crop=profile.crop,
+            only_ids=None if apart else ids.get(part, []),
+        )
+
+    parts = {part: sheets(part) for part in ("train", "validation", "test")}
+    trained_on = tail.class_counts(table.loc[table["part"] == "train", "class_index"], labels.n_classes)
+    judge = Judge.of(data, table)
+    trained = Trained(model, profile, judge, trained_on, parts)
+
+    solution = None
+    if data.solution is not None:
+        solution = pd.read_csv(data.solution, dtype={"Id": str}).set_index("Id")["Predicted"]
+
+    def score(answers: Answers, chain: str) -> dict[str, float]:
+        predictions = answers.predictions("test")
+        decided = answers.decided(predictions)
+        if solution is not None:
+            true = np.asarray(labels.to_class(solution[predictions.image_ids]), dtype=np.int32)
+            predictions = dataclasses.replace(predictions, true=true)
+        predictions.save(predictions_file(run_dir, chain))
+        return judge.metrics(predictions.true, decided)
+
+    scored = {"": {**score(Answers(trained), ""), "validation_f1": validation, "minutes": minutes}}
+    if ranks := ranks_of(profile):
+        whole = load_trained(run_dir, all_heads=True)[0]
+        said = predict_ranks(whole, parts["test"], labels, ranks)
+        said["true"] = Predictions.load(predictions_file(run_dir)).true
+        agreement = consistency(said, labels).set_index("rank")["agreement"]
+        scored[""] |= {f"{rank}_agreement": float(agreement[rank]) for rank in ranks}
+    begin = time.perf_counter()
+    learnt = {step for chain in after for step in steps_of(chain)} & _FROM_FEATURES
+    if learnt:
+        _ = trained.train_features  # once, and counted in the minutes of every chain that needs them
+    for_features = time.perf_counter() - begin
+    for chain in after:
+        begin = time.perf_counter()
+        answers = _answers(trained, chain)
+        more = time.perf_counter() - begin
+        if _FROM_FEATURES.intersection(steps_of(chain)):
+            more += for_features
+        scored[chain] = {
+            **score(answers, chain),
+            "validation_f1": math.nan,  # it is of the network before the steps
+            "minutes": minutes + more / 60,
+        }
+    return scored

@@ -1,0 +1,59 @@
+"""Every figure of the course, one function each, from arrays or tables to a matplotlib Figure."""
+
+from utils.figures.methods import by_class_size, gains_by_bin, head_tail_trade_off
+from utils.figures.scores import (
+    against_baselines,
+    f1_against_images,
+    genus_confusion,
+    grad_cam,
+    mistakes_by_kind,
+    predicted_classes,
+    reliability,
+    scores_by_bin,
+    scores_by_family,
+)
+from utils.figures.sheets import augmentations, head_and_tail, sheets, throughput
+from utils.figures.style import BIN_COLOURS, italic
+from utils.figures.tail import (
+    class_bins,
+    distance_heatmap,
+    distance_histogram,
+    genus_sizes,
+    images_per_family,
+    institutions,
+    lorenz_curve,
+    rank_frequency,
+)
+from utils.figures.training import learning_rate_range, learning_rate_schedule, training_curves
+
+__all__ = [
+    "BIN_COLOURS",
+    "against_baselines",
+    "augmentations",
+    "by_class_size",
+    "class_bins",
+    "distance_heatmap",
+    "distance_histogram",
+    "f1_against_images",
+    "gains_by_bin",
+    "genus_confusion",
+    "genus_sizes",
+    "grad_cam",
+    "head_and_tail",
+    "head_tail_trade_off",
+    "images_per_family",
+    "institutions",
+    "italic",
+    "learning_rate_range",
+    "learning_rate_schedule",
+    "lorenz_curve",
+    "mistakes_by_kind",
+    "predicted_classes",
+    "rank_frequency",
+    "reliability",
+    "scores_by_bin",
+    "scores_by_family",
+    "sheets",
+    "throughput",
+    "training_curves",
+]

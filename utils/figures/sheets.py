@@ -1,0 +1,147 @@
+"""Figures of sheets and of how they are loaded (notebooks 00 and 02)."""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from utils.figures.style import (
+    BIN_COLOURS,
+    BLUE,
+    VERMILION,
+    WIDTH,
+    count_axis,
+    draw_bars,
+    new_figure,
+    no_ticks,
+    range_text,
+    set_title,
+    styled,
+    write_captions,
+)
+
+
+@styled
+def sheets(
+    images: np.ndarray,
+    names: Sequence[str],
+    notes: Sequence[str] | None = None,
+    *,
+    title: str,
+    columns: int = 5,
+) -> Figure:
+    """A grid of sheets, each with its species in italics and a note.
+
+    Args:
+        images: uint8 [N, H, W, 3], or a list of such arrays of different sizes.
+        names: species of each.
+        notes: one short line each, below the name.
+        title: what the grid shows.
+        columns: sheets in a row.
+    """
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    figure, grid = new_figure(title, 0.45 + rows * (WIDTH / columns + 0.45), rows, columns)
+    captions = write_captions(names, notes, WIDTH / columns)
+    for position, axes in enumerate(grid.flat):
+        no_ticks(axes)
+        if position < len(images):
+            axes.imshow(images[position])
+            axes.set_title(captions[position], fontsize=8.5, pad=3)
+    return figure
+
+
+@styled
+def head_and_tail(
+    head_images: np.ndarray,
+    head_names: Sequence[str],
+    head_counts: Sequence[int],
+    tail_images: np.ndarray,
+    tail_names: Sequence[str],
+    tail_counts: Sequence[int],
+) -> Figure:
+    """Sheets of common species on the left and of rare ones on the right.
+
+    Args:
+        head_images, tail_images: uint8 [N, H, W, 3], two to six of each.
+        head_names, tail_names: species of each sheet.
+        head_counts, tail_counts: train images of that species.
+    """
+    title = f"Common species have {range_text(head_counts)} train images, rare ones {range_text(tail_counts)}"
+    if min(head_counts) <= max(tail_counts):
+        title = f"Common and rare species have about as many train images: {range_text([*head_counts, *tail_counts])}"
+    rows = -(-max(len(head_images), len(tail_images)) // 2)
+    names, counts = [*head_names, *tail_names], [*head_counts, *tail_counts]
+    captions = write_captions(names, [f"{count:,} train images" for count in counts], WIDTH / 4)
+    figure = plt.figure(figsize=(WIDTH, 0.8 + rows * (WIDTH / 4 + 0.45)), layout="constrained")
+    plt.close(figure)
+    set_title(figure, title)
+    halves = figure.subfigures(1, 2, wspace=0.04)
+    for panel, name, images, texts in (
+        (halves[0], "head", head_images, captions[: len(head_images)]),
+        (halves[1], "tail", tail_images, captions[len(head_images) :]),
+    ):
+        panel.suptitle(name, color=BIN_COLOURS[name], fontweight="semibold")
+        for position, axes in enumerate(panel.subplots(rows, 2, squeeze=False).flat):
+            no_ticks(axes)
+            if position < len(images):
+                axes.imshow(images[position])
+                axes.set_title(texts[position], fontsize=8.5, pad=3)
+    return figure
+
+
+@styled
+def augmentations(original: np.ndarray, augmented: np.ndarray, columns: int = 6) -> Figure:
+    """One sheet as it is and as training sees it.
+
+    Args:
+        original: uint8 [S, S, 3].
+        augmented: uint8 [N, S, S, 3], the same sheet augmented N times.
+        columns: images in a row.
+    """
+    distinct = len(np.unique(np.asarray(augmented).reshape(len(augmented), -1), axis=0))
+    if distinct > 1:
+        title = (
+            f"Training sees the same sheet anew each time: {distinct} different images of {len(augmented)}"
+        )
+    else:
+        title = f"Augmentation is off: all {len(augmented)} images are the same"
+    images = [original, *augmented]
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    figure, grid = new_figure(title, 0.5 + rows * (WIDTH / columns + 0.2), rows, columns)
+    for position, axes in enumerate(grid.flat):
+        no_ticks(axes)
+        if position < len(images):
+            axes.imshow(images[position])
+            axes.set_title(f"epoch {position}" if position else "the sheet", fontsize=8.5, pad=3)
+    return figure
+
+
+@styled
+def throughput(table: pd.DataFrame, needed: float | None = None) -> Figure:
+    """Input speed of several ways to read.
+
+    Args:
+        table: columns way and images_per_second.
+        needed: images a second that the network takes, drawn as a line.
+    """
+    table = table.sort_values("images_per_second", ascending=False)
+    rates = table["images_per_second"].to_numpy()
+    if len(rates) > 1 and rates[0] >= 1.05 * rates[-1]:
+        slowest = table["way"].iloc[-1]
+        title = f"Fastest: {table['way'].iloc[0]}, {rates[0] / rates[-1]:.1f} times the slowest ({slowest})"
+    elif len(rates) > 1:
+        title = f"All ways read about {rates.mean():,.0f} images a second"
+    else:
+        title = f"{table['way'].iloc[0]}: {rates[0]:,.0f} images a second"
+    figure, ((axes,),) = new_figure(title, 1.4 + 0.36 * len(table))
+    draw_bars(axes, table["way"], rates, [f"{rate:,.0f}" for rate in rates], color=BLUE)
+    if needed is not None:
+        axes.axvline(needed, color=VERMILION, ls="--", label=f"what the network takes: {needed:,.0f}")
+        axes.legend(loc="lower right")
+    axes.set_xlabel("images a second")
+    count_axis(axes.xaxis)
+    return figure

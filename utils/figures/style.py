@@ -1,0 +1,158 @@
+"""The look that all figures share: colours, captions, axes.
+
+Nothing is shown and no global setting is changed: a notebook displays the returned figure as the value of its
+cell. Titles state what the data show, computed from them. Colours are those of Okabe and Ito, which
+colour-blind readers tell apart; names are in italics, their ranks and authors are not.
+"""
+
+import functools
+import textwrap
+from collections.abc import Callable, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from utils.data.forms.names import printed_words
+from utils.data.tail import HEAD_MIN, TAIL_MAX
+
+BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+SKY, GREY = "#56B4E9", "#7F7F7F"
+BIN_COLOURS = {"head": BLUE, "medium": ORANGE, "tail": VERMILION}
+BIN_RULES = {
+    "head": f"head: {HEAD_MIN} or more",
+    "medium": f"medium: {TAIL_MAX + 1} to {HEAD_MIN - 1}",
+    "tail": f"tail: {TAIL_MAX} or fewer",
+}
+WIDTH = 8.0  # inches; at 110 dots an inch as wide as GitHub shows a figure
+_STYLE = {
+    "figure.dpi": 110,
+    "figure.facecolor": "white",
+    "figure.constrained_layout.h_pad": 0.07,
+    "figure.constrained_layout.w_pad": 0.07,
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": "#E4E4E4",
+    "grid.linewidth": 0.8,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "image.cmap": "viridis",
+}
+MANY = 2000  # points; above, a scatter is drawn as density
+
+
+def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    @functools.wraps(draw)
+    def styled(*arguments, **options) -> Figure:
+        with plt.rc_context(_STYLE):
+            return draw(*arguments, **options)
+
+    return styled
+
+
+def new_figure(
+    title: str, height: float, rows: int = 1, columns: int = 1, **options
+) -> tuple[Figure, np.ndarray]:
+    """A figure that pyplot has already forgotten, so that a notebook shows it once."""
+    figure = plt.figure(figsize=(WIDTH, height), layout="constrained")
+    plt.close(figure)
+    set_title(figure, title)
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def set_title(figure: Figure, title: str) -> None:
+    figure.suptitle(textwrap.fill(title, 80), x=0.01, ha="left", fontsize=12, fontweight="semibold")
+
+
+def italic(name: str) -> str:
+    """A scientific name as matplotlib text: genus and epithets in italics, ranks, signs and authors upright."""
+    return " ".join(_name_words(name))
+
+
+def _name_words(name: str) -> list[str]:
+    """The words of a scientific name as matplotlib text; in mathtext a hyphen would become a minus sign."""
+    return [
+        rf"$\mathit{{{word.replace('-', '‐')}}}$" if in_italics else word.replace("$", r"\$")
+        for word, in_italics in printed_words(name)
+    ]
+
+
+def share_text(value: float) -> str:
+    return f"{value:.0%}" if value >= 0.095 or value == 0 else f"{value:.1%}"
+
+
+def count_axis(axis) -> None:
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+
+
+def percent_axis(axis) -> None:
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g}%"))
+
+
+def no_ticks(axes: Axes) -> None:
+    axes.set(xticks=[], yticks=[])
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+
+
+def draw_bars(
+    axes: Axes, names: Sequence[str], values: Sequence[float], texts: Sequence[str], **options
+) -> None:
+    """Horizontal bars, the first on top, each with its text at the end."""
+    places = np.arange(len(names))
+    drawn = axes.barh(places, values, **options)
+    axes.set_yticks(places, names)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.grid(axis="y", visible=False)
+    axes.bar_label(drawn, texts, padding=3, fontsize=9)
+    axes.margins(x=0.16)
+
+
+def write_captions(names: Sequence[str], notes: Sequence[str] | None, width: float) -> list[str]:
+    """Captions above images so many inches wide: scientific names, wrapped, all with as many lines.
+
+    A name may follow words that end in a colon.
+    """
+    letters = int(width * 11.5)
+    wrapped = []
+    for name in names:
+        before, _, scientific = name.rpartition(": ")
+        words = [f"{before}:"] if before else []
+        lengths = [len(word) for word in [*words, *scientific.split()]]
+        lines, used = [[]], 0
+        for word, length in zip([*words, *_name_words(scientific)], lengths, strict=True):
+            if lines[-1] and used + 1 + length > letters:
+                lines.append([])
+                used = 0
+            lines[-1].append(word)
+            used += length + 1
+        wrapped.append([" ".join(line) for line in lines])
+    most = max(len(lines) for lines in wrapped)
+    captions = []
+    for position, lines in enumerate(wrapped):
+        note = [] if notes is None else [notes[position]]
+        captions.append("\n".join([""] * (most - len(lines)) + lines + note))
+    return captions
+
+
+def range_text(counts: Sequence[int]) -> str:
+    low, high = min(counts), max(counts)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def head_tail_title(means: dict[str, float], what: str) -> str:
+    if "head" not in means or "tail" not in means:
+        listed = ", ".join(f"{name} {mean:.2f}" for name, mean in means.items())
+        return f"{what}: {listed} (no species in the other bins)"
+    head, tail = means["head"], means["tail"]
+    if abs(head - tail) < 0.02:
+        return f"The tail does as well as the head: {what} {tail:.2f} and {head:.2f}"
+    if head > tail:
+        return f"{what} falls from {head:.2f} in the head to {tail:.2f} in the tail"
+    return f"The tail does better than the head: {what} {tail:.2f} against {head:.2f}"

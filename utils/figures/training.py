@@ -1,0 +1,113 @@
+"""Figures of training (notebook 03)."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
+
+from utils.figures.style import BLUE, ORANGE, SKY, VERMILION, new_figure, styled
+
+
+@styled
+def learning_rate_schedule(rates: np.ndarray, steps_per_epoch: int) -> Figure:
+    """The learning rate of every step; rates float [steps]."""
+    rates = np.asarray(rates)
+    epochs = np.arange(len(rates)) / steps_per_epoch
+    peak = int(rates.argmax())
+    if rates.max() > 1.01 * rates.min():
+        title = (
+            f"The learning rate climbs from {rates[0]:.2g} to {rates[peak]:.2g} in {epochs[peak]:.1f} epochs "
+            f"and ends at {rates[-1]:.2g}"
+        )
+        if peak == 0:
+            title = f"The learning rate falls from {rates[0]:.2g} to {rates[-1]:.2g}"
+    else:
+        title = f"The learning rate stays at {rates[0]:.2g}"
+    figure, ((axes,),) = new_figure(title, 3.0)
+    axes.plot(epochs, rates, color=ORANGE)
+    axes.plot(epochs[peak], rates[peak], "o", color=VERMILION)
+    axes.set(xlabel="epoch", ylabel="learning rate", xlim=(0, epochs[-1]))
+    axes.set_ylim(bottom=0)
+    return figure
+
+
+@styled
+def learning_rate_range(table: pd.DataFrame, chosen: float | None = None) -> Figure:
+    """The loss while the learning rate grows.
+
+    Args:
+        table: from learning_rate_range_test(): learning_rate, loss, smoothed_loss.
+        chosen: the profile's highest learning rate, drawn as a line.
+    """
+    rates, loss = table["learning_rate"].to_numpy(), table["smoothed_loss"].to_numpy()
+    begin = len(loss) // 8  # the mean of the first few batches still jumps with each
+    lowest = begin + int(np.nanargmin(loss[begin:]))
+    falls = loss[lowest] < 0.98 * loss[begin]
+    rises = not loss[-1] <= 1.05 * loss[lowest]  # also when the loss has become NaN
+    if not falls:
+        title = f"Loss falls at no learning rate up to {rates[-1]:.2g}"
+    elif rises:
+        title = f"Loss falls up to a learning rate of {rates[lowest]:.2g} and rises above"
+    else:
+        title = f"Loss still falls at {rates[-1]:.2g}, the highest learning rate tried"
+    if chosen is not None:
+        title += f"; the profile's is {chosen:.2g}"
+    figure, ((axes,),) = new_figure(title, 3.4)
+    axes.plot(rates, table["loss"], color=SKY, lw=1, label="loss of each batch")
+    axes.plot(rates, loss, color=BLUE, label="smoothed")
+    axes.plot(rates[lowest], loss[lowest], "o", color=BLUE)
+    if chosen is not None:
+        axes.axvline(chosen, color=VERMILION, ls="--", label="highest rate of the profile")
+    axes.set(xscale="log", xlabel="learning rate (log scale)", ylabel="loss (nats)")
+    finite = table["loss"][np.isfinite(table["loss"])]
+    axes.set_ylim(min(finite.min(), loss[lowest]) * 0.97, min(finite.max(), 1.6 * loss[0]) * 1.03)
+    axes.legend(loc="upper left")
+    return figure
+
+
+@styled
+def training_curves(history: pd.DataFrame, epochs: int | None = None) -> Figure:
+    """Loss, macro-F1 and learning rate, epoch by epoch.
+
+    Args:
+        history: of train(): epoch, loss, val_loss, f1_score, val_f1_score, learning_rate; the val_ columns
+            are nan where too few species are held out for a score.
+        epochs: of the whole run, to leave room for those to come.
+    """
+    epoch, held_out = history["epoch"].to_numpy(), history["val_f1_score"].to_numpy()
+    scored = not np.isnan(held_out).any()
+    best = int(np.argmax(held_out)) if scored else len(epoch) - 1
+    title = f"Held-out macro-F1 is best in epoch {epoch[best]}: {held_out[best]:.3f}"
+    if not scored:
+        title = "No held-out score: too few species have images to hold out"
+    elif len(epoch) == 1:
+        title = f"Held-out macro-F1 after one epoch: {held_out[0]:.3f}"
+    if epochs is not None and epoch[-1] < epochs:
+        title += f" ({epoch[-1]} of {epochs} epochs so far)"
+    elif scored and len(epoch) > 2 and best == len(epoch) - 1:
+        title += ", the last; more epochs may help"
+    elif len(epoch) > 2 and held_out[-1] < 0.95 * held_out[best]:
+        title += f"; it fell to {held_out[-1]:.3f} afterwards"
+    figure, (row,) = new_figure(title, 3.0, 1, 3)
+    marker = "o" if len(epoch) < 3 else None
+    for axes, column, label in ((row[0], "loss", "loss (nats, log scale)"), (row[1], "f1_score", "macro-F1")):
+        axes.plot(epoch, history[column], color=SKY, marker=marker, label="train")
+        axes.plot(epoch, history[f"val_{column}"], color=BLUE, marker=marker, label="held out")
+        axes.set_ylabel(label)
+    if scored:
+        row[1].plot(epoch[best], held_out[best], "*", color=VERMILION, ms=12, label="best")
+    row[0].set_yscale("log")  # the first held-out loss may be ten times the others
+    row[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    row[0].yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    row[0].yaxis.set_minor_formatter(NullFormatter())
+    row[1].set_ylim(0, 1)
+    row[1].legend(fontsize=9)
+    row[0].legend(fontsize=9)
+    row[2].plot(epoch, history["learning_rate"], color=ORANGE, marker=marker)
+    row[2].set_ylabel("learning rate")
+    row[2].set_ylim(bottom=0)
+    for axes in row:
+        axes.set_xlabel("epoch")
+        axes.set_xlim(0.5, max(epochs or 0, epoch[-1]) + 0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
+    return figure

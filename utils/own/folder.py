@@ -1,0 +1,300 @@
+"""Prediction of a folder of image files: found, checked, read on all cores, predicted in one pass.
+
+TensorFlow is imported inside the functions that need it: a folder is checked before its start is paid for.
+"""
+
+import itertools
+import os
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from utils.data.forms.folders import IMAGE_SUFFIXES, contents, warn_of_others
+from utils.files import InputError, read_json
+from utils.own.images import FITS, MAX_PIXELS, BadImage, read_image, upright_size
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from utils.config import Profile
+    from utils.evaluation.predict import Predictions
+
+
+THUMBNAIL = 360  # pixels of the longer edge
+MAX_LISTED = 20  # bad images in a message; the rest is counted
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The square JPEGs that a network was trained on; images to predict go through the same."""
+
+    size: int = 480  # pixels a side
+    fit: str = "squeeze"  # or "pad", see `encode_image`
+
+
+def stored_by(run_dir: Path, run_name: str) -> Stored:
+    """How a run's training images were stored: as its settings say, else as published.
+
+    Raises:
+        InputError: the settings are damaged.
+    """
+    path = Path(run_dir) / f"{run_name}_configs.json"
+    try:
+        found = read_json(path).get("run", {}).get("stored") or {}
+        stored = Stored(**{**asdict(Stored()), **found})
+    except (AttributeError, TypeError):
+        raise InputError(f"{path}: not the settings of a run. Copy the run again.") from None
+    if type(stored.size) is not int or stored.size < 1 or stored.fit not in FITS:
+        raise InputError(f"{path}: images cannot be stored as {found}. Copy the run again.")
+    return stored
+
+
+def find_images(folder: Path, *, skip_bad: bool = False) -> tuple[list[Path], dict[str, str]]:
+    """The image files of a folder and its subfolders, and those that are none by their first bytes.
+
+    Links are followed, hidden files passed over: see `contents` of forms/folders.py. An InputWarning says what else
+    is passed over. Only the header of each file is read.
+
+    Args:
+        folder: where to look.
+        skip_bad: leave bad files out instead of stopping.
+
+    Returns:
+        The files, sorted, and what is left out: {path relative to `folder`: reason}.
+
+    Raises:
+        InputError: there is no image file, or (without `skip_bad`) some cannot be read; the message lists
+            the first twenty.
+    """
+    folder = Path(folder)
+    found = contents(folder)
+    # A link that leads nowhere is bad like a file, and may be that of a whole folder.
+    files = sorted(folder / name for name in [*found.images, *found.broken])
+    if not found.images:
+        others = Counter(Path(name).suffix.lower() or "no suffix" for name in [*found.others, *found.broken])
+        kinds = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5)) or "nothing"
+        raise InputError(
+            f"{folder}: no image files; found {kinds}. Looked for {', '.join(IMAGE_SUFFIXES)}, in subfolders too: "
+            "convert the images, or name another folder."
+        )
+    warn_of_others(folder, found)
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        problems = list(pool.map(_header_problem, files))
+    names = [_name(path, folder) for path in files]
+    bad = {name: problem for name, problem in zip(names, problems, strict=True) if problem}
+    if bad and (not skip_bad or len(bad) == len(files)):
+        listed = [f"  {name}: {problem}" for name, problem in itertools.islice(bad.items(), MAX_LISTED)]
+        if len(bad) > MAX_LISTED:
+            listed.append(f"  and {len(bad) - MAX_LISTED} more")
+        way_out = "Replace or remove them" + ("." if skip_bad else ", or leave them out with --skip-bad.")
+        raise InputError(
+            "\n".join([f"{folder}: {len(bad)} of {len(files)} images cannot be read:", *listed, way_out])
+        )
+    return [path for path, problem in zip(files, problems, strict=True) if not problem], bad
+
+
+def _name(path: Path, folder: Path) -> str:
+    """The image_id of a file: its path below the folder, with what is not UTF-8 in it made visible."""
+    return path.relative_to(folder).as_posix().encode("utf-8", "backslashreplace").decode()
+
+
+def _header_problem(path: Path) -> str:
+    """Why a file is no image, as far as its header shows; empty when it looks well."""
+    try:
+        str(path).encode()
+        if path.stat().st_size == 0:
+            return "the file is empty"
+        with path.open("rb") as file:
+            width, height = upright_size(file)
+        if width * height <= MAX_PIXELS:
+            return ""
+        return (
+            f"{width} x {height} pixels are more than {MAX_PIXELS / 1e6:.0f} megapixels; save a smaller copy"
+        )
+    except UnicodeEncodeError:
+        return "its name is not UTF-8 text; rename it"
+    except Image.UnidentifiedImageError:
+        return "not a JPEG, PNG or TIFF image, whatever its suffix says"
+    except Exception as error:  # a damaged file makes Pillow raise nearly anything
+        return getattr(error, "strerror", None) or str(error)
+
+
+def predict_folder(
+    run_dir: Path,
+    folder: Path,
+    files: Sequence[Path],
+    left_out: dict[str, str],
+    out: Path,
+    *,
+    html: Path | None = None,
+    tta: bool = False,
+    skip_bad: bool = False,
+    progress: bool = True,
+    notes: dict[str, str] | None = None,
+) -> "Predictions":
+    """Predict image files with the network of a run; write the CSV and, where asked for, the page.
+
+    Every file is read once; memory does not grow with their number but for the answers. Nothing appears
+    under a final name until all is predicted.
+
+    Args:
+        run_dir: the folder of a training run.
+        folder, files, left_out: as for and from `find_images`; `left_out` gets what turns out bad later.
+        out: the CSV, see `write_predictions_csv`.
+        html: the page, see `utils.own.page`.
+        tta: test-time augmentation, see `predict`.
+        skip_bad: leave images out that cannot be decoded.
+        progress: show a bar with sheets a second.
+        notes: gets {id: what is wrong with an image without harm}.
+
+    Raises:
+        InputError: there is no trained run, or (without `skip_bad`) an image cannot be decoded.
+    """
+    import tensorflow as tf
+    from tqdm import tqdm
+
+    from utils.evaluation.predict import concatenate, predict_batches, write_predictions_csv
+    from utils.figures.explain import explainer
+    from utils.own.page import Pages, read_facts
+    from utils.training.runs import load_trained
+
+    network, profile, labels = load_trained(run_dir)
+    batches = image_batches(
+        files,
+        folder,
+        profile,
+        left_out if skip_bad else None,
+        stored=stored_by(run_dir, profile.run_name),
+        thumbnails=bool(html),
+        notes=notes,
+    )
+    parts = []
+    with ExitStack() as stack:
+        stack.callback(batches.close)  # stops the readers when predicting fails
+        bar = stack.enter_context(
+            tqdm(total=len(files), unit=" sheets", desc="predict", disable=not progress)
+        )
+        pages = None
+        if html:
+            side = profile.image_size
+            signature = [tf.TensorSpec([None, side, side, 3], tf.uint8), tf.TensorSpec([None], tf.int32)]
+            explain = tf.function(explainer(network), input_signature=signature)
+            pages = stack.enter_context(
+                Pages(html, read_facts(run_dir, profile, labels), folder.resolve().name)
+            )
+        for predictions, (images, *_, thumbnails) in predict_batches(
+            network, batches, tta=tta, augment=profile.augment
+        ):
+            if pages:
+                heatmaps = explain(images, predictions.predicted).numpy()
+                pages.add(predictions, thumbnails, heatmaps, profile.crop)
+            parts.append(predictions)
+            bar.update(len(predictions))
+        if not parts:
+            raise InputError(f"{folder}: none of its {len(files)} images can be decoded. Replace them.")
+        predictions = concatenate(parts)
+        if pages:
+            pages.write(left_out)
+        write_predictions_csv(predictions, labels, out)
+    return predictions
+
+
+def image_batches(
+    files: Sequence[Path],
+    folder: Path,
+    profile: "Profile",
+    left_out: dict[str, str] | None,
+    *,
+    stored: Stored = Stored(),
+    thumbnails: bool = False,
+    notes: dict[str, str] | None = None,
+) -> "Iterator[tuple[tf.Tensor, tf.Tensor, tf.Tensor, list[Image.Image | None]]]":
+    """Batches as evaluation_dataset() gives them, from image files, through the same JPEG as in own shards.
+
+    Args:
+        files, folder: the images, and the folder that their ids are relative to.
+        profile: gives image size, crop and batch size.
+        left_out: gets {id: reason} of images that cannot be decoded; None to stop at the first.
+        stored: how the training images were stored.
+        thumbnails: make them.
+        notes: gets {id: what is wrong with an image without harm}.
+
+    Returns:
+        An iterator of (uint8 [B, S, S, 3], int32 [B] all -1, string [B], B thumbnails or Nones), in the
+        order of the files.
+
+    Raises:
+        InputError: an image cannot be decoded.
+    """
+    import tensorflow as tf
+
+    from utils.data.pixels import decode_crop_resize, to_uint8
+
+    @tf.function(input_signature=[tf.TensorSpec([], tf.string)])
+    def decode(jpeg: "tf.Tensor") -> "tf.Tensor":
+        return to_uint8(decode_crop_resize(jpeg, profile.image_size, profile.crop, None))
+
+    def read(path: Path) -> tuple[np.ndarray, Image.Image | None, str]:
+        jpeg, note = read_image(path, size=stored.size, fit=stored.fit)
+        small = _thumbnail(jpeg, path, stored) if thumbnails else None
+        return decode(tf.constant(jpeg)).numpy(), small, note
+
+    def images() -> Iterator[tuple[str, np.ndarray, Image.Image | None]]:
+        for path, reading in _in_order(read, files):
+            name = _name(path, folder)
+            try:
+                pixels, thumbnail, note = reading.result()
+            except BadImage as error:
+                if left_out is None:
+                    raise InputError(
+                        f"{path}: not a readable image ({error.reason}). Replace or remove it, or leave such "
+                        "files out with --skip-bad. Nothing was written."
+                    ) from error
+                left_out[name] = error.reason
+                continue
+            if note and notes is not None:
+                notes[name] = note
+            yield name, pixels, thumbnail
+
+    sheets = images()
+    while batch := list(itertools.islice(sheets, profile.batch_size)):
+        names, pixels, small = zip(*batch, strict=True)
+        yield tf.constant(np.stack(pixels)), tf.fill([len(batch)], -1), tf.constant(names), list(small)
+
+
+def _in_order(read, files: Sequence[Path]) -> Iterator:
+    """(file, finished or running future) in the order of the files, a few files ahead of the caller."""
+    workers = os.cpu_count() or 1
+    waiting: deque = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for path in files:
+                waiting.append((path, pool.submit(read, path)))
+                if len(waiting) >= 4 * workers:
+                    yield waiting.popleft()
+            while waiting:
+                yield waiting.popleft()
+        finally:
+            for _, future in waiting:
+                future.cancel()
+
+
+def _thumbnail(jpeg: bytes, path: Path, stored: Stored) -> Image.Image:
+    """A small RGB image with the proportions of the file, from its square JPEG."""
+    with path.open("rb") as file:
+        width, height = upright_size(file)
+    sides = [max(1, round(side * THUMBNAIL / max(width, height))) for side in (width, height)]
+    with Image.open(BytesIO(jpeg)) as square:
+        image = square.convert("RGB")
+    if stored.fit == "pad":
+        margins = [(stored.size - side * stored.size / THUMBNAIL) / 2 for side in sides]
+        image = image.crop((*map(round, margins), *(stored.size - round(margin) for margin in margins)))
+    return image.resize(sides, Image.Resampling.LANCZOS)

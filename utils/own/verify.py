@@ -1,0 +1,265 @@
+"""Shards looked into and verified: every byte, every record, and the manifest beside them."""
+
+import hashlib
+import itertools
+import os
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from utils.data import jpeg
+from utils.data.damage import BAD_CHECKSUM, entries
+from utils.data.records import (
+    CLASS,
+    FAMILY,
+    FEATURES,
+    GENUS,
+    IMAGE,
+    IMAGE_ID,
+    KINDS,
+    MANIFEST,
+    UNFINISHED,
+    NotAnExample,
+    features_of,
+    kind_of_value,
+    label_table,
+    labels_of,
+    need_features,
+    other_image,
+    read_examples,
+    read_manifest,
+)
+from utils.data.shards import COUNT_IN_NAME, shards_in, split_of
+from utils.files import InputError
+
+
+def inspect(paths: Iterable[Path]) -> list[dict[str, Any]]:
+    """What is in each shard, without decoding the images.
+
+    Args:
+        paths: shards, or folders of shards.
+
+    Returns:
+        One dict a shard: file, records, bytes, mean_image_kb, schema {feature: kind}, extra_features (those
+        that the published training shards do not have), image_sizes {"480x480": records}, class_min and
+        class_max (None without labels), and manifest: None without one, else whether it says the same.
+
+    Raises:
+        InputError: a shard is missing or damaged, or has no image.
+    """
+    result = []
+    manifests: dict[Path, dict[str, Any] | None] = {}
+    for path in shards_in(paths):
+        sizes: Counter[str] = Counter()
+        kinds: dict[str, str] = {}
+        classes: list[int] = []
+        image_bytes, records = 0, 0
+        for position, features in enumerate(read_examples([path])):
+            need_features(features, (IMAGE,), f"{path}: record {position}")
+            image_bytes += len(features[IMAGE])
+            sizes[_image_size(features[IMAGE])] += 1
+            for name, value in features.items():
+                kinds.setdefault(name, kind_of_value(value))
+            if CLASS in features:
+                classes = [min([features[CLASS], *classes]), max([features[CLASS], *classes])]
+            records += 1
+        size = path.stat().st_size
+        listed = _listed(manifests, path)
+        if listed is None:
+            agrees = None
+        elif not listed:
+            agrees = "does not list this shard"
+        elif (listed["records"], listed["bytes"]) == (records, size):
+            agrees = "says the same"
+        else:
+            agrees = f"says {listed['records']} records, {listed['bytes']} bytes"
+        result.append(
+            {
+                "file": str(path),
+                "records": records,
+                "bytes": size,
+                "mean_image_kb": round(image_bytes / max(records, 1) / 1000, 1),
+                "schema": dict(sorted(kinds.items())),
+                "extra_features": sorted(kinds.keys() - set(FEATURES)),
+                "image_sizes": dict(sizes.most_common()),
+                "class_min": min(classes, default=None),
+                "class_max": max(classes, default=None),
+                "manifest": agrees,
+            }
+        )
+    return result
+
+
+def _image_size(jpeg: bytes) -> str:
+    """Width x height by the image's header; "unreadable" is left to `verify` to explain."""
+    try:
+        with Image.open(BytesIO(jpeg)) as image:
+            return f"{image.width}x{image.height}"
+    except OSError:
+        return "unreadable"
+
+
+def verify(paths: Iterable[Path], *, progress: bool = False, notes: list[str] | None = None) -> list[str]:
+    """Read every byte and decode every image of these shards.
+
+    Checked are the checksums, the features and their kinds, the JPEGs (see `utils.data.jpeg`), the number of records
+    against the file name, and against the manifest of the folder, where there is one, that its shards are all
+    there with their records and checksums. A record whose data has a wrong checksum is passed over; behind a wrong
+    length a shard cannot be read on.
+
+    Args:
+        paths: shards, or folders of shards.
+        progress: show a progress bar.
+        notes: gets what is wrong with a JPEG without harm, with file and record.
+
+    Returns:
+        The problems, each naming file and record (counted from 0) with its place in the file; empty when all
+        is well.
+    """
+    from tqdm import tqdm
+
+    shards = shards_in(paths)
+    problems: list[str] = []
+    manifests: dict[Path, dict[str, Any] | None] = {}
+    labels: dict[Path, list[tuple[str, int, int, int]]] = {}
+    total = sum(path.stat().st_size for path in shards if path.is_file())
+    with (
+        ThreadPoolExecutor(os.cpu_count() or 1) as pool,
+        tqdm(total=total, unit="B", unit_scale=True, disable=not progress) as bar,
+    ):
+        for path in shards:
+            listed = _listed(manifests, path)
+            if not path.is_file():
+                if not listed:  # a missing shard of a manifest is named below
+                    problems.append(f"{path}: no such file.")
+                continue
+            problems += _verify_shard(
+                path, pool, bar, labels.setdefault(path.parent, []), [] if notes is None else notes
+            )
+            if listed is not None:
+                problems += _against_manifest(path, listed)
+    for folder, manifest in manifests.items():
+        missing = [shard["file"] for shard in (manifest or {}).get("shards", ())]
+        missing = [name for name in missing if not (folder / name).is_file()]
+        problems += [f"{folder / name}: is listed in {MANIFEST} and not there." for name in missing]
+        if (folder / UNFINISHED).is_dir():
+            problems.append(
+                f"{folder}: the job that writes these shards is not finished; the same command continues it."
+            )
+    for folder, rows in labels.items():
+        problems += _against_tables(folder, rows)
+    return problems
+
+
+def _against_manifest(path: Path, listed: dict[str, Any]) -> list[str]:
+    if not listed:
+        return [f"{path}: is not listed in {MANIFEST}."]
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() == listed["sha256"]:
+            return []
+    return [
+        f"{path}: is not the file that {MANIFEST} lists ({listed['records']} records, {listed['bytes']} bytes); "
+        "its sha256 differs."
+    ]
+
+
+def _verify_shard(
+    path: Path, pool: ThreadPoolExecutor, bar: Any, labels: list[tuple[str, int, int, int]], notes: list[str]
+) -> list[str]:
+    """The problems inside one shard; `labels` gets the labels of its records, `notes` what does no harm."""
+    problems: list[str] = []
+    labelled = split_of(path.name) in ("train", "val")
+    expected: dict[str, str] = {}  # features of the first record that is right
+    records, count, whole = entries(path), 0, True
+    while chunk := list(itertools.islice(records, 64)):
+        checks = pool.map(lambda entry, need=labelled: _checked(entry[1], need), chunk)
+        for (offset, content), (kinds, problem, note, label) in zip(chunk, checks, strict=True):
+            if labelled and label:
+                labels.append(label)
+            expected = expected or (kinds if problem is None else {})
+            if problem is None and kinds != expected:
+                problem = f"has the features {_listing(kinds)}, records before it {_listing(expected)}"
+            if problem:
+                problems.append(f"{path}: record {count} at byte {offset}: {problem}.")
+            if note:
+                notes.append(f"{path}: record {count}: {note}.")
+            if isinstance(content, str) and content != BAD_CHECKSUM:
+                whole = False
+            else:
+                count += 1
+            bar.update(16 + len(content) if isinstance(content, bytes) else 0)
+    named = COUNT_IN_NAME.search(path.name)
+    if whole and named and int(named[1]) != count:
+        problems.append(f"{path}: has {count} records, its name says {named[1]}.")
+    elif whole and count == 0:
+        problems.append(f"{path}: has no records.")
+    return problems
+
+
+def _listing(kinds: dict[str, str]) -> str:
+    return ", ".join(f"{name} {kind}" for name, kind in kinds.items())
+
+
+def _checked(
+    content: bytes | str, labelled: bool
+) -> tuple[dict[str, str], str | None, str, tuple[str, int, int, int] | None]:
+    """The kinds of a record's published features, what is wrong with it, a note on its JPEG, and its labels."""
+    if isinstance(content, str):
+        return {}, content, "", None
+    try:
+        features = features_of(content)
+    except NotAnExample as error:
+        return {}, str(error), "", None
+    kinds = {name: kind_of_value(features[name]) for name in sorted(FEATURES) if name in features}
+    problem, note = _problem(features, labelled), ""
+    if problem is None:
+        try:
+            note = jpeg.examine(features[IMAGE])
+        except jpeg.Damaged as error:
+            problem = f"image is not a whole JPEG ({error})"
+    return kinds, problem, note, labels_of(features) if labelled and problem is None else None
+
+
+def _problem(features: dict[str, Any], labelled: bool) -> str | None:
+    """What is wrong with the features of a record, but for what is in the JPEG."""
+    allowed = {IMAGE: (bytes,), IMAGE_ID: (bytes, int)}
+    allowed |= {name: (int,) for name in (CLASS, GENUS, FAMILY) if name in features}
+    for name in (IMAGE, IMAGE_ID, *((CLASS,) if labelled else ())):
+        if name not in features:
+            return f"no feature {name!r}; found {', '.join(sorted(features)) or 'none'}"
+    for name, kinds in allowed.items():
+        value = features[name]
+        if not isinstance(value, kinds):
+            return f"feature {name!r} is {kind_of_value(value)}, must be {KINDS[kinds[-1]]}"
+        if kinds == (int,) and value < 0:
+            return f"feature {name!r} is {value}, must be 0 or more"
+    if kind := other_image(features[IMAGE]):
+        return f"image is {kind}"
+    return None
+
+
+def _listed(manifests: dict[Path, dict[str, Any] | None], path: Path) -> dict[str, Any] | None:
+    """A shard's entry in the manifest of its folder; {} when it is not listed, None without a manifest."""
+    folder = path.parent
+    if folder not in manifests:
+        manifests[folder] = read_manifest(folder)
+    manifest = manifests[folder]
+    if manifest is None:
+        return None
+    return next((shard for shard in manifest["shards"] if shard["file"] == path.name), {})
+
+
+def _against_tables(folder: Path, rows: list[tuple[str, int, int, int]]) -> list[str]:
+    """What the records' labels are against labels.json and the metadata beside the shards, one problem at most."""
+    from utils.sources import beside
+
+    try:
+        beside(folder).refuse_other_labels(label_table(rows))
+    except InputError as error:
+        return [str(error)]
+    return []

@@ -1,0 +1,387 @@
+"""The data set of a profile: found by marker files, or made when it is the sample flora."""
+
+import functools
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from utils.config import Profile
+from utils.files import REPOSITORY, InputError, attach, is_auto, kaggle_root, on_kaggle, walk
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from utils.data.labels import LabelMap
+    from utils.data.metadata import Metadata
+
+
+_TRAIN_TABLE = re.compile(r"(.*_)?train(_metadata)?\.(tsv|csv)")  # h22_miniv1_train.tsv
+_LOOKED_AT = 5_000  # records whose labels are compared with the metadata at a start: 0.4 GB of 480 px
+# What Kaggle calls the published data.
+COMPETITION = "herbarium-2022-fgvc9"
+TRAIN_SHARDS = "parkjohnychae/herbarium-2022-train-tfrec-480"
+TEST_SHARDS = "parkjohnychae/herbarium-2022-test-tfrec-480"
+_SOURCES = {  # field of Data -> marker file, kind and name of what holds it on Kaggle
+    "train_metadata": ("train_metadata.json (or *_train.tsv)", "Competitions", COMPETITION),
+    "test_metadata": ("test_metadata.json", "Competitions", COMPETITION),
+    "train_shards": ("training shards (*_train*.tfrec)", "Datasets", TRAIN_SHARDS),
+    "test_shards": ("test shards (*_test*.tfrec)", "Datasets", TEST_SHARDS),
+}
+
+
+@dataclass(frozen=True)
+class Data:
+    """The files of one data set; what is absent is None or empty."""
+
+    kind: str  # "sample" (generated) or "folder" (found)
+    train_metadata: Path | None
+    test_metadata: Path | None
+    label_file: Path | None  # labels.json beside shards of own sheets
+    train_shards: tuple[Path, ...]  # all that have labels, those of val_shards last
+    test_shards: tuple[Path, ...]
+    solution: Path | None  # the withheld answers, only in the sample flora
+    val_shards: tuple[Path, ...] = ()  # NAFlora-mini has its own validation images
+    split_file: Path | None = None  # split.csv, which decides what is held out
+    folder: Path | None = None  # of the training shards as found; copies without bad records lie elsewhere
+
+    @property
+    def _where(self) -> Path:
+        return self.folder or self.train_shards[0].parent
+
+    def labels(self) -> "LabelMap":
+        """The class index of every species: from labels.json where there is one, else from the metadata."""
+        from utils.data.labels import LabelMap
+
+        if self.label_file is not None:
+            return LabelMap.load(self.label_file)
+        if self.train_metadata is None:
+            self.metadata()  # raises: there is none
+        return _labels_of(self.train_metadata, self.train_metadata.stat().st_mtime_ns)
+
+    def metadata(self) -> "Metadata":
+        """The tables of train_metadata.json, or of the table of the training images (*_train.tsv, .csv).
+
+        Raises:
+            InputError: the data set has no metadata file.
+        """
+        from utils.data.metadata import read_metadata
+
+        if self.train_metadata is None:
+            where = self.train_shards[0].parent if self.train_shards else Path("these data")
+            raise InputError(f"{_missing('train_metadata', where)} This step needs it.")
+        return read_metadata(self.train_metadata)
+
+    def training_table(self, *, compare: bool = True) -> "pd.DataFrame":
+        """One row a labelled record: image_id (str) and class_index (int); those of val_shards come last.
+
+        Read from the metadata when it lists as many images as the train shards hold, else from the shards
+        themselves (for a part of the published shards, or shards without metadata). The labels of up to 5,000
+        records, of more the first ones of every shard, are compared with the metadata and labels.json, but where
+        `compare` says not to.
+
+        Raises:
+            InputError: a shard is damaged or holds fewer records than its name promises, an image_id occurs
+                twice, or the shards have other classes or images than the metadata.
+        """
+        import pandas as pd
+
+        from utils.data.records import count_records, first_labels, read_labels
+
+        shards = [shard for shard in self.train_shards if shard not in self.val_shards]
+        known, promised = self._known(), count_records(shards)
+        table = known if known is not None and len(known) == promised else read_labels(shards)
+        if known is not None and table is not known:
+            self._compare_classes(table, known)
+        if compare and (table is known or self.label_file is not None):
+            first = first_labels(shards, _LOOKED_AT)
+            if table is known:
+                self._compare_classes(first, known, every=True)
+            self._compare_ranks(first)
+        if self.val_shards:
+            promised += count_records(self.val_shards)
+            table = pd.concat([table, read_labels(self.val_shards)], ignore_index=True)
+        if len(table) != promised:
+            self._refuse_bad_record(None, f"they hold {len(table)} records, their names say {promised}")
+        repeated = table["image_id"][table["image_id"].duplicated()]
+        if len(repeated):
+            raise InputError(
+                f"{self._where}: image_id {repeated.iloc[0]!r} is in two records "
+                f"({len(repeated):,} repeated in all). Remove the shards that are there twice."
+            )
+        return table
+
+    def split(self, profile: Profile, *, compare: bool = True) -> "pd.DataFrame":
+        """The training table with the columns part ("train", "validation", "test") and held_out (bool).
+
+        A split.csv decides (see `utils.data.splits`): the one beside the shards, or the only one there is.
+        Without it the validation shards are the validation part; without these too it is a seeded, stratified
+        share, see `stratified` of splits.py. What must not be trained on is held out, test images too. `compare` is
+        that of `training_table`.
+
+        Raises:
+            InputError: a record has no species or one that the label map does not have, the split file lacks
+                an image, or nothing is left to train on.
+        """
+        import numpy as np
+
+        from utils.data import splits
+        from utils.data.records import count_records
+
+        table, n_classes = self.training_table(compare=compare), self.labels().n_classes
+        unknown = ~table["class_index"].between(0, n_classes - 1)
+        if unknown.any():
+            row = table[unknown].iloc[0]
+            self._refuse_bad_record(n_classes, f"image {row['image_id']} has class {row['class_index']}")
+        if self.split_file is not None:
+            part = splits.parts_of(table["image_id"].to_numpy(dtype=str), self.split_file)
+        elif self.val_shards:
+            first = len(table) - count_records(self.val_shards)
+            part = np.where(np.arange(len(table)) < first, "train", "validation")
+        else:
+            _, validation = splits.stratified(
+                table["image_id"], table["class_index"], profile.validation_fraction, profile.seed
+            )
+            part = np.where(validation, "validation", "train")
+        if not (part == "train").any():
+            if self.split_file is not None and len(table):
+                raise InputError(
+                    f"{self.split_file}: no image is left to train on. Put some into the part 'train'."
+                )
+            raise InputError(
+                f"{self._where}: the shards have no record to train on. Write or download them again."
+            )
+        return table.assign(part=part, held_out=part != "train")
+
+    def _known(self) -> "pd.DataFrame | None":
+        """image_id (str) and class_index (int) of the metadata, None without metadata.
+
+        Raises:
+            InputError: labels.json has other species under the ids of the metadata.
+        """
+        import pandas as pd
+
+        if self.train_metadata is None:
+            return None
+        tables, labels = self.metadata(), self.labels()
+        used = tables.categories[tables.categories["category_id"].isin(tables.annotations["category_id"])]
+        if self.label_file is not None:
+            class_of = {category: index for index, category in enumerate(labels.category_ids.tolist())}
+            by_id = used["category_id"].map(class_of).fillna(-1).astype("int64").to_numpy()
+            other = used[(by_id < 0) | (by_id != labels.match(used["scientificName"].to_numpy()))]
+            if len(other):
+                row = other.iloc[0]
+                index = class_of.get(row["category_id"])
+                there = "not there" if index is None else repr(str(labels.names[index]))
+                raise InputError(
+                    f"{self.label_file}: category_id {row['category_id']} is {there}, and in {self.train_metadata} it "
+                    f"is {row['scientificName']!r} ({len(other):,} such species): they are of other labels. Put the "
+                    "labels.json and the metadata there that the shards were made from."
+                )
+        classes = labels.to_class(tables.annotations["category_id"])
+        return pd.DataFrame({"image_id": tables.annotations["image_id"].astype(str), "class_index": classes})
+
+    def refuse_other_labels(self, table: "pd.DataFrame") -> None:
+        """Raise InputError when records have other labels than the metadata or labels.json gives them.
+
+        Args:
+            table: of the records, see `utils.data.records.first_labels`.
+        """
+        known = self._known() if len(table) else None
+        if known is not None:
+            self._compare_classes(table, known)
+        self._compare_ranks(table)
+
+    def _compare_classes(self, table: "pd.DataFrame", known: "pd.DataFrame", every: bool = False) -> None:
+        """Records against the metadata, which must know one of the images, or `every` one."""
+        both = table.merge(known, on="image_id", suffixes=("", "_known"))
+        other = both[both["class_index"] != both["class_index_known"]]
+        if len(other):
+            row = other.iloc[0]
+            raise InputError(
+                f"{self._where}: image {row['image_id']} has class {row['class_index']} in the "
+                f"shards, and by {self.train_metadata} it is {row['class_index_known']}, "
+                f"{str(self.labels().names[row['class_index_known']])!r} ({len(other):,} such images of "
+                f"{len(both):,} looked at): they are of other labels. Give the metadata that the shards were made from."
+            )
+        unknown = table[~table["image_id"].isin(known["image_id"])]
+        if len(unknown) and (every or len(unknown) == len(table)):
+            raise InputError(
+                f"{self._where}: image {unknown['image_id'].iloc[0]} of the shards is not in {self.train_metadata} "
+                f"({len(unknown):,} such images of {len(table):,} looked at), so their species are not certain. Give "
+                "the metadata that the shards were made from."
+            )
+
+    def _compare_ranks(self, table: "pd.DataFrame") -> None:
+        """labels.json, where there is one, against the manifest, and the genera and families of the records."""
+        from utils.data.records import MANIFEST, read_manifest
+
+        if self.label_file is None:
+            return
+        labels, manifest = self.labels(), read_manifest(self.label_file.parent) or {}
+        written = manifest.get("labels", {}).get("scientificName", labels.names.tolist())
+        if written != labels.names.tolist():
+            raise InputError(
+                f"{self.label_file}: has other species than {MANIFEST} says of these shards. Give the labels.json "
+                "that was written with the shards."
+            )
+        table = table[table["class_index"].between(0, labels.n_classes - 1)]
+        for rank, index, names in (
+            ("genus", labels.genus_index, labels.genera),
+            ("family", labels.family_index, labels.families),
+        ):
+            if f"{rank}_index" not in table:
+                continue
+            given, wanted = table[f"{rank}_index"].to_numpy(), index[table["class_index"].to_numpy()]
+            other = table[(given >= 0) & (given != wanted)]
+            if len(other):
+                row = other.iloc[0]
+                species = row["class_index"]
+                raise InputError(
+                    f"{self._where}: image {row['image_id']} has class {species} and {rank} {row[f'{rank}_index']} in "
+                    f"the shards, and by {self.label_file} class {species}, {str(labels.names[species])!r}, has {rank} "
+                    f"{index[species]}, {str(names[species])!r} ({len(other):,} such images of {len(table):,} looked "
+                    "at): they are of other labels. Give the labels.json that was written with the shards."
+                )
+
+    def _refuse_bad_record(self, n_classes: int | None, otherwise: str) -> None:
+        """Raise InputError that names the bad record, found by a look at all; `otherwise` where none is bad."""
+        from contextlib import closing
+
+        from utils.data.damage import WAY_OUT, bad_records
+
+        with closing(bad_records(self.train_shards, n_classes)) as found:
+            first = next(found, None)
+        raise InputError(f"{first or f'{self._where}: {otherwise}'}. {WAY_OUT}.")
+
+
+@functools.lru_cache(maxsize=2)
+def _labels_of(metadata: Path, modified: int) -> "LabelMap":
+    """The labels of a metadata file, kept: the published one takes seconds, and several steps ask."""
+    from utils.data.labels import LabelMap
+    from utils.data.metadata import read_metadata
+
+    return LabelMap.from_metadata(read_metadata(metadata))
+
+
+def find_data(profile: Profile, data_dir: str | Path | None = "auto", *, progress: bool = True) -> Data:
+    """Find the data set of a profile, or make it when the profile takes the sample flora.
+
+    Args:
+        profile: its `source` says what to look for; a given `data_dir` is always searched instead.
+        data_dir: a folder that holds shards and metadata (subfolders are searched too), or `auto` (see
+            `utils.files.is_auto`): everything mounted under /kaggle/input on Kaggle, data/ in the repository elsewhere.
+        progress: show the progress of making the sample.
+
+    Raises:
+        InputError: no training shards are there, or in several folders; the message lists what was seen.
+    """
+    if is_auto(data_dir):
+        if profile.source == "flora":
+            from utils.flora.of_profile import make_sample
+
+            return make_sample(profile, progress)
+        roots = kaggle_root() / "input" if on_kaggle() else REPOSITORY / "data"
+    else:
+        roots = Path(data_dir).expanduser().resolve()
+    return search(roots)
+
+
+def require(data: Data, *fields: str) -> None:
+    """Raise InputError, with where it comes from, unless the data have these fields of Data."""
+    for field in fields:
+        if not getattr(data, field):
+            raise InputError(_missing(field, data.train_shards[0].parent))
+
+
+def _missing(field: str, where: Path) -> str:
+    marker, kind, name = _SOURCES[field]
+    way = attach(kind, name) if on_kaggle() else "data_links.md says where it comes from and goes."
+    return f"{where}: no {marker}. {way}"
+
+
+def beside(folder: Path) -> Data:
+    """The labels that lie beside shards: labels.json, and the metadata of the training images."""
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
+    published = [name for name in names if name == "train_metadata.json"]
+    metadata = published or [name for name in names if _TRAIN_TABLE.fullmatch(name)]
+    return Data(
+        kind="folder",
+        train_metadata=folder / metadata[0] if metadata else None,
+        test_metadata=None,
+        label_file=folder / "labels.json" if "labels.json" in names else None,
+        train_shards=(),
+        test_shards=(),
+        solution=None,
+        folder=folder,
+    )
+
+
+def search(root: Path, kind: str = "folder") -> Data:
+    from utils.data.records import UNFINISHED
+    from utils.data.shards import is_shard, refuse_compressed_names, split_of
+    from utils.data.splits import FILE_NAME
+
+    if not root.is_dir():
+        raise InputError(
+            f"{root}: no such folder. data_links.md says where each data set comes from and goes."
+        )
+    by_folder = walk(root)
+    seen = ", ".join(str(folder) for folder in list(by_folder)[:12]) or str(root)
+
+    def shards(split: str) -> tuple[Path, ...]:
+        folders = {}
+        for folder, names in by_folder.items():
+            if hits := [folder / name for name in names if split_of(name) == split]:
+                folders[folder] = tuple(hits)
+                refuse_compressed_names(folder, names)
+        if len(folders) > 1:
+            listed = ", ".join(str(folder) for folder in folders)
+            raise InputError(
+                f"{root}: {split} shards in several folders ({listed}). Name one as the data folder."
+            )
+        return next(iter(folders.values()), ())
+
+    def one(name: str | re.Pattern) -> Path | None:
+        is_it = name.fullmatch if isinstance(name, re.Pattern) else name.__eq__
+        hits = [folder / file for folder, files in by_folder.items() for file in files if is_it(file)]
+        if len(hits) > 1:
+            listed = ", ".join(str(hit) for hit in hits)
+            raise InputError(f"{root}: several {hits[0].name} ({listed}). Name one data folder.")
+        return hits[0] if hits else None
+
+    train_shards, val_shards = shards("train"), shards("val")
+    unfinished = [folder.parent for folder in by_folder if folder.name == UNFINISHED]
+    if unfinished and (not train_shards or train_shards[0].parent in unfinished):
+        raise InputError(
+            f"{unfinished[0]}: the job that writes these shards is not finished. The same "
+            "`tfrecords write` command continues it."
+        )
+    if not train_shards:
+        for folder, names in by_folder.items():
+            refuse_compressed_names(folder, names)
+        unnamed = [folder / name for folder, names in by_folder.items() for name in names if is_shard(name)]
+        unnamed = [path for path in unnamed if split_of(path.name) is None]
+        if unnamed:
+            raise InputError(
+                f"{root}: no training shards: {unnamed[0]} ({len(unnamed)} such files) says by its name neither "
+                "train, val nor test. Rename them, as in x_train00.tfrec."
+            )
+        raise InputError(
+            f"{_missing('train_shards', root)} Looked in: {seen}. Profile 'laptop' runs on the generated "
+            "sample flora and needs none, and so does 'smoke'."
+        )
+    label_file = train_shards[0].parent / "labels.json"  # one elsewhere is of a training run
+    split_beside = train_shards[0].parent / FILE_NAME
+    return Data(
+        kind=kind,
+        train_metadata=one("train_metadata.json") or one(_TRAIN_TABLE),
+        test_metadata=one("test_metadata.json"),
+        label_file=label_file if label_file.name in by_folder[label_file.parent] else None,
+        train_shards=train_shards + val_shards,
+        test_shards=shards("test"),
+        solution=one("solution.csv"),
+        val_shards=val_shards,
+        split_file=split_beside if split_beside.is_file() else one(FILE_NAME),
+        folder=train_shards[0].parent,
+    )

@@ -1,0 +1,167 @@
+"""Which devices train, and how they share the work: the cluster that TF_CONFIG tells of, GPUs, TPU."""
+
+import json
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+
+from utils.files import InputError
+
+_FORM = '{"cluster": {"worker": ["host1:port", "host2:port"]}, "task": {"type": "worker", "index": 0}}'
+_OTHERS = {
+    "ps": "parameter servers",
+    "evaluator": "an evaluator",
+}  # kinds of tasks of TF_CONFIG that have no part in this training
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The machines of one training, this one among them."""
+
+    machines: int
+    rank: int  # of this machine, from 0; 0 writes the files
+
+
+def read_cluster() -> Cluster | None:
+    """The cluster of TF_CONFIG; None where this machine trains alone.
+
+    That is so without the variable, where it is empty or names no machines, and where it names only this one, as
+    managed services set it for jobs of one machine: as chief, as master (TensorFlow 1) or as worker.
+
+    Raises:
+        InputError: TF_CONFIG is not JSON or not of its form, has tasks that this training has no part for, or
+            does not say which of its machines this is.
+    """
+    text = os.environ.get("TF_CONFIG", "").strip()
+    if not text:
+        return None
+    try:
+        config = json.loads(text)
+    except ValueError as error:
+        raise _broken(f"is not JSON ({error}): {_cut(text)}") from None
+    if not isinstance(config, dict):
+        raise _broken(f"is not a JSON object: {_cut(text)}")
+    if config.get("sparseCluster"):
+        raise InputError(
+            "TF_CONFIG has a sparseCluster, whose machines come and go; this training needs to know them all. "
+            "Switch dynamic workers off, or unset TF_CONFIG to train on this machine alone."
+        )
+    cluster, task = config.get("cluster") or {}, config.get("task") or {}
+    for name, value in (("cluster", cluster), ("task", task)):
+        if not isinstance(value, dict):
+            raise _broken(f"has {name} {_cut(value)}, which is not a JSON object")
+    jobs = {kind: _addresses(kind, hosts) for kind, hosts in cluster.items() if hosts}
+    kind, index = task.get("type"), _index(task)
+    for other, words in _OTHERS.items():
+        if other in jobs or kind == other:
+            raise InputError(
+                f"TF_CONFIG has {words} ({other}), and this training has none: every machine trains, and the first "
+                "one scores. Take it out on every machine, or unset TF_CONFIG to train on this machine alone."
+            )
+    for name in [*jobs, *([kind] if kind is not None else [])]:
+        if name not in ("chief", "master", "worker"):
+            raise _broken(f"has tasks of the kind {_cut(name)}; known are chief and worker")
+    addresses = [address for hosts in jobs.values() for address in hosts]
+    if kind is not None and jobs and kind not in jobs:
+        raise _broken(f"says that this is a {kind}, and its cluster has only {', '.join(jobs)}")
+    if index >= max(len(jobs.get(kind or next(iter(jobs), ""), ())), 1):
+        raise _broken(
+            f"says that this is {kind or 'task'} {index}, and its cluster has {len(addresses)} machines"
+        )
+    if len(addresses) < 2:
+        return None
+    return _several(jobs, addresses, kind, index)
+
+
+def _several(jobs: dict[str, list[str]], addresses: list[str], kind: str | None, index: int) -> Cluster:
+    if "master" in jobs:
+        raise _broken("names a master among several machines, which TensorFlow 2 calls chief: rename it")
+    if len(jobs.get("chief", ())) > 1:
+        raise _broken(f"names {len(jobs['chief'])} chiefs, and there is one: make the others workers")
+    if repeated := [address for address in addresses if addresses.count(address) > 1]:
+        raise _broken(f"names {repeated[0]} twice: every machine needs an address of its own")
+    for address in addresses:
+        if not address.rpartition(":")[0] or not address.rpartition(":")[2].isdecimal():
+            raise _broken(f"has the address {_cut(address)}, which is not host:port")
+    if kind is None:
+        raise _broken(f"names {len(addresses)} machines and no task, which says which of them this is")
+    return Cluster(len(addresses), index + (kind == "worker" and "chief" in jobs))
+
+
+def _addresses(kind: str, hosts: Any) -> list[str]:
+    if not isinstance(hosts, list) or not all(isinstance(host, str) for host in hosts):
+        raise _broken(f"has {_cut(hosts)} as addresses of {_cut(kind)}, which is not a list of texts")
+    return hosts
+
+
+def _index(task: dict[str, Any]) -> int:
+    value = task.get("index", 0)
+    if isinstance(value, str) and value.isdecimal():
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise _broken(f"has the task index {_cut(value)}, which is not a number from 0")
+    return value
+
+
+def _broken(what: str) -> InputError:
+    return InputError(f"TF_CONFIG {what}. Write it as {_FORM}, or unset it to train on this machine alone.")
+
+
+def _cut(value: Any) -> str:
+    """A value in one line, of at most 80 characters."""
+    shown = " ".join(repr(value).split())
+    return shown if len(shown) <= 80 else f"{shown[:80]}..."
+
+
+def choose_strategy(precision: str = "float32") -> tuple[tf.distribute.Strategy, str]:
+    """The tf.distribute strategy for what is there, and one line that says so.
+
+    In this order: a TPU that TensorFlow finds; the machines of the TF_CONFIG variable, where it names several;
+    several GPUs of this machine; one GPU or the CPU. Call it before anything else uses TensorFlow: workers and
+    TPUs must be set up first.
+
+    Raises:
+        InputError: `precision` is mixed_float16 and there is no GPU, or TF_CONFIG is broken.
+    """
+    cluster = read_cluster()
+    gpus = tf.config.list_physical_devices("GPU")
+    check_precision(precision)
+    if "TPU_NAME" in os.environ or tf.config.list_physical_devices("TPU"):
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect(
+            os.environ.get("TPU_NAME", "local")
+        )
+        strategy, how = tf.distribute.TPUStrategy(resolver), "TPU"
+    elif cluster is not None:
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()  # it reads TF_CONFIG too
+        how = f"MultiWorkerMirrored over {cluster.machines} workers, this is {cluster.rank}"
+    elif len(gpus) > 1:
+        strategy, how = tf.distribute.MirroredStrategy(), f"Mirrored over {len(gpus)} GPUs"
+    else:
+        strategy, how = tf.distribute.get_strategy(), "1 GPU" if gpus else f"CPU, {os.cpu_count()} cores"
+    replicas = strategy.num_replicas_in_sync
+    return strategy, f"Devices: {how}; {replicas} replica{'s' * (replicas > 1)}; precision {precision}"
+
+
+def wait_for_all(strategy: tf.distribute.Strategy) -> None:
+    """Return once every worker of the strategy has come here; at once where there is only this process."""
+    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        one = tf.function(lambda: tf.constant(1.0))
+        strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(one), axis=None).numpy()
+
+
+def check_precision(precision: str) -> None:
+    """Raise InputError where `precision` needs a GPU and there is none: on a CPU it would train for weeks."""
+    if precision == "mixed_float16" and not tf.config.list_physical_devices("GPU"):
+        raise InputError(
+            "precision is mixed_float16 and TensorFlow finds no GPU. On Kaggle choose Settings > Accelerator > "
+            'GPU T4 x2 and run again; without a GPU use PROFILE = "smoke" (or "laptop"), or set precision to '
+            "float32."
+        )
+
+
+def is_chief() -> bool:
+    """Whether this process writes the files: always, but for workers other than the first of TF_CONFIG."""
+    cluster = read_cluster()
+    return cluster is None or cluster.rank == 0

@@ -1,0 +1,118 @@
+"""The files that a training run leaves: found, taken up, and loaded as a network."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tensorflow as tf
+
+from utils.config import Profile, profile_from_dict
+from utils.data.labels import LabelMap
+from utils.files import InputError, UsageError, attach, is_hidden, mounted, on_kaggle, read_json
+from utils.training.network import build_model, logits_of_all_ranks, ranks_of
+from utils.training.state import other_species
+from utils.training.weights import load_weights
+
+if TYPE_CHECKING:
+    from utils.sources import Data
+
+
+def load_trained(
+    run_dir: Path, run_name: str | None = None, *, all_heads: bool = False, data: "Data | None" = None
+) -> tuple[tf.keras.Model, Profile, LabelMap]:
+    """The best network of a run, its profile and its label map.
+
+    On a machine without a GPU a mixed_float16 run is loaded as float32.
+
+    Args:
+        run_dir: the output folder of `train`.
+        run_name: which run, where the folder holds several.
+        all_heads: give the logits of the heads for genus and family too, beside those of the species.
+        data: what the network is going to be scored on, where that is to have the species of the run.
+
+    Raises:
+        UsageError: `all_heads` of a run whose profile had none.
+        InputError: there is no trained run, or several and none is named; `data` have other species.
+    """
+    run_dir = Path(run_dir)
+    suffix = "_configs.json"
+    found = (path.name for path in run_dir.glob(f"*{suffix}"))
+    names = sorted(name.removesuffix(suffix) for name in found if not is_hidden(name))
+    if run_name is None:
+        if len(names) != 1:
+            found = f"several runs ({', '.join(names)}): name one" if names else "no trained run: train first"
+            raise InputError(f"{run_dir}: {found}.")
+        run_name = names[0]
+    config = read_json(run_dir / f"{run_name}{suffix}")
+    if not isinstance(config, dict):
+        raise InputError(f"{run_dir / (run_name + suffix)}: not the settings of a run. Copy the run again.")
+    config.pop("run", None)
+    profile = profile_from_dict(config, str(run_dir / f"{run_name}{suffix}"))
+    labels = LabelMap.load(run_dir / "labels.json")
+    known = data is not None and (data.label_file or data.train_metadata)
+    if known and (differs := other_species(labels, data.labels(), profile)):
+        raise InputError(
+            f"{run_dir}: holds a run on other data than those in {data.train_shards[0].parent}: {differs}. Give the "
+            "data it was trained on, or the output folder of a run on these."
+        )
+    precision = profile.precision if tf.config.list_physical_devices("GPU") else "float32"
+    weights = run_dir / f"{run_name}_weights.h5"
+    if not weights.exists():
+        raise InputError(
+            f"{weights}: not there. The run has not finished its first epoch; run the training again."
+        )
+    built = replace(profile, weights=str(weights), precision=precision)
+    network = build_model(built, labels.n_classes, head=True)
+    if not all_heads:
+        return network, profile, labels
+    if not ranks_of(profile):
+        raise UsageError(f"{run_dir}: was trained without heads: genus_weight and family_weight are 0.")
+    whole = tf.keras.Model(network.input, logits_of_all_ranks(network, profile, labels))
+    load_weights(whole, weights, head=True)
+    return whole, profile, labels
+
+
+def find_run(output: Path, profile: Profile) -> Path:
+    """The folder of a training run: `output`, or on Kaggle the attached output in which it is furthest.
+
+    A kernel takes the output of the kernel before it, mounted at /kaggle/input/<slug> or
+    /kaggle/input/notebooks/<owner>/<slug>, or made into a data set. It is known by its state/state.json, which
+    must be of a profile of the same name.
+
+    Raises:
+        InputError: on Kaggle, there is no such run; the message says what to attach.
+    """
+    marker = Path("state") / "state.json"
+    if not on_kaggle() or (output / marker).exists():
+        return output
+    states = {
+        path.parent.parent: read_json(path) for path in mounted(marker.name) if path.parent.name == "state"
+    }
+    runs = {run: state["epoch"] for run, state in states.items() if state["profile"]["name"] == profile.name}
+    if not runs:
+        seen = ", ".join(f"{run} ({state['profile']['name']})" for run, state in states.items()) or "none"
+        raise InputError(
+            f"No trained run of profile {profile.name} in {output} or among the attached (runs there: {seen}). "
+            + attach("Your Work > Notebooks", "the kernel of notebook 03 or 03b that has finished")
+        )
+    return max(runs, key=runs.__getitem__)
+
+
+def take_up_run(output: Path, profile: Profile) -> None:
+    """Copy the run that `find_run` finds into `output`, where training can go on; state.json comes last.
+
+    Raises:
+        InputError: as `find_run`.
+    """
+    run = find_run(output, profile)
+    if run == output:
+        return
+    state = output / "state"
+    shutil.rmtree(state, ignore_errors=True)
+    state.mkdir(parents=True)
+    for pattern in ("EfficientNetV2*", "labels.json", "training_images.csv"):
+        for path in run.glob(pattern):
+            shutil.copyfile(path, output / path.name)
+    for path in sorted((run / "state").iterdir(), key=lambda path: path.name == "state.json"):
+        shutil.copyfile(path, state / path.name)

@@ -1,0 +1,149 @@
+"""Weights of a network: found by name or path, read into its layers, written."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+import tensorflow as tf
+from keras_efficientnet_v2.efficientnet_v2 import FILE_HASH_DICT
+
+from utils.config import Profile
+from utils.files import InputError, attach, mounted, on_kaggle, replacing
+
+CLASSIFIER = "logits"
+RELEASE = "https://github.com/leondgarse/keras_efficientnet_v2/releases"
+_FILE_TAGS = {"imagenet": "imagenet", "imagenet21k": "21k", "imagenet21k-ft1k": "21k-ft1k"}
+_HEAD = ("hidden", CLASSIFIER)
+
+
+def weights_file(backbone: str, weights: str) -> str:
+    """Name of the library's released file, such as efficientnetv2-s-21k.h5."""
+    return f"efficientnetv2-{backbone.lower()}-{_FILE_TAGS[weights]}.h5"
+
+
+def find_weights(weights: str, backbone: str) -> Path:
+    """The file of `weights`: a path, or a name, looked up under /kaggle/input, in Keras' cache, then online.
+
+    On Kaggle nothing is downloaded.
+
+    Raises:
+        InputError: no such file, no such name, or the download failed.
+    """
+    if weights not in _FILE_TAGS:
+        path = Path(weights).expanduser()
+        if path.is_file():
+            return path
+        attached = mounted(path.name) if path.suffix == ".h5" else []
+        if not attached:
+            raise InputError(
+                f"weights: {weights!r} is neither a file nor one of random, {', '.join(_FILE_TAGS)}. "
+                f"Released weight files: {RELEASE}"
+            )
+        return attached[0]
+    name = weights_file(backbone, weights)
+    hashes = FILE_HASH_DICT[backbone.lower()]
+    if _FILE_TAGS[weights] not in hashes:
+        raise InputError(
+            f"weights: there are no {weights} weights for EfficientNetV2-{backbone} ({RELEASE})."
+        )
+    attached = mounted(name)
+    if attached:
+        return attached[0]
+    if on_kaggle():  # where a kernel of this course has no internet
+        raise InputError(
+            f"weights: {name} is not attached. {attach('Your Work > Datasets', 'naflora-weights')} "
+            "`python -m utils kaggle weights` makes that data set, once, on a machine with internet."
+        )
+    url = f"{RELEASE}/download/effnetv2_pretrained/{name}"
+    try:
+        found = tf.keras.utils.get_file(
+            name, url, cache_subdir="models/efficientnetv2", file_hash=hashes[_FILE_TAGS[weights]]
+        )
+    except Exception as error:  # get_file raises a bare Exception when the network fails
+        raise InputError(
+            f"weights: could not download {name} ({error}). Get it from {RELEASE} where there is a network, "
+            "and give "
+            f"its path as `weights: /path/to/{name}`, or attach it on Kaggle as a data set (found by its "
+            "name). "
+            "`weights: random` trains from scratch."
+        ) from error
+    return Path(found)
+
+
+def check_weights(profile: Profile) -> None:
+    """Raise InputError where the weights of `profile` cannot be had; `build_model` would, but later."""
+    if profile.weights != "random":
+        find_weights(profile.weights, profile.backbone)
+
+
+def rescale_mode_of(path: Path) -> str | None:
+    """How the images of these weights were scaled: as the file says, or the library's 21k files are named."""
+    with _opened(path) as file:
+        if "rescale_mode" in file.attrs:
+            return str(file.attrs["rescale_mode"])
+    return "tf" if "21k" in path.stem else None
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[h5py.Group]:
+    try:
+        file = h5py.File(path, "r")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such weight file.") from None
+    except OSError as error:
+        raise InputError(f"{path}: not a readable .h5 file ({error}). Download or copy it again.") from None
+    with file:
+        yield file
+
+
+def _layer_weights(group: h5py.Group) -> list[np.ndarray]:
+    return [np.asarray(group[name]) for name in group.attrs["weight_names"]]
+
+
+def load_weights(model: tf.keras.Model, path: Path, *, head: bool = False) -> list[str]:
+    """Load weights into `model` by layer name.
+
+    Args:
+        model: from `build_model`.
+        path: .h5 file of weights, of the library or of a run of this package.
+        head: demand the classifier too; otherwise its layers are taken where they are there and of the same
+        shape.
+
+    Returns:
+        Names of the layers that kept the weights they had (of the classifier only).
+
+    Raises:
+        InputError: a layer is missing in the file or has another shape; the message names it.
+    """
+    kept = []
+    with _opened(path) as file:
+        root = file.get("model_weights", file)
+        if "layer_names" not in root.attrs:
+            raise InputError(f"{path}: an .h5 file, but not of Keras weights.")
+        for layer in model.layers:
+            if not layer.weights:
+                continue
+            stored = _layer_weights(root[layer.name]) if layer.name in root else []
+            shapes = [tuple(weight.shape) for weight in stored]
+            wanted = [tuple(weight.shape) for weight in layer.weights]
+            if shapes == wanted:
+                layer.set_weights(stored)
+            elif layer.name in _HEAD and not head:
+                kept.append(layer.name)
+            else:
+                found = f"has shapes {shapes}" if shapes else "is missing"
+                raise InputError(
+                    f"{path}: does not fit {model.name}: layer {layer.name} {found}, must have {wanted}. "
+                    "Use the weights of this backbone, or set the profile's backbone to theirs."
+                )
+    return kept
+
+
+def save_weights(model: tf.keras.Model, path: Path) -> None:
+    """Write all weights to an .h5 file, whole, with the image scaling they need as an attribute."""
+    with replacing(path) as temporary:
+        model.save_weights(temporary, save_format="h5")
+        with h5py.File(temporary, "r+") as file:
+            file.attrs["rescale_mode"] = model.rescale_mode
