@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from utils.config import load_profile
-from utils.datasets import find_data, find_run, require, take_up_run
+from utils.datasets import find_data, find_run, first_sheets, require, take_up_run
 from utils.errors import InputError
 from utils.files import read_json, write_json
 from utils.paths import output_dir
@@ -212,3 +212,12 @@ def test_training_table_reads_shards_when_metadata_list_other_images(sample_flor
     merged = whole.merge(from_shards, on="image_id", suffixes=("", "_shards"))
     assert len(merged) == len(whole)
     assert (merged["class_index"] == merged["class_index_shards"]).all()
+
+
+def test_the_first_sheets_are_those_of_the_flora_that_is_drawn_later(tmp_path, monkeypatch):
+    monkeypatch.setattr("utils.datasets.scratch_dir", lambda: tmp_path)
+    profile = replace(load_profile("smoke"), flora_species=3, flora_max_images=9)
+    first = first_sheets(profile, count=5)
+    assert len(first) == 5 and list(tmp_path.iterdir()) == [], "nothing else is drawn"
+    find_data(profile, progress=False)
+    assert first_sheets(profile, count=5) == first
