@@ -13,6 +13,7 @@ from utils.config import load_profile
 from utils.data.labels import LabelMap
 from utils.data.metadata import read_metadata, write_metadata
 from utils.files import InputError, output_dir, read_json, write_json
+from utils.flora.of_profile import first_sheets
 from utils.own import verify
 from utils.own.shards import Record, write_shards
 from utils.sources import find_data, require
@@ -415,3 +416,12 @@ def test_none_for_a_folder_in_a_notebook_is_auto(given, kaggle):
     assert output_dir(given, profile) == output_dir("auto", profile) == kaggle / "working"
     with pytest.raises(InputError, match="no such folder"):
         find_data(profile, Path("None"))  # of the command line, where it is a path
+
+
+def test_the_first_sheets_are_those_of_the_flora_that_is_drawn_later(tmp_path, monkeypatch):
+    monkeypatch.setattr("utils.flora.of_profile.scratch_dir", lambda: tmp_path)
+    profile = replace(load_profile("smoke"), flora_species=3, flora_max_images=9)
+    first = first_sheets(profile, count=5)
+    assert len(first) == 5 and list(tmp_path.iterdir()) == [], "nothing else is drawn"
+    find_data(profile, progress=False)
+    assert first_sheets(profile, count=5) == first
