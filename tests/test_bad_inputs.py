@@ -90,6 +90,19 @@ def image(kind: str = "PNG", size: tuple[int, int] = (40, 30)) -> bytes:
     return buffer.getvalue()
 
 
+def half_a_jpeg() -> bytes:
+    """Half a JPEG with an end marker, of which most decoders make a grey half."""
+    whole = image("JPEG", (400, 300))
+    return whole[: len(whole) - 900] + b"\xff\xd9"
+
+
+def twelve_bits() -> bytes:
+    """A TIFF with numbers of 12 bits in samples of 16."""
+    buffer = BytesIO()
+    Image.frombytes("I;16", (40, 30), b"\xff\x0f" * 1200).save(buffer, "TIFF")
+    return buffer.getvalue()
+
+
 def notebook(*cells: str, parameters: str | None = "SEED = 0") -> str:
     """A notebook with a parameters cell (none for None) and others."""
     content = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
@@ -376,6 +389,10 @@ CASES = [
     case("split file and a fraction", f"{WRITE} --split p.csv --test-fraction 0.5", {"s.csv": sheets(), "i": IMAGES, "p.csv": "image_id,split\n1,train\n2,test\n"}, 2, "split file", "test fraction"),
 
     # tfrecords
+    case("half a JPEG with an end", WRITE, {"s.csv": sheets("1,a.jpg,Abies alba,x"), "i": {"a.jpg": half_a_jpeg()}}, 1, "i/a.jpg: not a readable image (Corrupt JPEG data: premature end of data segment)", "--skip-bad", leaves="o", **TF),
+    case("PNG with a wrong byte", WRITE, {"s.csv": sheets("1,a.png,Abies alba,x"), "i": {"a.png": image()[:-20] + b"x" + image()[-19:]}}, 1, "i/a.png: not a readable image (its IDAT chunk has a wrong checksum)", "--skip-bad", leaves="o", **TF),
+    case("PNG sent as text", WRITE, {"s.csv": sheets("1,a.png,Abies alba,x"), "i": {"a.png": image().replace(b"\n", b"\r\n")}}, 1, "i/a.png: not a readable image (it was transferred as text", "binary mode", leaves="o", **TF),
+    case("12 bits in 16", WRITE, {"s.csv": sheets("1,a.tif,Abies alba,x"), "i": {"a.tif": twelve_bits()}}, 1, "i/a.tif: not a readable image (none of its 16-bit samples is above 4,095", "save it with 8 bits", leaves="o", **TF),
     case("part of nothing", f"{WRITE} --shard 3/2", {"s.csv": sheets(), "i": IMAGES}, 2, "3/2", "as in 1/2"),
     case("part without a number", f"{WRITE} --shard one", {"s.csv": sheets(), "i": IMAGES}, 2, "--shard one", "as in 1/2"),
     case("shards of no image", f"{WRITE} --shard-images 0", {"s.csv": sheets(), "i": IMAGES}, 2, "0", "1 or more"),
@@ -414,6 +431,7 @@ CASES = [
     case("shard to verify is cut off", "tfrecords verify x.tfrec", {"x.tfrec": shard(image("JPEG"), keep=500)}, 1, "x.tfrec", "record 0", "again", **TF),
     case("a flipped bit", "tfrecords verify x.tfrec", {"x.tfrec": shard(image("JPEG"), image("JPEG"), flip=300)}, 1, "x.tfrec", "record 0", "again", **TF),
     case("record whose image is none", "tfrecords verify x.tfrec", {"x.tfrec": shard(image("JPEG"), b"text")}, 1, "x.tfrec", "record 1", "again", **TF),
+    case("record of half a JPEG with an end", "tfrecords verify x.tfrec", {"x.tfrec": shard(image("JPEG"), half_a_jpeg())}, 1, "x.tfrec: record 1", "image is not a whole JPEG (Corrupt JPEG data: premature end", "again", **TF),
     case("fewer records than in the name", "tfrecords verify x_train00_3.tfrec", {"x_train00_3.tfrec": shard(image("JPEG"))}, 1, "x_train00_3.tfrec", "1 records", "again", **TF),
 
     # flora

@@ -145,6 +145,23 @@ def test_an_image_that_breaks_off_stops_the_work_or_is_left_out(images):
     assert list(left_out) == ["c.jpg"] and "truncated" in left_out["c.jpg"]
 
 
+def test_a_damaged_jpeg_is_left_out_and_a_harmless_flaw_is_noted(images):
+    content = picture(images / "c.jpg", size=(300, 400), quality=95).read_bytes()
+    (images / "c.jpg").write_bytes(content[: len(content) // 2] + b"\xff\xd9")
+    (images / "note.jpg").write_bytes(content.replace(b"JFIF\0\1\1", b"JFIF\0\2\1"))
+    (images / "stray.jpg").write_bytes(content.replace(b"\xff\xdb", b"\0\0\xff\xdb", 1))
+    files, left_out = find_images(images)
+    assert left_out == {}, "their headers are well"
+    with pytest.raises(InputError, match=r"c\.jpg: not a readable image \(Corrupt JPEG data: .*--skip-bad"):
+        list(image_batches(files, images, PROFILE, None))
+    notes = {}
+    ids = [
+        n for batch in image_batches(files, images, PROFILE, left_out, notes=notes) for n in batch[2].numpy()
+    ]
+    assert len(ids) == 8 and list(left_out) == ["c.jpg"]
+    assert notes == {"note.jpg": "JFIF 2.01", "stray.jpg": "2 stray bytes in the header"}
+
+
 def test_files_are_read_only_a_few_ahead():
     started = []
 

@@ -169,8 +169,9 @@ def predict(
         progress: show a bar with sheets a second.
         total: number of sheets, for the time left in the bar.
         shards: what the data set reads, so that a damaged record can be named.
-        check: look through these shards for damaged JPEGs first, some 1,000 sheets a second and core. Without it a
-            JPEG of which a part is lost is predicted with grey in its place.
+        check: look through these shards for damaged JPEGs first, which takes 0.8 ms of a core a sheet: a seventh of
+            the whole with the smallest network at 96 px, a thirtieth at 224 px. Without it a JPEG of which a part is
+            lost is predicted with grey in its place.
 
     Raises:
         UsageError: `tta` without a known `augment`.
