@@ -1,6 +1,7 @@
 """The house: a reading wing that a person reads in one sitting, workshops beside it, and imports that go one way."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -172,8 +173,48 @@ def test_the_readme_shows_every_file_of_the_wing_and_every_workshop():
     text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     architecture = text.partition("## Architecture")[2].partition("\n## ")[0]
     assert architecture, "README.md has no section Architecture"
-    for module in WING[1:]:
-        name = module.rpartition(".")[2]
-        assert name in architecture, f"README.md, Architecture: does not show {module}"
+    rows = [re.split(r" {2,}", line.strip(" ├└"))[0] for line in architecture.split("```")[1].splitlines()]
+    shown = [name for row in rows if "→" in row or row == "sources" for name in row.split(" → ")]
+    wing = [module.rpartition(".")[2] if module != "utils" else "__init__" for module in WING]
+    assert shown == wing, (
+        "README.md, Architecture: the diagram and WING must name the same files, in the same order"
+    )
     for shop in WORKSHOPS:
         assert f"`{shop.replace('.', '/')}/`" in architecture, f"README.md, Architecture: no line for {shop}/"
+
+
+TEXTS = (
+    "*.md",
+    "*.txt",
+    "course",
+    "notebooks/**/*.md",
+    "notebooks/*.ipynb",
+    "utils/**/*.py",
+    "utils/**/*.yaml",
+    "benchmarks/*",
+)
+MADE = {"utils/COMMIT"}  # by `kaggle build`
+PATH = re.compile(r"(?<![\w/.-])(?:utils|tests|notebooks|benchmarks)(?:/[\w-]+)*/[\w-]+(?:\.[a-z0-9]+)*")
+DOTTED = re.compile(r"(?<![\w./])utils(?:\.[a-z]\w*)+")
+
+
+def test_files_and_modules_that_texts_name_are_there():
+    named = {
+        (name, path)
+        for pattern in TEXTS
+        for path in REPOSITORY.glob(pattern)
+        if path.is_file() and path.suffix != ".pyc"
+        for form in (PATH, DOTTED)
+        for name in form.findall(path.read_text(encoding="utf-8"))
+    }
+    gone = [f"{path.relative_to(REPOSITORY)}: {name}" for name, path in named if not is_there(name)]
+    assert not gone, "\n".join(["Name what is there now:", *sorted(gone)])
+
+
+def is_there(name: str) -> bool:
+    if "/" in name:
+        return name in MADE or (REPOSITORY / name).exists()
+    module = nearest_module(name)
+    of_module = name.removeprefix(module).split(".")[1:2]
+    path = files().get(module, REPOSITORY / module.replace(".", "/") / "__init__.py")
+    return not of_module or re.search(rf"\b{of_module[0]}\b", path.read_text(encoding="utf-8")) is not None
