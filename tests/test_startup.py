@@ -10,7 +10,7 @@ import pytest
 
 from utils import startup
 from utils.files import REPOSITORY, InputError
-from utils.startup import is_noise, quiet_start
+from utils.startup import is_noise, quiet_start, standard_error_to
 
 KNOWN = """\
 2026-11-23 20:13:34.387589: I external/local_tsl/tsl/cuda/cudart_stub.cc:31] Could not find cuda drivers on your machine, GPU will not be used.
@@ -48,6 +48,16 @@ def test_unknown_lines_come_through_in_order_also_when_the_block_fails(capfd):
     error = capfd.readouterr().err
     assert [line for line in error.splitlines() if line in ("first", "second", "after")] == error.splitlines()
     assert "first" in error and "after" in error and KNOWN[0] not in error
+
+
+def test_standard_error_comes_back_from_a_file_also_when_the_block_fails(capfd, tmp_path):
+    with (tmp_path / "log").open("wb") as log, pytest.raises(KeyError), standard_error_to(log):
+        os.write(2, b"of C++\n")
+        subprocess.run([sys.executable, "-c", "import sys; sys.exit('of a program')"])
+        raise KeyError
+    os.write(2, b"after\n")
+    assert (tmp_path / "log").read_text() == "of C++\nof a program\n"
+    assert capfd.readouterr().err == "after\n"
 
 
 SETTINGS = '{"image_data_format": "channels_first", "floatx": "float16", "epsilon": 0.1, "backend": "theano"}'

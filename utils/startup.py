@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from importlib import metadata, util
 from pathlib import Path
 from types import ModuleType
+from typing import IO
 
 import utils
 from utils.files import REPOSITORY, InputError, attach, on_kaggle
@@ -52,22 +53,34 @@ def is_noise(line: str) -> bool:
 
 
 @contextmanager
-def quiet_start() -> Iterator[None]:
-    """Hold back what the block writes to standard error, then write it without the known noise.
+def standard_error_to(file: IO[bytes]) -> Iterator[None]:
+    """Let what the block writes to standard error go to an open file; afterwards it goes where it went before.
 
-    It works on the file descriptor, since TensorFlow's C++ part does not use Python's sys.stderr. Lines that
-    are not known come through, in order, when the block ends or raises.
+    It works on file descriptor 2, since TensorFlow, libjpeg and the programs that are started do not use Python's
+    sys.stderr. The descriptor is the whole process': what other threads write meanwhile goes to the file too.
     """
     sys.stderr.flush()
     kept = os.dup(2)
+    os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+@contextmanager
+def quiet_start() -> Iterator[None]:
+    """Hold back what the block writes to standard error, then write it without the known noise.
+
+    Lines that are not known come through, in order, when the block ends or raises.
+    """
     with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
         try:
-            yield
+            with standard_error_to(held):
+                yield
         finally:
-            sys.stderr.flush()
-            os.dup2(kept, 2)
-            os.close(kept)
             held.seek(0)
             text = held.read().decode("utf-8", errors="replace")
             sys.stderr.write("".join(line for line in text.splitlines(keepends=True) if not is_noise(line)))

@@ -63,6 +63,34 @@ def kernel_metadata(folder: Path, kernel: kernels.Kernel) -> dict:
 # ---------------------------------------------------------------- build
 
 
+KERNEL = {"number": "07", "notebook": "07_my_own", "title": "NAFlora 07 my own", "data": ["train", "utils"]}
+
+
+def test_a_kernel_of_the_table_may_leave_out_what_is_usual(tmp_path):
+    (tmp_path / "kernels.yaml").write_text(json.dumps([KERNEL]))
+    (kernel,) = kernels.read_kernels(tmp_path / "kernels.yaml")
+    assert kernel.slug == "naflora-07-my-own" and kernel.data == ("train", "utils")
+    assert kernel.after == () and not kernel.gpu and kernel.parameters == {}
+
+
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        ([KERNEL | {"gpus": True}], "kernel 07: .*unexpected keyword argument 'gpus'"),
+        ([{"number": "07", "notebook": "07_my_own"}], "kernel 07: .*missing .*'title' and 'data'"),
+        ([KERNEL | {"number": 7}], "kernel 7: must have a number of its own, in quotes"),
+        ([KERNEL, KERNEL], "kernel 07: must have a number of its own"),
+        ([KERNEL | {"data": ["trains"]}], "kernel 07: data has 'trains'. Did you mean 'train'"),
+        ([KERNEL | {"after": ["08"]}, KERNEL | {"number": "08"}], "kernel 07: after has '08'"),
+    ],
+    ids=["key", "lacks", "number", "twice", "data", "after"],
+)
+def test_a_kernel_of_the_table_that_is_wrong_is_named(tmp_path, entries, said):
+    (tmp_path / "kernels.yaml").write_text(json.dumps(entries))
+    with pytest.raises(InputError, match=rf"kernels.yaml: {said}"):
+        kernels.read_kernels(tmp_path / "kernels.yaml")
+
+
 def bytes_of(folder: Path) -> dict[str, bytes]:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
@@ -133,7 +161,11 @@ def test_the_package_goes_with_version_commit_profiles_and_an_installable_wheel(
     folder = built / UTILS
     shipped = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     sources = {str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "utils").rglob("*.py")}
-    profiles = {str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "utils").rglob("*.yaml")}
+    others = {
+        str(path.relative_to(REPOSITORY))
+        for form in ("*.yaml", "*.html.j2", "keras.json")
+        for path in (REPOSITORY / "utils").rglob(form)
+    }
     wheel = "keras_efficientnet_v2-1.2.2-py3-none-any.whl"
     extra = {
         "utils/COMMIT",
@@ -142,7 +174,8 @@ def test_the_package_goes_with_version_commit_profiles_and_an_installable_wheel(
         kernels.DATASET_FILE,
         "notebooks/results/long_tail_results.csv",
     }
-    assert shipped == sources | profiles | extra
+    assert shipped == sources | others | extra
+    assert {"utils/course/kernels.yaml", "utils/course/index.html.j2", "utils/keras/keras.json"} <= others
     command = [sys.executable, "-m", "pip", "install", "--no-index", "--no-deps", "--quiet"]
     subprocess.run([*command, "--target", tmp_path, folder / wheel], check=True, capture_output=True)
     assert (tmp_path / "keras_efficientnet_v2" / "efficientnet_v2.py").is_file()
@@ -425,7 +458,8 @@ def test_the_official_tool_sends_what_was_meant(copy, stand_in, capfd):
         f"{OWNER}/{k.slug}" for k in KERNELS
     ]
     for kernel, sent in zip(KERNELS, stand_in.sent("SaveKernel"), strict=True):
-        own = [name if "/" in name else f"{OWNER}/{name}" for name in kernel.datasets]
+        sources = [kernels.DATA[name] for name in kernel.data]
+        own = [name if "/" in name else f"{OWNER}/{name}" for name in sources]
         assert sent["newTitle"] == kernel.title and slugify(sent["newTitle"]) == kernel.slug
         assert sent["datasetDataSources"] == own and sent["competitionDataSources"] == [COMPETITION]
         after = [other.slug for other in KERNELS if other.number in kernel.after]
@@ -447,9 +481,7 @@ def test_the_official_tool_sends_what_was_meant(copy, stand_in, capfd):
     }
     (copy / "as_sent.zip").write_bytes(stand_in.uploads["utils.zip"])
     with zipfile.ZipFile(copy / "as_sent.zip") as archive:  # Kaggle unpacks it as the folder utils/
-        assert {"__init__.py", "COMMIT", "profiles/kaggle.yaml", "data/pipeline.py"} <= set(
-            archive.namelist()
-        )
+        assert {"__init__.py", "COMMIT", "profiles/kaggle.yaml", "data/batches.py"} <= set(archive.namelist())
     waited = [name for name, _ in stand_in.calls].index("GetKernelSessionStatus")
     assert waited > [name for name, _ in stand_in.calls].index("SaveKernel")
     calls = len(stand_in.calls)
@@ -667,7 +699,7 @@ def test_ctrl_c_while_waiting_and_the_same_command_goes_on(copy, tmp_path):
     (tmp_path / "bin").mkdir()
     shutil.copy(tool[0], tmp_path / "bin" / "kaggle")
     script = (
-        "import sys; from pathlib import Path; from utils.course.kernels import Push\n"
+        "import sys; from pathlib import Path; from utils.course.push import Push\n"
         "Push(Path(sys.argv[1]), ('kaggle',), pause=30).run()"
     )
     environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "PYTHONUNBUFFERED": "1"}

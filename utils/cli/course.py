@@ -44,7 +44,7 @@ def run(
 
 @click.command(
     context_settings={"ignore_unknown_options": True},
-    epilog=example("./course test", "./course test tests/data/test_longtail.py"),
+    epilog=example("./course test", "./course test tests/data/test_tail.py"),
 )
 @click.option("--all", "everything", is_flag=True, help="The long suite too (at most 60 minutes).")
 @click.argument("paths", nargs=-1)

@@ -1,4 +1,4 @@
-"""The Kaggle kernel suite: builds kernels and data sets from one table, checks them, pushes them in order.
+"""The Kaggle kernel suite: builds kernels and data sets from one table, kernels.yaml, which lists every kernel.
 
 A built folder holds one folder for each kernel (a notebook and kernel-metadata.json) and one for each data set
 of the owner (dataset-metadata.json and the files), named by their slugs. The official `kaggle` tool pushes such
@@ -17,15 +17,18 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from utils.config import nearest
 from utils.files import REPOSITORY, InputError, UsageError, read_json, replacing, write_json
 from utils.sources import COMPETITION, TEST_SHARDS, TRAIN_SHARDS
 from utils.startup import COMMIT, commit_of_package
 
 T4_X2 = "NvidiaTeslaT4"  # Kaggle's name of the machine with two T4
-SESSION_HOURS = 11.5  # training stops by then; Kaggle ends a session after 12
 UTILS, WEIGHTS = "naflora-course-utils", "naflora-weights"  # the owner's data sets
 LIBRARY = "keras-efficientnet-v2"  # not in Kaggle's image: its wheel goes with the package
 KERNEL_FILE, DATASET_FILE = "kernel-metadata.json", "dataset-metadata.json"
+SHIPPED = ("*.py", "*.yaml", "*.j2", "keras/keras.json")  # what of the package the kernels need
 DATASETS = {  # slug -> title, description
     UTILS: (
         "NAFlora course utils",
@@ -38,70 +41,57 @@ DATASETS = {  # slug -> title, description
 }
 
 
+TABLE = Path(__file__).with_name("kernels.yaml")
+# What it calls a kernel's data. A slug without a slash is the owner's own.
+DATA = {"train": TRAIN_SHARDS, "test": TEST_SHARDS, "utils": UTILS, "weights": WEIGHTS}
+
+
 @dataclass(frozen=True)
 class Kernel:
-    """One kernel: everything in its metadata follows from this."""
+    """One kernel, as in kernels.yaml: everything in its metadata follows from this."""
 
     number: str
     notebook: str  # in notebooks/, without .ipynb
     title: str  # its slug is made from it
-    datasets: tuple[str, ...]  # a slug without a slash is the owner's own
-    after: tuple[str, ...] = ()  # numbers of the kernels whose output it takes
+    data: tuple[str, ...]  # keys of DATA
+    after: tuple[str, ...] = ()  # numbers of the kernels whose output it takes, which stand before it
     gpu: bool = False  # T4 x2
     parameters: dict[str, Any] = field(default_factory=dict)  # other defaults than the notebook's
 
     @property
     def slug(self) -> str:
+        """Its name in the addresses of Kaggle."""
         return slugify(self.title)
 
 
-# In the order in which they are pushed. All take the competition (metadata), none has internet.
-KERNELS = (
-    Kernel("00", "00_start_here", "NAFlora 00 start here", (TRAIN_SHARDS, UTILS)),
-    Kernel("01", "01_eda_long_tail", "NAFlora 01 EDA of the long tail", (TRAIN_SHARDS, UTILS)),
-    Kernel("02", "02_tfrecord_loading", "NAFlora 02 TFRecord loading", (TRAIN_SHARDS, UTILS)),
-    Kernel(
-        "03",
-        "03_train_efficientnetv2",
-        "NAFlora 03 train EfficientNetV2",
-        (TRAIN_SHARDS, UTILS, WEIGHTS),
-        gpu=True,
-        parameters={"MAX_HOURS": SESSION_HOURS},
-    ),
-    Kernel(
-        "03b",
-        "03_train_efficientnetv2",
-        "NAFlora 03b train EfficientNetV2 on",
-        (TRAIN_SHARDS, UTILS, WEIGHTS),
-        after=("03",),
-        gpu=True,
-        parameters={"MAX_HOURS": SESSION_HOURS, "RESUME": True},
-    ),
-    Kernel(
-        "04",
-        "04_evaluate_long_tail",
-        "NAFlora 04 evaluate the long tail",
-        (TRAIN_SHARDS, UTILS),
-        after=("03b",),
-        gpu=True,
-    ),
-    Kernel(
-        "05",
-        "05_submission",
-        "NAFlora 05 submission",
-        (TRAIN_SHARDS, TEST_SHARDS, UTILS),
-        after=("03b",),
-        gpu=True,
-    ),
-    Kernel(
-        "06",
-        "06_beating_the_long_tail",
-        "NAFlora 06 beating the long tail",
-        (TRAIN_SHARDS, UTILS),
-        after=("03b",),
-        gpu=True,
-    ),
-)
+def read_kernels(path: Path = TABLE) -> tuple[Kernel, ...]:
+    """The kernels of the table, in the order in which they are pushed.
+
+    Raises:
+        InputError: a kernel has a key, data or `after` that is not known, lacks a key, or has the number of another.
+    """
+    kernels: dict[str, Kernel] = {}
+    for entry in yaml.safe_load(path.read_text(encoding="utf-8")):
+        where = f"{path}: kernel {entry.get('number')}"
+        try:
+            kernel = Kernel(
+                **{key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
+            )
+        except TypeError as error:  # it names the key
+            raise InputError(
+                f"{where}: {str(error).partition(' ')[2]}. See `Kernel` in kernels.py."
+            ) from None
+        if not isinstance(kernel.number, str) or kernel.number in kernels:
+            raise InputError(f"{where}: must have a number of its own, in quotes.")
+        for key, given, known in (("data", kernel.data, DATA), ("after", kernel.after, kernels)):
+            for name in given:
+                if name not in known:
+                    raise InputError(f"{where}: {key} has {name!r}.{nearest(str(name), known)}")
+        kernels[kernel.number] = kernel
+    return tuple(kernels.values())
+
+
+KERNELS = read_kernels()
 BY_NUMBER = {kernel.number: kernel for kernel in KERNELS}
 
 
@@ -112,7 +102,8 @@ def slugify(title: str) -> str:
 
 def kernel_metadata(kernel: Kernel, owner: str, state: str = "") -> dict[str, Any]:
     """kernel-metadata.json of one kernel; `state` is a data set with an earlier output of 03b, for 03b."""
-    datasets = [source if "/" in source else f"{owner}/{source}" for source in kernel.datasets]
+    sources = [DATA[name] for name in kernel.data]
+    datasets = [source if "/" in source else f"{owner}/{source}" for source in sources]
     if state and kernel.number == "03b":
         datasets.append(state if "/" in state else f"{owner}/{state}")
     return {
@@ -223,7 +214,8 @@ def _build_utils(owner: str, folder: Path) -> Path:
     _emptied(folder, DATASET_FILE)
     package = REPOSITORY / "utils"
     results = (REPOSITORY / "notebooks" / "results").glob("*.csv")  # the table that notebook 06 shows
-    for path in sorted([*package.rglob("*.py"), *package.glob("profiles/*.yaml"), *results]):
+    own = [path for form in SHIPPED for path in package.rglob(form)]
+    for path in sorted([*own, *results]):
         copy = folder / path.relative_to(REPOSITORY)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)

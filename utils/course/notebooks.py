@@ -1,20 +1,19 @@
 """One notebook, headless: found, given its parameters, executed with papermill, judged."""
 
 import ast
-import contextlib
 import csv
 import itertools
 import os
-import sys
 import time
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from utils.config import Profile, nearest
 from utils.files import REPOSITORY, InputError, UsageError, read_json
+from utils.startup import standard_error_to
 
 
 @dataclass(frozen=True)
@@ -245,7 +244,8 @@ def run_notebook(run: Run, path: Path, parameters: Mapping[str, Any]) -> Noteboo
     begin = time.time()
     raised = ""
     try:
-        with _standard_error_in(executed.with_suffix(".log")):
+        # a kernel repeats there what the notebook has, and its last words
+        with executed.with_suffix(".log").open("wb") as log, standard_error_to(log):
             papermill.execute_notebook(
                 str(path),
                 str(executed),
@@ -269,21 +269,6 @@ def run_notebook(run: Run, path: Path, parameters: Mapping[str, Any]) -> Noteboo
         problem = judge_files(run.output, COURSE.get(path.stem, ()), profile, begin)
     training = sum(epoch_seconds(run.output, profile, begin)) if path.stem.startswith("03_train") else 0.0
     return NotebookResult(path.stem, seconds, min(training, seconds), problem)
-
-
-@contextlib.contextmanager
-def _standard_error_in(path: Path) -> Iterator[None]:
-    """Let standard error go to a file: a kernel repeats there what the notebook has, and its last words."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    try:
-        with path.open("wb") as log:
-            os.dup2(log.fileno(), 2)
-        yield
-    finally:
-        sys.stderr.flush()
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 def judge_cells(notebook: Any) -> str:

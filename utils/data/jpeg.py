@@ -21,6 +21,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from utils.startup import standard_error_to
+
 try:
     import simplejpeg
 except ImportError:  # Kaggle's image
@@ -196,13 +198,10 @@ def printed(pattern: re.Pattern[bytes]) -> Iterator[list[str]]:
     """
     said: list[str] = []
     with _PRINTING, tempfile.TemporaryFile() as file:
-        terminal = os.dup(2)
-        os.dup2(file.fileno(), 2)
         try:
-            yield said
+            with standard_error_to(file):
+                yield said
         finally:
-            os.dup2(terminal, 2)
-            os.close(terminal)
             file.seek(0)
             lines = file.read()
             said += [line[0].decode(errors="replace").strip() for line in pattern.finditer(lines)]
