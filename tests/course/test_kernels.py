@@ -134,6 +134,7 @@ def test_the_package_goes_with_version_commit_profiles_and_an_installable_wheel(
     shipped = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     sources = {str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "utils").rglob("*.py")}
     profiles = {str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "utils").rglob("*.yaml")}
+    templates = {str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "utils").rglob("*.j2")}
     wheel = "keras_efficientnet_v2-1.2.2-py3-none-any.whl"
     extra = {
         "utils/COMMIT",
@@ -142,7 +143,7 @@ def test_the_package_goes_with_version_commit_profiles_and_an_installable_wheel(
         kernels.DATASET_FILE,
         "notebooks/results/long_tail_results.csv",
     }
-    assert shipped == sources | profiles | extra
+    assert templates and shipped == sources | profiles | templates | extra
     command = [sys.executable, "-m", "pip", "install", "--no-index", "--no-deps", "--quiet"]
     subprocess.run([*command, "--target", tmp_path, folder / wheel], check=True, capture_output=True)
     assert (tmp_path / "keras_efficientnet_v2" / "efficientnet_v2.py").is_file()

@@ -223,7 +223,9 @@ def _build_utils(owner: str, folder: Path) -> Path:
     _emptied(folder, DATASET_FILE)
     package = REPOSITORY / "utils"
     results = (REPOSITORY / "notebooks" / "results").glob("*.csv")  # the table that notebook 06 shows
-    for path in sorted([*package.rglob("*.py"), *package.glob("profiles/*.yaml"), *results]):
+    for path in sorted(
+        [*package.rglob("*.py"), *package.rglob("*.j2"), *package.glob("profiles/*.yaml"), *results]
+    ):
         copy = folder / path.relative_to(REPOSITORY)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
