@@ -145,20 +145,6 @@ def test_an_image_that_breaks_off_stops_the_work_or_is_left_out(images):
     assert list(left_out) == ["c.jpg"] and "truncated" in left_out["c.jpg"]
 
 
-def test_files_are_read_only_a_few_ahead():
-    started = []
-
-    def read(path):
-        started.append(path)
-        return path
-
-    ahead = 4 * (os.cpu_count() or 1)
-    for taken, (path, reading) in enumerate(module._in_order(read, range(200))):
-        assert reading.result() == path == taken
-        assert len(started) <= taken + ahead + 1
-    assert len(started) == 200
-
-
 @pytest.mark.parametrize(
     ("name", "size", "options", "sides"),
     [
