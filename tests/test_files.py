@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from utils.files import InputError, check_writable, in_order, read_json, replacing, write_json
+from utils.files import InputError, building, check_writable, in_order, read_json, replacing, write_json
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -25,6 +25,23 @@ def test_a_finished_write_replaces_the_file_and_makes_its_folder(tmp_path):
         assert temporary.parent == path.parent and temporary.suffix == ".json"
         temporary.write_text("whole")
     assert path.read_text() == "whole"
+
+
+def test_a_folder_appears_whole_or_not_at_all_and_left_overs_go(tmp_path):
+    folder, killed, at_work = tmp_path / "f[1]", tmp_path / ".f[1].1.tmp", tmp_path / ".f[1].2.tmp"
+    killed.mkdir(), at_work.mkdir()
+    os.utime(killed, (0, 0))
+    with pytest.raises(RuntimeError), building(folder) as temporary:
+        (temporary / "half").touch()
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == [at_work]
+    folder.mkdir()  # an empty one is as good as none
+    with building(folder) as temporary:
+        (temporary / "whole").touch()
+    assert [entry.name for entry in folder.iterdir()] == ["whole"]
+    with pytest.raises(OSError), building(folder) as temporary:
+        (temporary / "other").touch()
+    assert [entry.name for entry in folder.iterdir()] == ["whole"]
 
 
 def test_nan_becomes_null(tmp_path):

@@ -1,12 +1,15 @@
-"""What every module stands on: errors that are the user's to mend, files written whole, threads, and where things are.
+"""What every module stands on: errors that are the user's to mend, files and folders made whole, threads, places.
 
 InputError and UsageError are shown as one message, never as a traceback. A reader of a file sees the old one or the new
 one, never a half. The places are the repository, outputs, scratch files, and what is attached on Kaggle.
 """
 
+import glob
 import json
 import math
 import os
+import shutil
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -47,6 +50,32 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def building(folder: Path) -> Iterator[Path]:
+    """Yield a new folder beside `folder` and rename it to `folder` when the block succeeds.
+
+    When the block raises, the new folder is removed. What processes that were killed left of theirs is removed too.
+
+    Raises:
+        OSError: `folder` is there by then and not empty; who means to replace one removes it last in the block.
+    """
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for left_over in folder.parent.glob(f".{glob.escape(folder.name)}.*.tmp"):
+        if time.time() - left_over.stat().st_mtime > 3600:  # not of a process at work
+            shutil.rmtree(left_over, ignore_errors=True)
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        if folder.exists():
+            folder.rmdir()
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def check_writable(path: Path) -> None:
