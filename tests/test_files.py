@@ -2,10 +2,11 @@
 
 import json
 import os
+import threading
 
 import pytest
 
-from utils.files import InputError, check_writable, read_json, replacing, write_json
+from utils.files import InputError, building, check_writable, in_order, read_json, replacing, write_json
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -24,6 +25,23 @@ def test_a_finished_write_replaces_the_file_and_makes_its_folder(tmp_path):
         assert temporary.parent == path.parent and temporary.suffix == ".json"
         temporary.write_text("whole")
     assert path.read_text() == "whole"
+
+
+def test_a_folder_appears_whole_or_not_at_all_and_left_overs_go(tmp_path):
+    folder, killed, at_work = tmp_path / "f[1]", tmp_path / ".f[1].1.tmp", tmp_path / ".f[1].2.tmp"
+    killed.mkdir(), at_work.mkdir()
+    os.utime(killed, (0, 0))
+    with pytest.raises(RuntimeError), building(folder) as temporary:
+        (temporary / "half").touch()
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == [at_work]
+    folder.mkdir()  # an empty one is as good as none
+    with building(folder) as temporary:
+        (temporary / "whole").touch()
+    assert [entry.name for entry in folder.iterdir()] == ["whole"]
+    with pytest.raises(OSError), building(folder) as temporary:
+        (temporary / "other").touch()
+    assert [entry.name for entry in folder.iterdir()] == ["whole"]
 
 
 def test_nan_becomes_null(tmp_path):
@@ -56,3 +74,47 @@ def test_a_folder_without_permission_is_named(tmp_path):
     with pytest.raises(InputError, match="no permission"):
         check_writable(tmp_path / "p.csv")
     tmp_path.chmod(0o700)
+
+
+def test_results_come_in_order_and_items_are_taken_only_a_few_ahead():
+    taken = []
+
+    def items():
+        for number in range(200):
+            taken.append(number)
+            yield number
+
+    first = threading.Event()
+
+    def slow_at_first(number):
+        first.wait(5) if number == 0 else first.set()
+        return -number
+
+    for place, result in enumerate(in_order(slow_at_first, items(), workers=3)):
+        assert result == -place
+        assert len(taken) <= place + 4 * 3
+    assert len(taken) == 200
+
+
+def test_an_error_comes_in_its_place_and_what_is_behind_it_is_not_begun():
+    begun = []
+
+    def fails_at_five(number):
+        begun.append(number)
+        if number == 5:
+            raise InputError("the fifth")
+        return number
+
+    results = in_order(fails_at_five, range(1000), workers=2)
+    assert [next(results) for _ in range(5)] == [0, 1, 2, 3, 4]
+    with pytest.raises(InputError, match="the fifth"):
+        next(results)
+    assert len(begun) <= 5 + 4 * 2 and list(results) == []
+
+
+def test_a_caller_that_stops_stops_the_threads():
+    begun = []
+    results = in_order(begun.append, range(1000), workers=2)
+    next(results)
+    results.close()
+    assert len(begun) <= 4 * 2

@@ -1,19 +1,26 @@
-"""What every module stands on: errors that are the user's to mend, files written whole, and where things are.
+"""What every module stands on: errors that are the user's to mend, files and folders made whole, threads, places.
 
 InputError and UsageError are shown as one message, never as a traceback. A reader of a file sees the old one or the new
 one, never a half. The places are the repository, outputs, scratch files, and what is attached on Kaggle.
 """
 
+import glob
 import json
 import math
 import os
-from collections.abc import Iterator
+import shutil
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from utils.config import Profile
+
+_Item, _Result = TypeVar("_Item"), TypeVar("_Result")
 
 
 class InputError(ValueError):
@@ -43,6 +50,32 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def building(folder: Path) -> Iterator[Path]:
+    """Yield a new folder beside `folder` and rename it to `folder` when the block succeeds.
+
+    When the block raises, the new folder is removed. What processes that were killed left of theirs is removed too.
+
+    Raises:
+        OSError: `folder` is there by then and not empty; who means to replace one removes it last in the block.
+    """
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for left_over in folder.parent.glob(f".{glob.escape(folder.name)}.*.tmp"):
+        if time.time() - left_over.stat().st_mtime > 3600:  # not of a process at work
+            shutil.rmtree(left_over, ignore_errors=True)
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        if folder.exists():
+            folder.rmdir()
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def check_writable(path: Path) -> None:
@@ -88,6 +121,36 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: no such file.") from None
     except ValueError as error:
         raise InputError(f"{path}: not valid JSON ({error}). Download or write the file again.") from None
+
+
+def in_order(
+    function: Callable[[_Item], _Result], items: Iterable[_Item], workers: int | None = None
+) -> Iterator[_Result]:
+    """function(item) of every item by several threads, in the order of the items.
+
+    Items are taken and results wait at most 4 a worker ahead of the caller. When the caller stops, so do the threads.
+
+    Args:
+        function: what takes its time outside Python's lock: reading, decoding.
+        items: taken one by one, by the caller's thread.
+        workers: threads; None for one a core.
+
+    Raises:
+        Exception: what `function` raised, in the place of its result; nothing comes behind it.
+    """
+    workers = workers or os.cpu_count() or 1
+    waiting: deque = deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) >= 4 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from utils import files
 from utils.data import tail
 from utils.data.labels import LabelMap
 from utils.data.metadata import COLUMNS, PUBLISHED_FAMILIES, read_metadata, read_test_metadata
@@ -279,7 +278,7 @@ def test_every_seed_keeps_the_counts_of_families():
 
 
 def test_tables_of_an_earlier_version_are_not_taken(full, tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "scratch_dir", lambda: tmp_path)
+    monkeypatch.setattr(of_profile, "scratch_dir", lambda: tmp_path)
     old, new = tmp_path / "flora-v1-full-size", tmp_path / f"full-size-v{full_size.METADATA_VERSION}"
     old.mkdir()
     spec = {"generator_version": 1, "metadata_only": True, "seed": 0, "json": False}

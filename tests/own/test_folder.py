@@ -162,20 +162,6 @@ def test_a_damaged_jpeg_is_left_out_and_a_harmless_flaw_is_noted(images):
     assert notes == {"note.jpg": "JFIF 2.01", "stray.jpg": "2 stray bytes in the header"}
 
 
-def test_files_are_read_only_a_few_ahead():
-    started = []
-
-    def read(path):
-        started.append(path)
-        return path
-
-    ahead = 4 * (os.cpu_count() or 1)
-    for taken, (path, reading) in enumerate(module._in_order(read, range(200))):
-        assert reading.result() == path == taken
-        assert len(started) <= taken + ahead + 1
-    assert len(started) == 200
-
-
 @pytest.mark.parametrize(
     ("name", "size", "options", "sides"),
     [

@@ -15,6 +15,7 @@ from PIL import Image
 
 from utils.files import REPOSITORY, InputError
 from utils.own import duplicates, images
+from utils.own.decode import UPRIGHT, Budget, decode
 from utils.own.images import BadImage, encode_image, encode_images
 
 
@@ -194,7 +195,7 @@ def upright():
 @pytest.mark.parametrize("kind", ["jpg", "png", "tif"])
 def test_every_exif_orientation_is_applied(tmp_path, orientation, fit, kind):
     undo = {6: 8, 8: 6}.get(orientation, orientation)
-    turned = upright() if undo == 1 else upright().transpose(images._UPRIGHT[undo])
+    turned = upright() if undo == 1 else upright().transpose(UPRIGHT[undo])
     exif = Image.Exif()
     exif[0x0112] = orientation
     if kind == "tif":
@@ -223,7 +224,7 @@ def test_decoding_at_half_size_changes_about_as_much_as_encoding_does(tmp_path, 
     """Peak signal to noise against decoding in full, without the JPEG's own loss: about 42 dB on sheets."""
     make_sheet(2, side, side).save(tmp_path / "sheet.jpg", quality=90)
     with (tmp_path / "sheet.jpg").open("rb") as file, Image.open(file) as image:
-        found = np.asarray(images._decode(file, 480, "squeeze")).astype(float)
+        found = np.asarray(decode(file, 480, "squeeze")).astype(float)
         exact = np.asarray(image.convert("RGB").resize((480, 480), Image.Resampling.LANCZOS)).astype(float)
     assert 10 * np.log10(255**2 / np.mean((found - exact) ** 2)) > 38
 
@@ -267,7 +268,7 @@ def test_more_than_200_megapixels_are_refused_before_decoding(tmp_path):
 
 
 def test_images_decoded_at_once_stay_within_the_budget():
-    budget, most, holding = images._Budget(100), [], []
+    budget, most, holding = Budget(100), [], []
     generator = random.Random(0)
     amounts = [generator.choice([5, 30, 60, 100, 250]) for _ in range(60)]
 

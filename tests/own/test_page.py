@@ -247,9 +247,13 @@ def test_the_heat_lies_on_the_part_that_the_model_sees():
     assert np.asarray(overlay(sheet, heat, 1.0))[0, 0].sum() > 90 * 3
 
 
-def test_words_are_dark_enough_to_read():
+def test_words_are_dark_enough_to_read(tmp_path, facts):
     """At least 4.5 to 1 on white, as WCAG 2 asks for."""
-    for colour in re.findall(r"[{; ]color: #(\w+)", module._STYLE):
+    make(tmp_path / "p.html", facts, predictions("a.jpg"))
+    style = path_text(tmp_path / "p.html").partition("<style>")[2].partition("</style>")[0]
+    colours = re.findall(r"[{; ]color: #(\w+)", style)
+    assert len(colours) > 4
+    for colour in colours:
         colour = colour if len(colour) == 6 else "".join(2 * digit for digit in colour)
         parts = [int(colour[i : i + 2], 16) / 255 for i in (0, 2, 4)]
         linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]

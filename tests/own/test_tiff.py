@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from utils.own.images import BadImage, encode_image, upright_size
+from utils.own.decode import upright_size
+from utils.own.images import BadImage, encode_image
 
 WIDTH, HEIGHT = 92, 120
 

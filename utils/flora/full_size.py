@@ -6,10 +6,10 @@ import numpy as np
 
 from utils.data.forms.kept import write_columns
 from utils.data.metadata import PUBLISHED_FAMILIES, write_metadata, write_test_metadata
-from utils.files import write_json
+from utils.files import building, write_json
 from utils.flora import phylogeny
 from utils.flora.counts import GENERA_BY_SPECIES, LARGEST_GENERA, SPECIES_BY_TRAIN_IMAGES
-from utils.flora.tables import building, images_of_test, is_made, tables_of_tree, write_solution
+from utils.flora.tables import images_of_test, is_made, tables_of_tree, write_solution
 
 METADATA_VERSION = 2  # of the full-size metadata, which have no sheets: any change to these tables raises it.
 # README of dpl10/NAFlora-1M and the competition page, and the ids that are missing in the published set. The number

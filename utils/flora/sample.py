@@ -17,12 +17,11 @@ from tqdm import tqdm
 
 from utils.data.labels import LabelMap
 from utils.data.metadata import Metadata, write_metadata, write_test_metadata
-from utils.files import InputError, UsageError, read_json, write_json
+from utils.files import InputError, UsageError, building, read_json, write_json
 from utils.flora import morphology, phylogeny, sheet
 from utils.flora.tables import (
     MIN_IMAGES,
     TEST_FRACTION,
-    building,
     category_ids_of,
     check_options,
     images_of_test,

@@ -14,8 +14,9 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
+from utils.flora.drawing import Drawing, palette
 from utils.flora.morphology import Traits, individual
-from utils.flora.plant import Plant, palette
+from utils.flora.plant import draw_shoot
 
 SIZE = 480  # pixels a side, as the published sheets
 QUALITY = 95
@@ -248,11 +249,10 @@ def _mount(canvas: Image.Image, traits: Traits, rng: np.random.Generator, facts:
     draw = ImageDraw.Draw(canvas)
     stems = []
     for shoot in range(shoots):
-        plant = Plant(rng, specimen, colours)
-        plant.draw(fertile, fruiting)
+        drawn = draw_shoot(Drawing(rng, specimen, colours, fertile=fertile, fruiting=fruiting))
         first, last = left + shoot * wide - reach, left + (shoot + 1) * wide + reach
         box = (max(left + 12, first), top + 16, min(right - 12, last), bottom - 16)
-        organs = _place(plant.organs, rng, box)
+        organs = _place(drawn, rng, box)
         for outline, fill, edge in organs:
             draw.polygon(outline, fill, edge)
         stems.append(organs[0][0])

@@ -1,10 +1,5 @@
-"""Tables of a generated flora, and its folder made whole: what the sample and the full-size metadata share."""
+"""Tables of a generated flora, and what is in its folder: what the sample and the full-size metadata share."""
 
-import os
-import shutil
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -105,25 +100,6 @@ def write_solution(categories: np.ndarray, path: Path) -> None:
 
 
 LICENSE = {"id": 0, "name": "CC0 1.0", "url": "https://creativecommons.org/publicdomain/zero/1.0/"}
-
-
-@contextmanager
-def building(folder: Path) -> Iterator[Path]:
-    """Yield a folder beside `folder` that takes its place when the block succeeds."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    for left_over in folder.parent.glob(f".{folder.name}.*.tmp"):
-        if time.time() - left_over.stat().st_mtime > 3600:  # of a killed run, not of one at work
-            shutil.rmtree(left_over, ignore_errors=True)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        yield temporary
-        if folder.exists():
-            folder.rmdir()  # only an empty folder gets here
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def check_options(

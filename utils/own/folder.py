@@ -4,10 +4,8 @@ TensorFlow is imported inside the functions that need it: a folder is checked be
 """
 
 import itertools
-import os
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from io import BytesIO
@@ -18,8 +16,9 @@ import numpy as np
 from PIL import Image
 
 from utils.data.forms.folders import IMAGE_SUFFIXES, contents, warn_of_others
-from utils.files import InputError, read_json
-from utils.own.images import FITS, MAX_PIXELS, BadImage, read_image, upright_size
+from utils.files import InputError, in_order, read_json
+from utils.own.decode import MAX_PIXELS, upright_size
+from utils.own.images import FITS, BadImage, read_image
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -86,8 +85,7 @@ def find_images(folder: Path, *, skip_bad: bool = False) -> tuple[list[Path], di
             "convert the images, or name another folder."
         )
     warn_of_others(folder, found)
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        problems = list(pool.map(_header_problem, files))
+    problems = list(in_order(_header_problem, files))
     names = [_name(path, folder) for path in files]
     bad = {name: problem for name, problem in zip(names, problems, strict=True) if problem}
     if bad and (not skip_bad or len(bad) == len(files)):
@@ -242,24 +240,26 @@ def image_batches(
     def decode(jpeg: "tf.Tensor") -> "tf.Tensor":
         return to_uint8(decode_crop_resize(jpeg, profile.image_size, profile.crop, None))
 
-    def read(path: Path) -> tuple[np.ndarray, Image.Image | None, str]:
-        jpeg, note = read_image(path, size=stored.size, fit=stored.fit)
+    def read(path: Path) -> tuple[Path, "BadImage | tuple[np.ndarray, Image.Image | None, str]"]:
+        try:
+            jpeg, note = read_image(path, size=stored.size, fit=stored.fit)
+        except BadImage as error:
+            return path, error
         small = _thumbnail(jpeg, path, stored) if thumbnails else None
-        return decode(tf.constant(jpeg)).numpy(), small, note
+        return path, (decode(tf.constant(jpeg)).numpy(), small, note)
 
     def images() -> Iterator[tuple[str, np.ndarray, Image.Image | None]]:
-        for path, reading in _in_order(read, files):
+        for path, found in in_order(read, files):
             name = _name(path, folder)
-            try:
-                pixels, thumbnail, note = reading.result()
-            except BadImage as error:
+            if isinstance(found, BadImage):
                 if left_out is None:
                     raise InputError(
-                        f"{path}: not a readable image ({error.reason}). Replace or remove it, or leave such "
+                        f"{path}: not a readable image ({found.reason}). Replace or remove it, or leave such "
                         "files out with --skip-bad. Nothing was written."
-                    ) from error
-                left_out[name] = error.reason
+                    ) from found
+                left_out[name] = found.reason
                 continue
+            pixels, thumbnail, note = found
             if note and notes is not None:
                 notes[name] = note
             yield name, pixels, thumbnail
@@ -268,23 +268,6 @@ def image_batches(
     while batch := list(itertools.islice(sheets, profile.batch_size)):
         names, pixels, small = zip(*batch, strict=True)
         yield tf.constant(np.stack(pixels)), tf.fill([len(batch)], -1), tf.constant(names), list(small)
-
-
-def _in_order(read, files: Sequence[Path]) -> Iterator:
-    """(file, finished or running future) in the order of the files, a few files ahead of the caller."""
-    workers = os.cpu_count() or 1
-    waiting: deque = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for path in files:
-                waiting.append((path, pool.submit(read, path)))
-                if len(waiting) >= 4 * workers:
-                    yield waiting.popleft()
-            while waiting:
-                yield waiting.popleft()
-        finally:
-            for _, future in waiting:
-                future.cancel()
 
 
 def _thumbnail(jpeg: bytes, path: Path, stored: Stored) -> Image.Image:
