@@ -123,6 +123,12 @@ def test_damage_is_refused_by_its_reason_in_a_file_and_in_a_shard(tmp_path, plai
     assert bad.position == 0 and "has an image that is not a whole JPEG (" in str(bad)
 
 
+def test_a_jpeg_without_a_scan_is_damaged(plain, decoder):
+    """Zeros from the header to the end marker: nothing is left to tell stray bytes from."""
+    with pytest.raises(jpeg.Damaged, match="Corrupt JPEG data"):
+        jpeg.examine(plain.partition(b"\xff\xda")[0] + bytes(20_000) + b"\xff\xd9")
+
+
 def scans(content):
     return [match.start() for match in re.finditer(rb"\xff[\xc4\xda]", content)]
 

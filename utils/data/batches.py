@@ -13,7 +13,14 @@ from google.protobuf.message import DecodeError
 
 from utils.config import AUGMENTATIONS, RESIZE
 from utils.data import augment as augment_module
-from utils.data.pixels import augmented_image, decode_crop, decode_crop_resize, random_numbers, to_uint8
+from utils.data.pixels import (
+    augmented_image,
+    decode_crop,
+    decode_crop_resize,
+    exactly,
+    random_numbers,
+    to_uint8,
+)
 from utils.data.records import CLASS, IMAGE, IMAGE_ID, dataset_options, read_schema
 from utils.files import InputError, UsageError
 
@@ -120,7 +127,7 @@ def training_dataset(
         numbers = random_numbers(seed, epoch, index)
         if crop_sides is not None:
             window = numbers[:2] if random_crop else None
-            pixels = _exactly(decode_crop(features[IMAGE], image_size, crop, window), crop_sides)
+            pixels = exactly(decode_crop(features[IMAGE], image_size, crop, window), crop_sides)
             return (pixels, numbers[2:]), label
         pixels = augmented_image(
             features[IMAGE],
@@ -301,13 +308,3 @@ def _crop_sides(path: str, schema: dict[str, str], image_size: int, crop: float)
     record = next(iter(tf.data.TFRecordDataset(path).take(1)))
     pixels = decode_crop(_parse(record, schema, (IMAGE,))[IMAGE], image_size, crop, None)
     return int(pixels.shape[0]), int(pixels.shape[1])
-
-
-def _exactly(pixels: tf.Tensor, sides: tuple[int, int]) -> tf.Tensor:
-    """uint8 [H, W, 3] of given sides: resized where an image has others, since a batch has one shape."""
-    fitting = tf.cond(
-        tf.reduce_all(tf.shape(pixels)[:2] == tf.constant(sides)),
-        lambda: pixels,
-        lambda: to_uint8(tf.image.resize(pixels, sides, method="area")),
-    )
-    return tf.ensure_shape(fitting, [*sides, 3])

@@ -22,8 +22,6 @@ from utils.data.records import (
     IMAGE,
     IMAGE_ID,
     KINDS,
-    MANIFEST,
-    UNFINISHED,
     NotAnExample,
     features_of,
     kind_of_value,
@@ -32,9 +30,8 @@ from utils.data.records import (
     need_features,
     other_image,
     read_examples,
-    read_manifest,
 )
-from utils.data.shards import COUNT_IN_NAME, shards_in, split_of
+from utils.data.shards import COUNT_IN_NAME, MANIFEST, UNFINISHED, read_manifest, shards_in, split_of
 from utils.files import InputError
 
 
