@@ -87,7 +87,15 @@ def first_line(error: Exception) -> str:
     return re.sub(r"\{\{.*?\}\} ", "", text)  # the graph node that read it
 
 
-def features_of(serialized: bytes) -> dict[str, Any]:
+_LISTS = {"bytes_list": "bytes", "int64_list": "int64", "float_list": "float", None: "empty"}
+
+
+def lists_of(serialized: bytes) -> dict[str, tuple[str, Sequence[Any]]]:
+    """Every feature of a record: its kind ("bytes", "int64", "float", "empty") and its values.
+
+    Raises:
+        NotAnExample: the bytes are no tf.train.Example.
+    """
     import tensorflow as tf
     from google.protobuf.message import DecodeError
 
@@ -95,11 +103,22 @@ def features_of(serialized: bytes) -> dict[str, Any]:
         features = tf.train.Example.FromString(serialized).features.feature
     except DecodeError:
         raise NotAnExample("not a tf.train.Example") from None
+    kinds = {name: feature.WhichOneof("kind") for name, feature in features.items()}
+    return {
+        name: (_LISTS[kind], getattr(features[name], kind).value if kind else ())
+        for name, kind in kinds.items()
+    }
+
+
+def features_of(serialized: bytes) -> dict[str, Any]:
+    """Every feature of a record as bytes, int or float, or the list of its values where it has not one.
+
+    Raises:
+        NotAnExample: it is none, or one of FEATURES has not one value.
+    """
     values = {}
-    for name, feature in features.items():
-        kind = feature.WhichOneof("kind")
-        content = getattr(feature, kind).value if kind else ()
-        if len(content) != 1 and name in (IMAGE, IMAGE_ID, CLASS, GENUS, FAMILY):
+    for name, (_, content) in lists_of(serialized).items():
+        if len(content) != 1 and name in FEATURES:
             raise NotAnExample(f"feature {name!r} has {len(content)} values instead of one")
         values[name] = content[0] if len(content) == 1 else list(content)
     return values
