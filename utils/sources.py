@@ -154,32 +154,12 @@ class Data:
         return table.assign(part=part, held_out=part != "train")
 
     def _known(self) -> "pd.DataFrame | None":
-        """image_id (str) and class_index (int) of the metadata, None without metadata.
-
-        Raises:
-            InputError: labels.json has other species under the ids of the metadata.
-        """
-        import pandas as pd
+        """image_id (str) and class_index (int64) by the metadata, None without metadata; see `classes_of_images`."""
+        from utils.data.labels import classes_of_images
 
         if self.train_metadata is None:
             return None
-        tables, labels = self.metadata(), self.labels()
-        used = tables.categories[tables.categories["category_id"].isin(tables.annotations["category_id"])]
-        if self.label_file is not None:
-            class_of = {category: index for index, category in enumerate(labels.category_ids.tolist())}
-            by_id = used["category_id"].map(class_of).fillna(-1).astype("int64").to_numpy()
-            other = used[(by_id < 0) | (by_id != labels.match(used["scientificName"].to_numpy()))]
-            if len(other):
-                row = other.iloc[0]
-                index = class_of.get(row["category_id"])
-                there = "not there" if index is None else repr(str(labels.names[index]))
-                raise InputError(
-                    f"{self.label_file}: category_id {row['category_id']} is {there}, and in {self.train_metadata} it "
-                    f"is {row['scientificName']!r} ({len(other):,} such species): they are of other labels. Put the "
-                    "labels.json and the metadata there that the shards were made from."
-                )
-        classes = labels.to_class(tables.annotations["category_id"])
-        return pd.DataFrame({"image_id": tables.annotations["image_id"].astype(str), "class_index": classes})
+        return classes_of_images(self.metadata(), self.labels(), self.train_metadata, self.label_file)
 
     def refuse_other_labels(self, table: "pd.DataFrame") -> None:
         """Raise InputError when records have other labels than the metadata or labels.json gives them.
@@ -193,56 +173,22 @@ class Data:
         self._compare_ranks(table)
 
     def _compare_classes(self, table: "pd.DataFrame", known: "pd.DataFrame", every: bool = False) -> None:
-        """Records against the metadata, which must know one of the images, or `every` one."""
-        both = table.merge(known, on="image_id", suffixes=("", "_known"))
-        other = both[both["class_index"] != both["class_index_known"]]
-        if len(other):
-            row = other.iloc[0]
-            raise InputError(
-                f"{self._where}: image {row['image_id']} has class {row['class_index']} in the "
-                f"shards, and by {self.train_metadata} it is {row['class_index_known']}, "
-                f"{str(self.labels().names[row['class_index_known']])!r} ({len(other):,} such images of "
-                f"{len(both):,} looked at): they are of other labels. Give the metadata that the shards were made from."
-            )
-        unknown = table[~table["image_id"].isin(known["image_id"])]
-        if len(unknown) and (every or len(unknown) == len(table)):
-            raise InputError(
-                f"{self._where}: image {unknown['image_id'].iloc[0]} of the shards is not in {self.train_metadata} "
-                f"({len(unknown):,} such images of {len(table):,} looked at), so their species are not certain. Give "
-                "the metadata that the shards were made from."
-            )
+        from utils.data.labels import refuse_other_classes
+
+        refuse_other_classes(
+            table,
+            known,
+            self.labels().names,
+            where=self._where,
+            metadata_file=self.train_metadata,
+            every=every,
+        )
 
     def _compare_ranks(self, table: "pd.DataFrame") -> None:
-        """labels.json, where there is one, against the manifest, and the genera and families of the records."""
-        from utils.data.records import MANIFEST, read_manifest
+        from utils.data.labels import refuse_other_ranks
 
-        if self.label_file is None:
-            return
-        labels, manifest = self.labels(), read_manifest(self.label_file.parent) or {}
-        written = manifest.get("labels", {}).get("scientificName", labels.names.tolist())
-        if written != labels.names.tolist():
-            raise InputError(
-                f"{self.label_file}: has other species than {MANIFEST} says of these shards. Give the labels.json "
-                "that was written with the shards."
-            )
-        table = table[table["class_index"].between(0, labels.n_classes - 1)]
-        for rank, index, names in (
-            ("genus", labels.genus_index, labels.genera),
-            ("family", labels.family_index, labels.families),
-        ):
-            if f"{rank}_index" not in table:
-                continue
-            given, wanted = table[f"{rank}_index"].to_numpy(), index[table["class_index"].to_numpy()]
-            other = table[(given >= 0) & (given != wanted)]
-            if len(other):
-                row = other.iloc[0]
-                species = row["class_index"]
-                raise InputError(
-                    f"{self._where}: image {row['image_id']} has class {species} and {rank} {row[f'{rank}_index']} in "
-                    f"the shards, and by {self.label_file} class {species}, {str(labels.names[species])!r}, has {rank} "
-                    f"{index[species]}, {str(names[species])!r} ({len(other):,} such images of {len(table):,} looked "
-                    "at): they are of other labels. Give the labels.json that was written with the shards."
-                )
+        if self.label_file is not None:
+            refuse_other_ranks(table, self.labels(), where=self._where, label_file=self.label_file)
 
     def _refuse_bad_record(self, n_classes: int | None, otherwise: str) -> None:
         """Raise InputError that names the bad record, found by a look at all; `otherwise` where none is bad."""
@@ -318,8 +264,7 @@ def beside(folder: Path) -> Data:
 
 
 def search(root: Path, kind: str = "folder") -> Data:
-    from utils.data.records import UNFINISHED
-    from utils.data.shards import is_shard, refuse_compressed_names, split_of
+    from utils.data.shards import UNFINISHED, refuse_unnamed, shards_below
     from utils.data.splits import FILE_NAME
 
     if not root.is_dir():
@@ -329,19 +274,6 @@ def search(root: Path, kind: str = "folder") -> Data:
     by_folder = walk(root)
     seen = ", ".join(str(folder) for folder in list(by_folder)[:12]) or str(root)
 
-    def shards(split: str) -> tuple[Path, ...]:
-        folders = {}
-        for folder, names in by_folder.items():
-            if hits := [folder / name for name in names if split_of(name) == split]:
-                folders[folder] = tuple(hits)
-                refuse_compressed_names(folder, names)
-        if len(folders) > 1:
-            listed = ", ".join(str(folder) for folder in folders)
-            raise InputError(
-                f"{root}: {split} shards in several folders ({listed}). Name one as the data folder."
-            )
-        return next(iter(folders.values()), ())
-
     def one(name: str | re.Pattern) -> Path | None:
         is_it = name.fullmatch if isinstance(name, re.Pattern) else name.__eq__
         hits = [folder / file for folder, files in by_folder.items() for file in files if is_it(file)]
@@ -350,7 +282,7 @@ def search(root: Path, kind: str = "folder") -> Data:
             raise InputError(f"{root}: several {hits[0].name} ({listed}). Name one data folder.")
         return hits[0] if hits else None
 
-    train_shards, val_shards = shards("train"), shards("val")
+    train_shards, val_shards = (shards_below(root, by_folder, split) for split in ("train", "val"))
     unfinished = [folder.parent for folder in by_folder if folder.name == UNFINISHED]
     if unfinished and (not train_shards or train_shards[0].parent in unfinished):
         raise InputError(
@@ -358,15 +290,7 @@ def search(root: Path, kind: str = "folder") -> Data:
             "`tfrecords write` command continues it."
         )
     if not train_shards:
-        for folder, names in by_folder.items():
-            refuse_compressed_names(folder, names)
-        unnamed = [folder / name for folder, names in by_folder.items() for name in names if is_shard(name)]
-        unnamed = [path for path in unnamed if split_of(path.name) is None]
-        if unnamed:
-            raise InputError(
-                f"{root}: no training shards: {unnamed[0]} ({len(unnamed)} such files) says by its name neither "
-                "train, val nor test. Rename them, as in x_train00.tfrec."
-            )
+        refuse_unnamed(root, by_folder)
         raise InputError(
             f"{_missing('train_shards', root)} Looked in: {seen}. Profile 'laptop' runs on the generated "
             "sample flora and needs none, and so does 'smoke'."
@@ -379,7 +303,7 @@ def search(root: Path, kind: str = "folder") -> Data:
         test_metadata=one("test_metadata.json"),
         label_file=label_file if label_file.name in by_folder[label_file.parent] else None,
         train_shards=train_shards + val_shards,
-        test_shards=shards("test"),
+        test_shards=shards_below(root, by_folder, "test"),
         solution=one("solution.csv"),
         val_shards=val_shards,
         split_file=split_beside if split_beside.is_file() else one(FILE_NAME),

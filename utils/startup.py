@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -85,6 +86,28 @@ def quiet_start() -> Iterator[None]:
             text = held.read().decode("utf-8", errors="replace")
             sys.stderr.write("".join(line for line in text.splitlines(keepends=True) if not is_noise(line)))
             sys.stderr.flush()
+
+
+_PRINTING = threading.Lock()
+
+
+@contextmanager
+def printed(pattern: re.Pattern[bytes]) -> Iterator[list[str]]:
+    """What a library says on file descriptor 2, which is the whole process's: one thread at a time.
+
+    Yields a list that gets the lines that match when the block is left; what others print meanwhile appears then.
+    """
+    said: list[str] = []
+    with _PRINTING, tempfile.TemporaryFile() as file:
+        try:
+            with standard_error_to(file):
+                yield said
+        finally:
+            file.seek(0)
+            lines = file.read()
+            said += [line[0].decode(errors="replace").strip() for line in pattern.finditer(lines)]
+            if others := pattern.sub(b"", lines):
+                os.write(2, others)
 
 
 def import_tensorflow() -> ModuleType:

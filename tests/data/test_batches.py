@@ -390,7 +390,7 @@ def test_missing_shards_and_features_are_named(tmp_path, shards):
     example = tf.train.Example(features=tf.train.Features(feature={"image_id": feature}))
     with tf.io.TFRecordWriter(str(tmp_path / "odd.tfrec")) as writer:
         writer.write(example.SerializeToString())
-    with pytest.raises(InputError, match=r"odd\.tfrec: no feature 'image'; found image_id"):
+    with pytest.raises(InputError, match=r"odd\.tfrec: record 0 has no feature 'image'; found image_id"):
         evaluation_dataset([tmp_path / "odd.tfrec"], **OPTIONS)
 
 

@@ -118,9 +118,17 @@ def test_damage_is_refused_by_its_reason_in_a_file_and_in_a_shard(tmp_path, plai
     records = [published.example(published.train_features(0, 16) | {"image": published.bytes_list(content)})]
     shard = published.write_shard(tmp_path, "train", records)
     (problem,) = verify.verify([shard])
-    assert re.search(rf"record 0 at byte 0: image is not a whole JPEG \(.*({reason}|refuses)", problem)
+    assert re.search(
+        rf"record 0 at byte 0: has an image that is not a whole JPEG \(.*({reason}|refuses)", problem
+    )
     (bad,) = damage.bad_records([shard])
     assert bad.position == 0 and "has an image that is not a whole JPEG (" in str(bad)
+
+
+def test_a_jpeg_without_a_scan_is_damaged(plain, decoder):
+    """Zeros from the header to the end marker: nothing is left to tell stray bytes from."""
+    with pytest.raises(jpeg.Damaged, match="Corrupt JPEG data"):
+        jpeg.examine(plain.partition(b"\xff\xda")[0] + bytes(20_000) + b"\xff\xd9")
 
 
 def scans(content):

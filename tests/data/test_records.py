@@ -239,7 +239,7 @@ def test_the_records_behind_a_damaged_one_are_checked_as_well(tmp_path, make_jpe
     )
     first, second, third = verify.verify([shard])
     assert first == f"{shard}: record 0 at byte 0: has a wrong checksum."
-    assert f"record 2 at byte {frames(whole)[2][0]}: image is not a whole JPEG" in second
+    assert f"record 2 at byte {frames(whole)[2][0]}: has an image that is not a whole JPEG" in second
     assert third == f"{shard}: has 3 records, its name says 4."
 
 

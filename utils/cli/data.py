@@ -205,8 +205,7 @@ def write(
 @click.argument("files", nargs=-1, required=True, type=EXISTING)
 def inspect(files: tuple[Path, ...]) -> None:
     """Show schema, counts, image sizes and bytes of shard FILES, or of all shards in a folder."""
-    from utils.data.records import read_manifest
-    from utils.data.shards import shards_in
+    from utils.data.shards import read_manifest, shards_in
     from utils.own.verify import inspect as inspect_shards
     from utils.startup import import_tensorflow
 

@@ -5,19 +5,26 @@ from the shuffle buffer. What is done to one image is in `utils.data.pixels` and
 """
 
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import tensorflow as tf
-from google.protobuf.message import DecodeError
 
 from utils.config import AUGMENTATIONS, RESIZE
 from utils.data import augment as augment_module
-from utils.data.pixels import augmented_image, decode_crop, decode_crop_resize, random_numbers, to_uint8
-from utils.data.records import CLASS, IMAGE, IMAGE_ID, dataset_options, read_schema
+from utils.data.damage import wrong_kind
+from utils.data.pixels import (
+    augmented_image,
+    decode_crop,
+    decode_crop_resize,
+    exactly,
+    random_numbers,
+    to_uint8,
+)
+from utils.data.records import CLASS, IMAGE, IMAGE_ID, NotAnExample, dataset_options, lists_of, read_schema
 from utils.files import InputError, UsageError
 
-_KINDS = {"bytes_list": "bytes", "int64_list": "int64", "float_list": "float", None: "empty"}
 _READ_AT_ONCE = 8  # shards that training mixes
 _READ_BUFFER = 1 << 20  # bytes a shard
 _BATCHES_AHEAD = 2  # made while the network works on another
@@ -120,7 +127,7 @@ def training_dataset(
         numbers = random_numbers(seed, epoch, index)
         if crop_sides is not None:
             window = numbers[:2] if random_crop else None
-            pixels = _exactly(decode_crop(features[IMAGE], image_size, crop, window), crop_sides)
+            pixels = exactly(decode_crop(features[IMAGE], image_size, crop, window), crop_sides)
             return (pixels, numbers[2:]), label
         pixels = augmented_image(
             features[IMAGE],
@@ -214,30 +221,19 @@ def _shards(shards: Sequence[Path]) -> tuple[list[str], dict[str, str]]:
     paths = sorted((Path(shard) for shard in shards), key=lambda path: (path.name, path))
     if not paths:
         raise InputError("no shards were given. Name at least one .tfrec file.")
-    missing = [path for path in paths if not path.is_file()]
-    if missing:
+    if missing := [path for path in paths if not path.is_file()]:
         raise InputError(f"{missing[0]}: no such file ({len(missing)} of {len(paths)} shards are missing).")
     states = [path.stat() for path in paths]
-    schemas = _schemas(
-        tuple(
-            (str(path), state.st_size, state.st_mtime_ns) for path, state in zip(paths, states, strict=True)
-        )
-    )
+    schemas = _schemas(tuple((str(p), s.st_size, s.st_mtime_ns) for p, s in zip(paths, states, strict=True)))
     schema = schemas[0]
-    for name, kinds in ((IMAGE, ("bytes",)), (IMAGE_ID, ("bytes", "int64")), (CLASS, ("int64",))):
-        if name not in schema and name != CLASS:
+    if reason := wrong_kind(schema, (IMAGE, IMAGE_ID), (CLASS,)):
+        raise InputError(f"{paths[0]}: record 0 {reason}. Use shards in the published format.")
+    for name, (path, other) in itertools.product((IMAGE, IMAGE_ID, CLASS), zip(paths, schemas, strict=True)):
+        if other.get(name) != schema.get(name):
             raise InputError(
-                f"{paths[0]}: no feature {name!r}; found {', '.join(schema)}. "
-                "Use shards in the published format."
+                f"{path}: feature {name!r} is {other.get(name, 'not there')}, and in {paths[0]} it is "
+                f"{schema.get(name, 'not there')}. Keep shards of different schemas in folders of their own."
             )
-        if name in schema and schema[name] not in kinds:
-            raise InputError(f"{paths[0]}: feature {name!r} is {schema[name]}, must be {' or '.join(kinds)}.")
-        for path, other in zip(paths, schemas, strict=True):
-            if other.get(name) != schema.get(name):
-                raise InputError(
-                    f"{path}: feature {name!r} is {other.get(name, 'not there')}, and in {paths[0]} it is "
-                    f"{schema.get(name, 'not there')}. Keep shards of different schemas in folders of their own."
-                )
     return [str(path) for path in paths], schema
 
 
@@ -256,10 +252,8 @@ def _schemas(files: tuple[tuple[str, int, int], ...]) -> list[dict[str, str]]:
     found = {}
     try:
         for path, record in records.as_numpy_iterator():
-            features = tf.train.Example.FromString(record).features.feature
-            kinds = {name: features[name].WhichOneof("kind") for name in sorted(features)}
-            found[path.decode()] = {name: _KINDS[kind] for name, kind in kinds.items()}
-    except (tf.errors.DataLossError, DecodeError):
+            found[path.decode()] = {name: kind for name, (kind, _) in sorted(lists_of(record).items())}
+    except (tf.errors.DataLossError, NotAnExample):
         pass  # read_schema says which shard it was
     return [found.get(path) or read_schema(Path(path)) for path, _, _ in files]
 
@@ -301,13 +295,3 @@ def _crop_sides(path: str, schema: dict[str, str], image_size: int, crop: float)
     record = next(iter(tf.data.TFRecordDataset(path).take(1)))
     pixels = decode_crop(_parse(record, schema, (IMAGE,))[IMAGE], image_size, crop, None)
     return int(pixels.shape[0]), int(pixels.shape[1])
-
-
-def _exactly(pixels: tf.Tensor, sides: tuple[int, int]) -> tf.Tensor:
-    """uint8 [H, W, 3] of given sides: resized where an image has others, since a batch has one shape."""
-    fitting = tf.cond(
-        tf.reduce_all(tf.shape(pixels)[:2] == tf.constant(sides)),
-        lambda: pixels,
-        lambda: to_uint8(tf.image.resize(pixels, sides, method="area")),
-    )
-    return tf.ensure_shape(fitting, [*sides, 3])

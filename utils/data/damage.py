@@ -1,17 +1,26 @@
-"""Bad records of shards: found, named by file and position, and left out where that is wished."""
+"""What is wrong with a record, decided in `judge` alone; bad records found, named by file and position, left out."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import tensorflow as tf
-from google.protobuf.message import DecodeError
 
 from utils.data import jpeg
-from utils.data.records import CLASS, IMAGE, IMAGE_ID, other_image, raw_records
+from utils.data.records import (
+    CLASS,
+    FAMILY,
+    GENUS,
+    IMAGE,
+    IMAGE_ID,
+    NotAnExample,
+    lists_of,
+    other_image,
+    raw_records,
+)
 from utils.data.shards import COUNT_IN_NAME, masked_crc, refuse_compressed, stem_of, what_instead
 from utils.files import InputError
 
@@ -131,9 +140,13 @@ def _bad_in_shard(path: Path, n_classes: int | None) -> list[BadRecord]:
     kinds: dict[str, str] = {}
     count, broken_off = 0, False
     for _, record in entries(path):
-        reason = _problem(record, kinds, n_classes) if isinstance(record, bytes) else record
-        if reason:
-            bad.append(BadRecord(path, count, reason))
+        labelled = n_classes is not None or CLASS in kinds
+        needed = (IMAGE, IMAGE_ID, CLASS) if labelled else (IMAGE, IMAGE_ID)
+        # The first record settles whether there are classes, and of what kind the ids are.
+        verdict = judge(record, needed, () if kinds else (CLASS,), like=kinds, n_classes=n_classes)
+        kinds = kinds or verdict.kinds
+        if verdict.reason:
+            bad.append(BadRecord(path, count, verdict.reason))
         broken_off = isinstance(record, str) and record != BAD_CHECKSUM
         count += 1
     if promised is not None and count > promised:
@@ -150,43 +163,86 @@ def _bad_in_shard(path: Path, n_classes: int | None) -> list[BadRecord]:
     return bad
 
 
-_KINDS = {"bytes_list": "bytes", "int64_list": "int64", "float_list": "float", None: "empty"}
+_ALLOWED = {IMAGE: ("bytes",), IMAGE_ID: ("bytes", "int64")}
+_ALLOWED |= dict.fromkeys((CLASS, GENUS, FAMILY), ("int64",))
 
 
-def _problem(serialized: bytes, kinds: dict[str, str], n_classes: int | None) -> str | None:
-    """What is wrong with a record; None when it can be used.
+@dataclass(frozen=True)
+class Verdict:
+    """What `judge` says of a record. Without a reason it can be used."""
 
-    `kinds` holds the kinds of image_id and class that the records of its shard share; the first one sets them.
+    reason: str | None = None  # why it cannot be used: words behind "record 7"
+    note: str = ""  # what is wrong with its JPEG without harm
+    kinds: dict[str, str] = field(
+        default_factory=dict
+    )  # of the features looked at, where these are as they must be
+    values: dict[str, bytes | int] = field(default_factory=dict)  # the same
+
+
+def wrong_kind(
+    kinds: Mapping[str, str],
+    needed: Sequence[str],
+    optional: Iterable[str] = (),
+    like: Mapping[str, str] | None = None,
+) -> str | None:
+    """Why a record cannot be used whose features have these kinds, as in `Verdict.reason`; None when it can.
+
+    Args:
+        kinds: of all its features.
+        needed, optional: those of FEATURES that must be there, and those that are looked at where they are.
+        like: kinds that the shard has settled on; others are wrong.
     """
-    try:
-        features = tf.train.Example.FromString(serialized).features.feature
-    except DecodeError:
-        return "is no tf.train.Example"
-    allowed = {IMAGE: ("bytes",), IMAGE_ID: (kinds[IMAGE_ID],) if kinds else ("bytes", "int64")}
-    if n_classes is not None or (CLASS in kinds if kinds else CLASS in features):
-        allowed[CLASS] = ("int64",)
-    values, found = {}, {}
-    for name in allowed:
-        if name not in features:
-            return f"has no feature {name!r}; found {', '.join(sorted(features)) or 'none'}"
-        kind = features[name].WhichOneof("kind")
-        found[name] = _KINDS[kind]
-        if found[name] not in allowed[name]:
-            return f"has feature {name!r} as {found[name]}, must be {' or '.join(allowed[name])}"
-        content = getattr(features[name], kind).value
-        if len(content) != 1:
-            return f"has {len(content)} values in feature {name!r} instead of one"
-        values[name] = content[0]
-    if n_classes is not None and not 0 <= values[CLASS] < n_classes:
-        return f"has class index {values[CLASS]}, and the label map has 0 to {n_classes - 1}"
-    kinds.update(found)
-    if kind := other_image(values[IMAGE]):
-        return f"has an image that is {kind}"
-    try:
-        jpeg.examine(values[IMAGE])
-    except jpeg.Damaged as error:
-        return f"has an image that is not a whole JPEG ({error})"
+    for name in (*needed, *(name for name in optional if name in kinds)):
+        if name not in kinds:
+            return f"has no feature {name!r}; found {', '.join(sorted(kinds)) or 'none'}"
+        allowed = (like[name],) if like and name in like else _ALLOWED[name]
+        if kinds[name] not in allowed:
+            return f"has feature {name!r} as {kinds[name]}, must be {' or '.join(allowed)}"
     return None
+
+
+def judge(
+    content: bytes | str,
+    needed: Sequence[str],
+    optional: Iterable[str] = (),
+    *,
+    like: Mapping[str, str] | None = None,
+    n_classes: int | None = None,
+    labels_from_0: bool = False,
+) -> Verdict:
+    """What is wrong with a record: the one place that decides it, for verifying, leaving out and training.
+
+    Args:
+        content: its bytes, or what `entries` says in place of damaged ones.
+        needed, optional, like: as for `wrong_kind`.
+        n_classes: classes of the label map, which the class must be below; None where it does not matter.
+        labels_from_0: whether labels below 0 are wrong, which nothing trains on.
+    """
+    if isinstance(content, str):
+        return Verdict(content)
+    try:
+        lists = lists_of(content)
+    except NotAnExample:
+        return Verdict("is no tf.train.Example")
+    if reason := wrong_kind({name: kind for name, (kind, _) in lists.items()}, needed, optional, like):
+        return Verdict(reason)
+    looked_at = [name for name in dict.fromkeys((*needed, *optional)) if name in lists]
+    for name in looked_at:
+        if (count := len(lists[name][1])) != 1:
+            return Verdict(f"has {count} values in feature {name!r} instead of one")
+    values = {name: lists[name][1][0] for name in looked_at}
+    if n_classes is not None and not 0 <= values[CLASS] < n_classes:
+        return Verdict(f"has class index {values[CLASS]}, and the label map has 0 to {n_classes - 1}")
+    for name in (CLASS, GENUS, FAMILY):
+        if labels_from_0 and values.get(name, 0) < 0:
+            return Verdict(f"has feature {name!r} that is {values[name]}, must be 0 or more")
+    kinds = {name: lists[name][0] for name in looked_at}
+    if other := other_image(values[IMAGE]):
+        return Verdict(f"has an image that is {other}", "", kinds, values)
+    try:
+        return Verdict(None, jpeg.examine(values[IMAGE]), kinds, values)
+    except jpeg.Damaged as error:
+        return Verdict(f"has an image that is not a whole JPEG ({error})", "", kinds, values)
 
 
 BAD_CHECKSUM = "has a wrong checksum"

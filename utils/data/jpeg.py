@@ -4,30 +4,23 @@ libjpeg goes on where data are damaged, and only warns; Pillow swallows its warn
 one. Where it is not installed (Kaggle's image), TensorFlow decodes, which prints them on file descriptor 2. Both
 give the pixels that Pillow gives, byte for byte.
 
-Some warnings are about flaws that cost no pixel, in files that people have: bytes between the segments of the
-header, JFIF 2.01, bytes behind the image. They are notes. All others are damage. A JPEG has no checksum: wrong
-bytes that make as many blocks as the right ones are seen by nobody.
+Flaws that cost no pixel (bytes between the segments of the header, JFIF 2.01, bytes behind the image) are notes, all
+others are damage. A JPEG has no checksum: wrong bytes that make as many blocks as the right ones are seen by nobody.
 """
 
 import functools
+import itertools
 import mmap
-import os
 import re
-import tempfile
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
-
-from utils.startup import standard_error_to
 
 try:
     import simplejpeg
 except ImportError:  # Kaggle's image
     simplejpeg = None
-
 
 START = b"\xff\xd8"
 HOLE = bytes(512)  # in the place of a lost block: no file system has smaller ones
@@ -47,11 +40,8 @@ _PRINTED = re.compile(
     rb"Input file read|Improper call|Sampling factors|Fractional sampling|.*jpeg_mem\.cc:\d+\] ).*\n?",
     re.MULTILINE,
 )
-_CUT = (
-    "Premature end of JPEG",
-    "Input file read error",
-    "Improper call to JPEG library",
-)  # two of TensorFlow's
+# The last two are TensorFlow's.
+_CUT = ("Premature end of JPEG", "Input file read error", "Improper call to JPEG library")
 _BEFORE_END = re.compile(r"Corrupt JPEG data: (\d+) extraneous bytes before marker 0xd9")
 
 
@@ -61,12 +51,7 @@ class Damaged(ValueError):
 
 def is_text(content: bytes | mmap.mmap) -> bool:
     """Whether every line feed has a carriage return before it, as a transfer in text mode leaves them."""
-    feeds, at = 0, content.find(b"\n")
-    while at >= 0:
-        if content[max(at - 1, 0) : at] != b"\r":
-            return False
-        feeds, at = feeds + 1, content.find(b"\n", at + 1)
-    return feeds >= 3
+    return re.search(rb"(?<!\r)\n", content) is None and len(re.findall(rb"\n", content)) >= 3
 
 
 def tidied(content: bytes) -> tuple[bytes, str]:
@@ -81,16 +66,16 @@ def tidied(content: bytes) -> tuple[bytes, str]:
     Raises:
         Damaged: it was transferred as text.
     """
-    parts, flaws, at, sequential = [START], [], len(START), False
-    while True:
+    parts, flaws, at, code, sequential = [START], [], len(START), 0, False
+    while code != _SCAN:
         marker = _MARKER.search(content, at)
         if marker is None or marker[1][0] == _END:
             return content, ""
         code, start = marker[1][0], marker.end() - 2
-        end = start + 2 + (0 if code in _ALONE else int.from_bytes(content[start + 2 : start + 4], "big"))
-        segment = content[start:end]
         if marker.start() > at:
             flaws.append(f"{marker.start() - at} stray bytes in the header")
+        at = start + 2 + (0 if code in _ALONE else int.from_bytes(content[start + 2 : start + 4], "big"))
+        segment = content[start:at]
         if code == 0xE0 and segment[4:9] == b"JFIF\0" and segment[9:10] != b"\1":
             flaws.append(f"JFIF {segment[9]}.{segment[10]:02}")
             segment = segment[:9] + b"\1" + segment[10:]
@@ -99,9 +84,6 @@ def tidied(content: bytes) -> tuple[bytes, str]:
             flaws.append("scan parameters that are not of its kind")
             segment = segment[:-3] + _ALL_FREQUENCIES
         parts.append(segment)
-        at = end
-        if code == _SCAN:
-            break
     if not flaws:
         return content, ""
     if is_text(content):
@@ -130,8 +112,7 @@ def decode(content: bytes, *, grey: bool = False, ratio: int = 8) -> tuple[np.nd
             raise Damaged(TEXT_MODE)
         stray = _BEFORE_END.match(complaint)
         if not stray or not _is_stray(content, int(stray[1])):
-            cut = complaint.startswith(_CUT)
-            raise Damaged(f"the file is truncated ({complaint})" if cut else complaint)
+            raise Damaged(f"the file is truncated ({complaint})" if complaint.startswith(_CUT) else complaint)
         note = "stray bytes before the end marker"
         if pixels is None:
             pixels = _by_simplejpeg(content, grey, ratio, strict=False)
@@ -154,13 +135,13 @@ def examine(content: bytes) -> str:
 
 def _decoded(content: bytes, grey: bool, ratio: int) -> tuple[np.ndarray | None, str]:
     """Pixels, and the decoder's first complaint; simplejpeg gives no pixels then."""
-    if simplejpeg is not None:
-        try:
+    try:
+        if simplejpeg is not None:
             return _by_simplejpeg(content, grey, ratio, strict=True), ""
-        except ValueError as error:
-            # Else it is not about the data: TurboJPEG's interface knows the usual subsamplings only.
-            if not str(error).startswith("tj"):
-                return None, str(error)
+    except ValueError as error:
+        # Else it is not about the data: TurboJPEG's interface knows the usual subsamplings only.
+        if not str(error).startswith("tj"):
+            return None, str(error)
     return _by_tensorflow(content, grey, ratio)
 
 
@@ -173,40 +154,18 @@ def _by_simplejpeg(content: bytes, grey: bool, ratio: int, strict: bool) -> np.n
 
 
 def _by_tensorflow(content: bytes, grey: bool, ratio: int) -> tuple[np.ndarray | None, str]:
-    from utils.startup import import_tensorflow
+    from utils.startup import import_tensorflow, printed
 
     tf = import_tensorflow()
-    channels = 1 if grey else 3
     with printed(_PRINTED) as said:
         try:
-            pixels = tf.io.decode_jpeg(content, channels, ratio, dct_method="INTEGER_ACCURATE").numpy()
+            pixels = tf.io.decode_jpeg(
+                content, 1 if grey else 3, ratio, dct_method="INTEGER_ACCURATE"
+            ).numpy()
         except tf.errors.InvalidArgumentError:
             pixels = None
-    if said:
-        return pixels, said[0].split("] ")[-1]
-    return pixels, "" if pixels is not None else "the decoder refuses it"
-
-
-_PRINTING = threading.Lock()
-
-
-@contextmanager
-def printed(pattern: re.Pattern[bytes]) -> Iterator[list[str]]:
-    """What a library says on file descriptor 2, which is the whole process's: one thread at a time.
-
-    Yields a list that gets the lines that match when the block is left; what others print meanwhile appears then.
-    """
-    said: list[str] = []
-    with _PRINTING, tempfile.TemporaryFile() as file:
-        try:
-            with standard_error_to(file):
-                yield said
-        finally:
-            file.seek(0)
-            lines = file.read()
-            said += [line[0].decode(errors="replace").strip() for line in pattern.finditer(lines)]
-            if others := pattern.sub(b"", lines):
-                os.write(2, others)
+    refused = "" if pixels is not None else "the decoder refuses it"
+    return pixels, said[0].split("] ")[-1] if said else refused
 
 
 @dataclass(frozen=True)
@@ -216,12 +175,11 @@ class _Scan:
     frame: int  # marker of the frame: baseline, progressive, arithmetic ...
     image: tuple[int, ...]  # components of the image
     components: tuple[int, ...]  # those of the scan
-    lowest: int  # frequency of the scan: 0 for the mean of a block
-    highest: int
+    frequencies: range  # 0 is the mean of a block
     bit: int  # the lowest that the scan has
     blocks: list[
         tuple[int, int]
-    ]  # Huffman tables (of the mean, of the other frequencies) of each block of a unit
+    ]  # Huffman tables of each block of a unit: of the mean, of the other frequencies
     tables: dict[int, tuple[bytes, bytes]]  # by class and number: codes of each length, symbols
     content: bytes
     start: int
@@ -252,14 +210,12 @@ def _scans(content: bytes) -> Iterator[_Scan]:
                 body = body[17 + sum(counts) :]
         elif code == _SCAN:
             parts = [(body[i], body[i + 1]) for i in range(1, 1 + 2 * body[0], 2)]
-            blocks = [
-                (used >> 4, 0x10 | used & 15)
-                for part, used in parts
-                for _ in range(sampling.get(part, 1) if len(parts) > 1 else 1)
-            ]
-            components = tuple(part for part, _ in parts)
-            low, high, bit = body[-3], body[-2], body[-1] & 15
-            scan = _Scan(frame, (*sampling,), components, low, high, bit, blocks, tables, content, at)
+            many = sampling if len(parts) > 1 else {}
+            blocks = [(used >> 4, 16 | used & 15) for part, used in parts for _ in range(many.get(part, 1))]
+            components, frequencies = tuple(part for part, _ in parts), range(body[-3], body[-2] + 1)
+            scan = _Scan(
+                frame, (*sampling,), components, frequencies, body[-1] & 15, blocks, tables, content, at
+            )
             yield scan
             at = scan.end
 
@@ -272,8 +228,7 @@ def _is_complete(content: bytes) -> bool:
         image = scan.image
         if scan.frame in _SEQUENTIAL and len(scan.components) == len(image):
             return True
-        for component in scan.components:
-            bits |= dict.fromkeys(((component, at) for at in range(scan.lowest, scan.highest + 1)), scan.bit)
+        bits |= dict.fromkeys(itertools.product(scan.components, scan.frequencies), scan.bit)
     return all(bits.get((component, at)) == 0 for component in image for at in range(64))
 
 
@@ -283,16 +238,10 @@ def _has_hole(content: bytes) -> bool:
     In Huffman's code zeros are the commonest symbol over and over. An encoder writes that only for empty blocks, and
     in the scans of a progressive JPEG that have only the mean of each block.
     """
-    if HOLE not in content:
-        return False
-    for scan in _scans(content):
-        if content.find(HOLE, scan.start, scan.end) < 0:
-            continue
-        if scan.lowest > 0:
-            return True
-        if scan.frame in _SEQUENTIAL:
-            commonest = {scan.tables[table][1][:1] for tables in scan.blocks for table in tables}
-            if commonest != {b"\0"}:
+    for scan in _scans(content) if HOLE in content else ():
+        if content.find(HOLE, scan.start, scan.end) >= 0:
+            commonest = (scan.tables[table][1][:1] for pair in scan.blocks for table in pair)
+            if scan.frequencies.start > 0 or (scan.frame in _SEQUENTIAL and {*commonest} != {b"\0"}):
                 return True
     return False
 
@@ -304,39 +253,32 @@ def _is_stray(content: bytes, count: int) -> bool:
     end. Then the last bytes are blocks too, up to the very last bit but for less than a byte of ones. Bytes that
     something else left are not. A few beginnings of reading are tried, since a Huffman code soon falls into step.
     """
-    *_, scan = _scans(content)
+    if (scan := [None, *_scans(content)][-1]) is None:
+        return False
     stray = content[max(scan.start, scan.end - count) : scan.end]
     if count >= 8 and (len(set(stray)) == 1 or re.fullmatch(rb"[ -~\s]+", stray)):
         return True  # padding, or text
     if scan.frame not in _SEQUENTIAL:
         return False
-    data = re.split(rb"\xff[\xd0-\xd7]", content[scan.start : scan.end])[-1].replace(b"\xff\0", b"\xff")
-    tail = data[-1024:]
+    last = re.split(rb"\xff[\xd0-\xd7]", content[scan.start : scan.end])[-1]
+    tail = last.replace(b"\xff\0", b"\xff")[-1024:]
     codes = {number: _lookup(*table) for number, table in scan.tables.items()}
     pairs = [(codes[mean], codes[others]) for mean, others in scan.blocks]
     bits = int.from_bytes(tail + b"\xff\xff\xff\xff", "big")
-    ends = [
-        _ends_with_a_block(bits, 8 * len(tail), pairs, first, phase)
-        for first in range(0, 24, 5)
-        for phase in range(len(pairs))
-    ]
+    starts = itertools.product(range(0, 24, 5), range(len(pairs)))
+    ends = [_ends_with_a_block(bits, 8 * len(tail), pairs, first, phase) for first, phase in starts]
     return sum(ends) < len(ends) / 2
 
 
 def _lookup(counts: bytes, symbols: bytes) -> list[tuple[int, int]]:
     """For each 16 bits: length of the code that they begin with, and its symbol; length 0 for none."""
-    table: list[tuple[int, int]] = []
-    place = 0
-    for length, count in enumerate(counts, start=1):
-        for symbol in symbols[place : place + count]:
-            table += [(length, symbol)] * (1 << 16 - length)
-        place += count
+    lengths = [length for length, count in enumerate(counts, start=1) for _ in range(count)]
+    table = [code for code in zip(lengths, symbols, strict=False) for _ in range(1 << 16 - code[0])]
     return table + [(0, 0)] * ((1 << 16) - len(table))
 
 
 def _ends_with_a_block(bits: int, count: int, pairs: list, at: int, phase: int) -> bool:
     """Whether blocks read from a bit on end where the bits do, but for up to 7 ones. 32 bits follow the counted."""
-    total = count + 32
     while at < count:
         if count - at < 8 and (bits >> 32) & ((1 << count - at) - 1) == (1 << count - at) - 1:
             return True
@@ -344,7 +286,7 @@ def _ends_with_a_block(bits: int, count: int, pairs: list, at: int, phase: int) 
         while frequency < 64:
             if at >= count:  # inside a block
                 return False
-            length, symbol = pairs[phase][frequency > 0][(bits >> total - at - 16) & 0xFFFF]
+            length, symbol = pairs[phase][frequency > 0][(bits >> count + 32 - at - 16) & 0xFFFF]
             if not length:  # not in step yet
                 at += 1
                 break

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from utils.data.forms.names import comparable, tidy
-from utils.data.metadata import Metadata
+from utils.data.metadata import Metadata, match_names
+from utils.data.shards import MANIFEST, read_manifest
 from utils.files import InputError, read_json, write_json
 
 _FIELDS = {"scientificName": str, "category_id": int, "genus": str, "family": str}
@@ -82,38 +83,6 @@ class LabelMap:
     def family_index(self) -> np.ndarray:
         """Position in `family_names` of each class's family, int64 [C]; `family` of the TFRecords."""
         return np.searchsorted(self.family_names, self.families)
-
-    @cached_property
-    def _classes_by_name(self) -> tuple[dict[str, int], dict[str, list[tuple[str, int]]]]:
-        """Class index by name, and by taxon the authors and index of each class of it."""
-        whole = {tidy(name): index for index, name in enumerate(self.names.tolist())}
-        by_taxon: dict[str, list[tuple[str, int]]] = {}
-        for name, index in whole.items():
-            taxon, authors = comparable(name)
-            by_taxon.setdefault(taxon, []).append((authors, index))
-        return whole, by_taxon
-
-    def match(self, names: Sequence[str] | np.ndarray) -> np.ndarray:
-        """Class indices of scientific names, int64 of the same shape; -1 where a name is not known.
-
-        The name as written counts first. If no class has it, spelling does not count, and a binomial without
-        authors matches one with authors where that leaves one class: "Zea mays L." is the class "Zea mays", and
-        the other way round; "Zea mays Mill." is not the class "Zea mays L.". See `utils.data.forms.names.comparable`.
-        """
-        wanted = np.asarray(names, dtype=object)
-        of = {name: self._class_of(name) for name in set(wanted.ravel().tolist())}
-        return np.array([of[name] for name in wanted.ravel()], dtype=np.int64).reshape(wanted.shape)
-
-    def _class_of(self, name: str) -> int:
-        whole, by_taxon = self._classes_by_name
-        if tidy(name) in whole:
-            return whole[tidy(name)]
-        taxon, authors = comparable(name)
-        classes = by_taxon.get(taxon, [])
-        same = [index for of, index in classes if of == authors]
-        if not same and len(classes) == 1 and "" in (authors, classes[0][0]):
-            same = [classes[0][1]]
-        return same[0] if len(same) == 1 else -1
 
     def to_class(self, category_ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """Class indices of category ids, int64 of the same shape.
@@ -212,3 +181,105 @@ def genus_distance_matrix(metadata: Metadata, labels: LabelMap) -> np.ndarray:
     matrix[x, y] = distance
     matrix[y, x] = distance
     return matrix
+
+
+def classes_of_images(
+    metadata: Metadata, labels: LabelMap, metadata_file: Path, label_file: Path | None
+) -> pd.DataFrame:
+    """The class of every image of the metadata: image_id (str) and class_index (int64).
+
+    Args:
+        metadata_file, label_file: where the two come from; `label_file` is None where the labels are of this metadata.
+
+    Raises:
+        InputError: labels.json has other species under the category ids of the metadata.
+    """
+    if label_file is not None:
+        categories = metadata.categories
+        used = categories[categories["category_id"].isin(metadata.annotations["category_id"])]
+        class_of = {category: index for index, category in enumerate(labels.category_ids.tolist())}
+        by_id = used["category_id"].map(class_of).fillna(-1).astype("int64").to_numpy()
+        by_name = match_names(used["scientificName"].to_numpy(), labels.names)
+        other = used[(by_id < 0) | (by_id != by_name)]
+        if len(other):
+            row = other.iloc[0]
+            index = class_of.get(row["category_id"])
+            there = "not there" if index is None else repr(str(labels.names[index]))
+            raise InputError(
+                f"{label_file}: category_id {row['category_id']} is {there}, and in {metadata_file} it "
+                f"is {row['scientificName']!r} ({len(other):,} such species): they are of other labels. Put the "
+                "labels.json and the metadata there that the shards were made from."
+            )
+    classes = labels.to_class(metadata.annotations["category_id"])
+    return pd.DataFrame({"image_id": metadata.annotations["image_id"].astype(str), "class_index": classes})
+
+
+def refuse_other_classes(
+    table: pd.DataFrame,
+    known: pd.DataFrame,
+    names: np.ndarray,
+    *,
+    where: Path,
+    metadata_file: Path,
+    every: bool = False,
+) -> None:
+    """Raise InputError when records of shards have other classes than the metadata, or images that it has not.
+
+    Args:
+        table: image_id (str) and class_index (int64) of records; known: the same of the metadata.
+        names: the species by class, str [C].
+        where: the folder of the shards; metadata_file: what `known` is read from.
+        every: whether the metadata must list every image, and not one at least.
+    """
+    both = table.merge(known, on="image_id", suffixes=("", "_known"))
+    other = both[both["class_index"] != both["class_index_known"]]
+    if len(other):
+        row = other.iloc[0]
+        raise InputError(
+            f"{where}: image {row['image_id']} has class {row['class_index']} in the "
+            f"shards, and by {metadata_file} it is {row['class_index_known']}, "
+            f"{str(names[row['class_index_known']])!r} ({len(other):,} such images of "
+            f"{len(both):,} looked at): they are of other labels. Give the metadata that the shards were made from."
+        )
+    unknown = table[~table["image_id"].isin(known["image_id"])]
+    if len(unknown) and (every or len(unknown) == len(table)):
+        raise InputError(
+            f"{where}: image {unknown['image_id'].iloc[0]} of the shards is not in {metadata_file} "
+            f"({len(unknown):,} such images of {len(table):,} looked at), so their species are not certain. Give "
+            "the metadata that the shards were made from."
+        )
+
+
+def refuse_other_ranks(table: pd.DataFrame, labels: LabelMap, *, where: Path, label_file: Path) -> None:
+    """Raise InputError when labels.json is not that of the shards, by their manifest or by genera and families.
+
+    Args:
+        table: of records, see `utils.data.records.first_labels`; without genus_index and family_index only the
+            manifest is looked at.
+        labels: what `label_file` holds; where: the folder of the shards.
+    """
+    manifest = read_manifest(label_file.parent) or {}
+    written = manifest.get("labels", {}).get("scientificName", labels.names.tolist())
+    if written != labels.names.tolist():
+        raise InputError(
+            f"{label_file}: has other species than {MANIFEST} says of these shards. Give the labels.json "
+            "that was written with the shards."
+        )
+    table = table[table["class_index"].between(0, labels.n_classes - 1)]
+    for rank, index, names in (
+        ("genus", labels.genus_index, labels.genera),
+        ("family", labels.family_index, labels.families),
+    ):
+        if f"{rank}_index" not in table:
+            continue
+        given, wanted = table[f"{rank}_index"].to_numpy(), index[table["class_index"].to_numpy()]
+        other = table[(given >= 0) & (given != wanted)]
+        if len(other):
+            row = other.iloc[0]
+            species = row["class_index"]
+            raise InputError(
+                f"{where}: image {row['image_id']} has class {species} and {rank} {row[f'{rank}_index']} in "
+                f"the shards, and by {label_file} class {species}, {str(labels.names[species])!r}, has {rank} "
+                f"{index[species]}, {str(names[species])!r} ({len(other):,} such images of {len(table):,} looked "
+                "at): they are of other labels. Give the labels.json that was written with the shards."
+            )

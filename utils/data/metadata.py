@@ -189,6 +189,13 @@ def read_test_metadata(path: Path) -> pd.DataFrame:
     return published.read_test_json(path)
 
 
+def match_names(names: Sequence[str] | np.ndarray, known: Sequence[str] | np.ndarray) -> np.ndarray:
+    """Positions of scientific names among the known ones, see `utils.data.forms.names.match`; -1 where not known."""
+    from utils.data.forms.names import match
+
+    return match(names, known)
+
+
 def write_metadata(metadata: Metadata, path: Path) -> None:
     """Write the tables as the published train_metadata.json, whole; costs one chunk of rows in memory."""
     with replacing(Path(path)) as temporary, temporary.open("w", encoding="utf-8") as file:

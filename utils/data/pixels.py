@@ -161,6 +161,16 @@ def decode_crop(jpeg: tf.Tensor, image_size: int, crop: float, window: tf.Tensor
     return tf.switch_case(dct_ratio(shape, crop, image_size), branches)
 
 
+def exactly(pixels: tf.Tensor, sides: tuple[int, int]) -> tf.Tensor:
+    """uint8 [H, W, 3] of given sides: resized where an image has others, since a batch has one shape."""
+    fitting = tf.cond(
+        tf.reduce_all(tf.shape(pixels)[:2] == tf.constant(sides)),
+        lambda: pixels,
+        lambda: to_uint8(tf.image.resize(pixels, sides, method="area")),
+    )
+    return tf.ensure_shape(fitting, [*sides, 3])
+
+
 def to_uint8(pixels: tf.Tensor) -> tf.Tensor:
     """Pixels from 0 to 255, rounded to the nearest whole number."""
     return tf.cast(tf.round(pixels), tf.uint8)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from utils.data.shards import COUNT_IN_NAME, begins_as_shard, refuse_compressed, what_instead
-from utils.files import InputError, read_json
+from utils.files import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 IMAGE, IMAGE_ID, CLASS, GENUS, FAMILY = "image", "image_id", "scientificName", "genus", "family"
 FEATURES = (IMAGE, IMAGE_ID, CLASS, GENUS, FAMILY)
-MANIFEST = "manifest.json"  # beside shards of `utils.own.write`: what was written, with checksums
-UNFINISHED = "unfinished"  # folder beside the shards of a job that is not done
 
 
 def dataset_options() -> "tf.data.Options":
@@ -89,7 +87,15 @@ def first_line(error: Exception) -> str:
     return re.sub(r"\{\{.*?\}\} ", "", text)  # the graph node that read it
 
 
-def features_of(serialized: bytes) -> dict[str, Any]:
+_LISTS = {"bytes_list": "bytes", "int64_list": "int64", "float_list": "float", None: "empty"}
+
+
+def lists_of(serialized: bytes) -> dict[str, tuple[str, Sequence[Any]]]:
+    """Every feature of a record: its kind ("bytes", "int64", "float", "empty") and its values.
+
+    Raises:
+        NotAnExample: the bytes are no tf.train.Example.
+    """
     import tensorflow as tf
     from google.protobuf.message import DecodeError
 
@@ -97,11 +103,22 @@ def features_of(serialized: bytes) -> dict[str, Any]:
         features = tf.train.Example.FromString(serialized).features.feature
     except DecodeError:
         raise NotAnExample("not a tf.train.Example") from None
+    kinds = {name: feature.WhichOneof("kind") for name, feature in features.items()}
+    return {
+        name: (_LISTS[kind], getattr(features[name], kind).value if kind else ())
+        for name, kind in kinds.items()
+    }
+
+
+def features_of(serialized: bytes) -> dict[str, Any]:
+    """Every feature of a record as bytes, int or float, or the list of its values where it has not one.
+
+    Raises:
+        NotAnExample: it is none, or one of FEATURES has not one value.
+    """
     values = {}
-    for name, feature in features.items():
-        kind = feature.WhichOneof("kind")
-        content = getattr(feature, kind).value if kind else ()
-        if len(content) != 1 and name in (IMAGE, IMAGE_ID, CLASS, GENUS, FAMILY):
+    for name, (_, content) in lists_of(serialized).items():
+        if len(content) != 1 and name in FEATURES:
             raise NotAnExample(f"feature {name!r} has {len(content)} values instead of one")
         values[name] = content[0] if len(content) == 1 else list(content)
     return values
@@ -243,36 +260,6 @@ def labels_of(features: dict[str, Any]) -> tuple[str, int, int, int] | None:
     if type(image_id) not in (bytes, int) or any(type(label) is not int for label in labels) or labels[0] < 0:
         return None
     return (_id_text(image_id), *labels)
-
-
-def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest beside shards, None where there is none.
-
-    Raises:
-        InputError: the file is not such a manifest.
-    """
-    path = folder / MANIFEST
-    if not path.is_file():
-        return None
-    manifest = read_json(path)
-    shards = manifest.get("shards") if isinstance(manifest, dict) else None
-    entry = {"file": str, "records": int, "bytes": int, "sha256": str}
-    if not isinstance(shards, list) or not all(
-        isinstance(shard, dict) and all(type(shard.get(key)) is kind for key, kind in entry.items())
-        for shard in shards
-    ):
-        raise InputError(
-            f"{path}: has no list of shards with file, records, bytes and sha256. Delete it, or write the "
-            "shards again."
-        )
-    for key, kind, inner in (("settings", dict, object), ("records", dict, int), ("notes", list, str)):
-        found = manifest.setdefault(key, kind())
-        values = found.values() if isinstance(found, dict) else found
-        if not isinstance(found, kind) or not all(isinstance(value, inner) for value in values):
-            raise InputError(
-                f"{path}: {key!r} is {found!r}, which nothing wrote. Delete it, or write the shards again."
-            )
-    return manifest
 
 
 def other_image(content: bytes) -> str | None:

@@ -1,12 +1,16 @@
-"""Which files are shards, by their names and first bytes; without TensorFlow."""
+"""Which files are shards, by their names and first bytes, and the manifest beside them; without TensorFlow."""
 
 import re
 import shlex
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-from utils.files import InputError, is_hidden
+from utils.files import InputError, is_hidden, read_json
+
+MANIFEST = "manifest.json"  # beside shards of `utils.own.write`: what was written, with checksums
+UNFINISHED = "unfinished"  # folder beside the shards of a job that is not done
 
 _SUFFIX = r"\.tfrec(?:ords?)?"
 _SHARD = re.compile(rf".+{_SUFFIX}(?:-\d+-of-\d+)?", re.IGNORECASE)
@@ -54,6 +58,41 @@ def shards_in(paths: Iterable[Path]) -> list[Path]:
             )
         found += shards
     return found
+
+
+def shards_below(root: Path, by_folder: dict[Path, list[str]], split: str) -> tuple[Path, ...]:
+    """The shards of a split ("train", "val", "test") by their names, which lie in one folder; empty without any.
+
+    Args:
+        root: where was looked; by_folder: the file names of its folders, see `utils.files.walk`.
+
+    Raises:
+        InputError: they lie in several folders, or compressed ones lie beside them.
+    """
+    found = {}
+    for folder, names in by_folder.items():
+        if hits := [folder / name for name in names if split_of(name) == split]:
+            found[folder] = tuple(hits)
+            refuse_compressed_names(folder, names)
+    if len(found) > 1:
+        listed = ", ".join(str(folder) for folder in found)
+        raise InputError(
+            f"{root}: {split} shards in several folders ({listed}). Name one as the data folder."
+        )
+    return next(iter(found.values()), ())
+
+
+def refuse_unnamed(root: Path, by_folder: dict[Path, list[str]]) -> None:
+    """Raise InputError when there are compressed shards, or some whose names say no split; as `shards_below`."""
+    for folder, names in by_folder.items():
+        refuse_compressed_names(folder, names)
+    unnamed = [folder / name for folder, names in by_folder.items() for name in names if is_shard(name)]
+    unnamed = [path for path in unnamed if split_of(path.name) is None]
+    if unnamed:
+        raise InputError(
+            f"{root}: no training shards: {unnamed[0]} ({len(unnamed)} such files) says by its name neither "
+            "train, val nor test. Rename them, as in x_train00.tfrec."
+        )
 
 
 def _seen_instead(folder: Path, names: list[str]) -> str:
@@ -169,3 +208,33 @@ def masked_crc(data: bytes) -> int:
         crc = crc >> 8 ^ _CRC_TABLE[(crc ^ byte) & 0xFF]
     crc ^= 0xFFFFFFFF
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest beside shards, None where there is none.
+
+    Raises:
+        InputError: the file is not such a manifest.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        return None
+    manifest = read_json(path)
+    shards = manifest.get("shards") if isinstance(manifest, dict) else None
+    entry = {"file": str, "records": int, "bytes": int, "sha256": str}
+    if not isinstance(shards, list) or not all(
+        isinstance(shard, dict) and all(type(shard.get(key)) is kind for key, kind in entry.items())
+        for shard in shards
+    ):
+        raise InputError(
+            f"{path}: has no list of shards with file, records, bytes and sha256. Delete it, or write the "
+            "shards again."
+        )
+    for key, kind, inner in (("settings", dict, object), ("records", dict, int), ("notes", list, str)):
+        found = manifest.setdefault(key, kind())
+        values = found.values() if isinstance(found, dict) else found
+        if not isinstance(found, kind) or not all(isinstance(value, inner) for value in values):
+            raise InputError(
+                f"{path}: {key!r} is {found!r}, which nothing wrote. Delete it, or write the shards again."
+            )
+    return manifest

@@ -15,10 +15,10 @@ import PIL
 
 from utils.data import splits
 from utils.data.forms.folders import on_disk
+from utils.data.forms.names import match
 from utils.data.labels import LabelMap
 from utils.data.metadata import Metadata, read_metadata
-from utils.data.records import MANIFEST, UNFINISHED
-from utils.data.shards import is_shard
+from utils.data.shards import MANIFEST, UNFINISHED, is_shard
 from utils.data.splits import DUPLICATES, SKIPPED
 from utils.files import InputError, UsageError, read_json
 from utils.own.images import FITS
@@ -236,7 +236,7 @@ def _numbered_by(path: Path, metadata: Metadata, source: Path) -> tuple[Metadata
     labels = LabelMap.load(path)
     categories = metadata.categories
     used = categories[categories["category_id"].isin(metadata.annotations["category_id"])]
-    found = labels.match(used["scientificName"])
+    found = match(used["scientificName"], labels.names)
     unknown = used["scientificName"][found < 0].tolist()
     if unknown:
         listed = "\n  ".join(unknown[:20]) + ("\n  ..." if len(unknown) > 20 else "")

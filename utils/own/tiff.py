@@ -15,6 +15,7 @@ from PIL import Image, TiffImagePlugin
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
 from utils.data import jpeg
+from utils.startup import printed
 
 PREFIXES = tuple(TiffImagePlugin.PREFIXES)
 
@@ -115,7 +116,7 @@ def load(image: TiffImageFile) -> None:
     """
     try:
         if image.tag_v2.get(259) in _FAX:  # of which libtiff only says what is wrong
-            with jpeg.printed(_SAID_OF_FAX) as said:
+            with printed(_SAID_OF_FAX) as said:
                 image.load()
             if said:
                 raise ValueError(f"its CCITT data are damaged ({said[0]})")

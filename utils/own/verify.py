@@ -1,5 +1,6 @@
 """Shards looked into and verified: every byte, every record, and the manifest beside them."""
 
+import functools
 import hashlib
 import itertools
 import os
@@ -12,29 +13,19 @@ from typing import Any
 
 from PIL import Image
 
-from utils.data import jpeg
-from utils.data.damage import BAD_CHECKSUM, entries
+from utils.data.damage import BAD_CHECKSUM, entries, judge
 from utils.data.records import (
     CLASS,
-    FAMILY,
     FEATURES,
-    GENUS,
     IMAGE,
     IMAGE_ID,
-    KINDS,
-    MANIFEST,
-    UNFINISHED,
-    NotAnExample,
-    features_of,
     kind_of_value,
     label_table,
     labels_of,
     need_features,
-    other_image,
     read_examples,
-    read_manifest,
 )
-from utils.data.shards import COUNT_IN_NAME, shards_in, split_of
+from utils.data.shards import COUNT_IN_NAME, MANIFEST, UNFINISHED, read_manifest, shards_in, split_of
 from utils.files import InputError
 
 
@@ -175,19 +166,22 @@ def _verify_shard(
     problems: list[str] = []
     labelled = split_of(path.name) in ("train", "val")
     expected: dict[str, str] = {}  # features of the first record that is right
+    needed = (IMAGE, IMAGE_ID, CLASS) if labelled else (IMAGE, IMAGE_ID)
+    check = functools.partial(judge, needed=needed, optional=FEATURES, labels_from_0=True)
     records, count, whole = entries(path), 0, True
     while chunk := list(itertools.islice(records, 64)):
-        checks = pool.map(lambda entry, need=labelled: _checked(entry[1], need), chunk)
-        for (offset, content), (kinds, problem, note, label) in zip(chunk, checks, strict=True):
-            if labelled and label:
+        verdicts = pool.map(lambda entry: check(entry[1]), chunk)
+        for (offset, content), verdict in zip(chunk, verdicts, strict=True):
+            problem, kinds = verdict.reason, dict(sorted(verdict.kinds.items()))
+            if labelled and problem is None and (label := labels_of(verdict.values)):
                 labels.append(label)
             expected = expected or (kinds if problem is None else {})
             if problem is None and kinds != expected:
                 problem = f"has the features {_listing(kinds)}, records before it {_listing(expected)}"
             if problem:
                 problems.append(f"{path}: record {count} at byte {offset}: {problem}.")
-            if note:
-                notes.append(f"{path}: record {count}: {note}.")
+            if verdict.note:
+                notes.append(f"{path}: record {count}: {verdict.note}.")
             if isinstance(content, str) and content != BAD_CHECKSUM:
                 whole = False
             else:
@@ -203,44 +197,6 @@ def _verify_shard(
 
 def _listing(kinds: dict[str, str]) -> str:
     return ", ".join(f"{name} {kind}" for name, kind in kinds.items())
-
-
-def _checked(
-    content: bytes | str, labelled: bool
-) -> tuple[dict[str, str], str | None, str, tuple[str, int, int, int] | None]:
-    """The kinds of a record's published features, what is wrong with it, a note on its JPEG, and its labels."""
-    if isinstance(content, str):
-        return {}, content, "", None
-    try:
-        features = features_of(content)
-    except NotAnExample as error:
-        return {}, str(error), "", None
-    kinds = {name: kind_of_value(features[name]) for name in sorted(FEATURES) if name in features}
-    problem, note = _problem(features, labelled), ""
-    if problem is None:
-        try:
-            note = jpeg.examine(features[IMAGE])
-        except jpeg.Damaged as error:
-            problem = f"image is not a whole JPEG ({error})"
-    return kinds, problem, note, labels_of(features) if labelled and problem is None else None
-
-
-def _problem(features: dict[str, Any], labelled: bool) -> str | None:
-    """What is wrong with the features of a record, but for what is in the JPEG."""
-    allowed = {IMAGE: (bytes,), IMAGE_ID: (bytes, int)}
-    allowed |= {name: (int,) for name in (CLASS, GENUS, FAMILY) if name in features}
-    for name in (IMAGE, IMAGE_ID, *((CLASS,) if labelled else ())):
-        if name not in features:
-            return f"no feature {name!r}; found {', '.join(sorted(features)) or 'none'}"
-    for name, kinds in allowed.items():
-        value = features[name]
-        if not isinstance(value, kinds):
-            return f"feature {name!r} is {kind_of_value(value)}, must be {KINDS[kinds[-1]]}"
-        if kinds == (int,) and value < 0:
-            return f"feature {name!r} is {value}, must be 0 or more"
-    if kind := other_image(features[IMAGE]):
-        return f"image is {kind}"
-    return None
 
 
 def _listed(manifests: dict[Path, dict[str, Any] | None], path: Path) -> dict[str, Any] | None:

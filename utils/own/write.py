@@ -24,7 +24,8 @@ import pandas as pd
 from utils.data import splits
 from utils.data.forms.names import look_alike_notes
 from utils.data.metadata import write_metadata, write_test_metadata
-from utils.data.records import MANIFEST, read_manifest, read_schema
+from utils.data.records import read_schema
+from utils.data.shards import MANIFEST, read_manifest
 from utils.data.splits import DUPLICATES, SKIPPED, shared_duplicates
 from utils.files import InputError, read_json, write_json
 from utils.own.duplicates import duplicate_groups

@@ -22,7 +22,7 @@ from utils.data import splits, tail
 from utils.data.batches import evaluation_dataset, training_dataset
 from utils.data.damage import WAY_OUT, BadRecord, bad_records, naming_damage, without_bad
 from utils.data.labels import LabelMap
-from utils.data.records import read_manifest
+from utils.data.shards import read_manifest
 from utils.data.splits import DUPLICATES, shared_duplicates
 from utils.files import InputError, replacing, write_json
 from utils.training import network

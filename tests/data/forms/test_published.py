@@ -220,7 +220,7 @@ def test_a_needed_feature_that_is_absent_is_named_with_what_was_found(tmp_path, 
     del features[missing]
     shard = published.write_shard(tmp_path, "train", [published.example(features)])
     found = ", ".join(sorted(features))
-    with pytest.raises(InputError, match=f"{shard.name}: no feature '{missing}'; found {found}"):
+    with pytest.raises(InputError, match=f"{shard.name}: record 0 has no feature '{missing}'; found {found}"):
         batches.evaluation_dataset([shard], image_size=32, batch_size=1)
     with pytest.raises(InputError, match=f"{shard.name}: record 0: no feature '{missing}'; found {found}"):
         list(read_records([shard]))

@@ -3,7 +3,9 @@
 import itertools
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
 
 _RANKS = {
     **dict.fromkeys(("subsp.", "subsp", "ssp.", "ssp"), "subsp."),
@@ -189,6 +191,34 @@ def comparable(name: str, species: str = "") -> tuple[str, str]:
     if not _is_binomial(bare.split(), authors.split()):
         return tidy(name), ""
     return bare.replace("-", ""), authors_key(authors)
+
+
+def match(names: Sequence[str] | np.ndarray, known: Sequence[str] | np.ndarray) -> np.ndarray:
+    """Positions of scientific names among the known ones, int64 of the shape of `names`; -1 where it is not known.
+
+    The name as written counts first. If it is not there, spelling does not count, and a binomial without authors
+    matches one with authors where that leaves one name: "Zea mays L." is the known "Zea mays", and the other way
+    round; "Zea mays Mill." is not the known "Zea mays L.". See `comparable`.
+    """
+    whole = {tidy(name): position for position, name in enumerate(np.asarray(known, dtype=object).tolist())}
+    by_taxon: dict[str, list[tuple[str, int]]] = {}
+    for name, position in whole.items():
+        taxon, authors = comparable(name)
+        by_taxon.setdefault(taxon, []).append((authors, position))
+
+    def position_of(name: str) -> int:
+        if tidy(name) in whole:
+            return whole[tidy(name)]
+        taxon, authors = comparable(name)
+        found = by_taxon.get(taxon, [])
+        same = [position for of, position in found if of == authors]
+        if not same and len(found) == 1 and "" in (authors, found[0][0]):
+            same = [found[0][1]]
+        return same[0] if len(same) == 1 else -1
+
+    wanted = np.asarray(names, dtype=object)
+    of = {name: position_of(name) for name in set(wanted.ravel().tolist())}
+    return np.array([of[name] for name in wanted.ravel()], dtype=np.int64).reshape(wanted.shape)
 
 
 def authors_key(authors: str) -> str:
