@@ -2,7 +2,8 @@
 
 The variants of a stage do the same work: "ours" is this package, "published" the way of the published run or
 of common practice, "limit" what the machine could do at best. The last two may be missing. A module of this
-package that measures has a tuple STAGES; importing it must not import TensorFlow.
+package that measures has a tuple STAGES, and `describe(bench)` where its inputs need a word below the table;
+importing it must not import TensorFlow. The harness knows the other modules by this only.
 """
 
 import importlib
@@ -22,6 +23,7 @@ from importlib import metadata
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import benchmarks
@@ -128,11 +130,20 @@ class Repeats:
 # ---------------------------------------------------------------- measuring
 
 
+def _modules() -> list[ModuleType]:
+    """The modules of this package, found by looking, so that a new one needs no entry anywhere."""
+    names = [name for _, name, _ in pkgutil.iter_modules(benchmarks.__path__) if name != "__main__"]
+    return [importlib.import_module(f"benchmarks.{name}") for name in names]
+
+
 def stages() -> dict[str, Stage]:
     """All stages by name, in the order of the table."""
-    names = [name for _, name, _ in pkgutil.iter_modules(benchmarks.__path__) if name != "__main__"]
-    modules = [importlib.import_module(f"benchmarks.{name}") for name in names]
-    return {stage.name: stage for module in modules for stage in getattr(module, "STAGES", ())}
+    return {stage.name: stage for module in _modules() for stage in getattr(module, "STAGES", ())}
+
+
+def describe_inputs(bench: Bench) -> list[str]:
+    """What the stages read, a sentence from each module that has `describe(bench)`."""
+    return [module.describe(bench) for module in _modules() if hasattr(module, "describe")]
 
 
 def peak_memory() -> float:
@@ -379,9 +390,7 @@ def report(chosen: Sequence[Stage], bench: Bench, say: Callable[[str], None] = p
             say(f"| {stage.name} | **failed**, see below |")
         else:
             say(row(rows[-1]))
-    from benchmarks.inputs import describe_shards
-
-    notes = [describe_shards(bench)]
+    notes = describe_inputs(bench)
     notes += [f"- {found['stage']}: {found['note']}" for found in rows if found["note"]]
     say("\n" + "\n".join(notes))
     for text in failed:

@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.harness import Bench, Measured, Stage, Target
+from utils.experiments.plan import PUBLISHED_CLASSES
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-CLASSES = 15_501
+CLASSES = PUBLISHED_CLASSES
 BATCH = 32
 SHUFFLED = 2048  # examples in the shuffle buffer, as published
-PUBLISHED_BYTES = 83_000  # mean of a published image
+IMAGE_BYTES = 83_000  # of a published image, in the mean
 _TIMES = 3  # the shards in one pass of evaluation and of the limit, whose start is 0.05 s with any number of images
 
 
@@ -49,7 +50,7 @@ def shards(bench: Bench) -> list[Path]:
     return sorted(make_shards(bench).glob("*_train*.tfrec"))
 
 
-def describe_shards(bench: Bench) -> str:
+def describe(bench: Bench) -> str:
     """What the input rows read, in words: the number of images and their mean size."""
     from utils.data.records import count_records
 
@@ -277,7 +278,7 @@ def first_layer(bench: Bench, image_size: int) -> Callable[[], float]:
 
 def records_alone(bench: Bench) -> Callable[[], Measured]:
     """Bytes of what must be there to shuffle: 2,048 published JPEGs."""
-    return lambda: Measured(1, 1, SHUFFLED * PUBLISHED_BYTES)
+    return lambda: Measured(1, 1, SHUFFLED * IMAGE_BYTES)
 
 
 def _row(

@@ -1,19 +1,20 @@
 """Profiles: the settings of one run, for a laptop, for Kaggle, for the tests, for the published recipe.
 
 A profile is a YAML file in utils/profiles/. It is read into one frozen dataclass, so a misspelt key is
-an error and not a silently ignored wish.
+an error and not a silently ignored wish. A new setting is one line of `Profile`: its type, the group it belongs to,
+its default, what it must be, and what it does.
 """
 
 import dataclasses
 import difflib
 import math
-import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import MISSING, dataclass
+from functools import partial
 from importlib import resources
 from typing import Any
 
-from utils.files import UsageError
+from utils.files import UsageError, on_kaggle
 
 BACKBONES = ("B0", "B1", "B2", "B3", "S", "M", "L", "XL")
 CLASS_WEIGHTS = ("none", "inverse", "class_balanced")
@@ -24,149 +25,143 @@ RESIZE = ("input", "model")
 LOSSES = ("cross_entropy", "balanced_softmax", "logit_adjusted", "focal", "arcface")
 SIZE_STAGES = 4  # of progressive image sizes, as in EfficientNetV2's paper
 
+# Whether a value is allowed in a profile, and what is, in words, which may name other settings in braces.
+Rule = tuple[Callable[[Any, "Profile"], bool], str]
+
+
+def _setting(group: str, default: Any, *rules: Rule) -> Any:
+    """A field of Profile; the default is MISSING where a profile must say it.
+
+    The group "words" changes no result; "data", "network" and "training" always count; a "method" is off at its
+    default.
+    """
+    return dataclasses.field(default=default, metadata={"group": group, "rules": rules})
+
+
+_words = partial(_setting, "words", MISSING)
+_data, _network = partial(_setting, "data"), partial(_setting, "network")
+_training, _method = partial(_setting, "training"), partial(_setting, "method")
+
+
+def _one_of(values: tuple[str, ...], words: str = "") -> Rule:
+    return lambda value, _: value in values, words or f"one of {', '.join(values)}"
+
+
+def _from(least: int) -> Rule:
+    return lambda value, _: value >= least, f"{least} or more"
+
+
+_ABOVE_0: Rule = (lambda value, _: value > 0, "above 0")
+_PART: Rule = (lambda value, _: 0 <= value < 1, "from 0 to below 1")
+_INSIDE: Rule = (lambda value, _: 0 < value < 1, "between 0 and 1")
+_SCALE: Rule = (lambda value, _: 0 < value <= 1, "above 0, at most 1")
+_WEIGHED: Rule = (
+    lambda weights, profile: weights != "none" or not 0 < profile.class_weights_from < 1,
+    "inverse or class_balanced where class_weights_from is set",
+)
+_SMALLER: Rule = (
+    lambda size, profile: size == 0 or 32 <= size <= profile.image_size,
+    "0, or from 32 to image_size, {image_size}",
+)
+_ON_RESIZED: Rule = (
+    lambda where, profile: where == "input" or not (profile.randaugment or profile.mixup or profile.cutmix),
+    '"input" where randaugment, mixup or cutmix is set: they work on resized images',
+)
+_DIVISOR: Rule = (
+    lambda parts, profile: 1 <= parts <= 16 and profile.batch_size % parts == 0,
+    "from 1 to 16 and a divisor of batch_size, {batch_size}",
+)
+
 
 @dataclass(frozen=True)
 class Profile:
     """Every setting of a run; the YAML files hold only these keys."""
 
-    name: str
-    about: str  # who it is for and what it does, one line
-    cost: str  # time and hardware, "unmeasured" where nobody measured it
-    expected: str  # the score to expect with its range over seeds, or "unmeasured"
+    name: str = _words()
+    about: str = _words()  # who it is for and what it does, one line
+    cost: str = _words()  # time and hardware, "unmeasured" where nobody measured it
+    expected: str = _words()  # the score to expect with its range over seeds, or "unmeasured"
 
-    # data
-    source: str  # "flora": the generated sample; "shards": TFRecords that are found or given
-    flora_species: int = 0  # species of the generated sample, 0 with source "shards"
-    flora_max_images: int = 100  # images of its commonest species, train and test together
-    flora_seed: int = 0  # of the sample, apart from `seed` so that several runs share one flora
-    validation_fraction: float = 0.1  # of train; every species with two images gets at least one
-    skip_bad: bool = False  # look at every record first and leave damaged ones out, instead of stopping there
-    seed: int = 0  # of the split, the shuffling, the initial weights
+    # "flora": the generated sample; "shards": TFRecords that are found or given
+    source: str = _data(MISSING, _one_of(("flora", "shards"), '"flora" or "shards"'))
+    # species of the generated sample, 0 with source "shards"
+    flora_species: int = _data(0, (lambda n, p: n >= 2 or p.source != "flora", "2 or more with the sample"))
+    flora_max_images: int = _data(100, _from(7))  # images of its commonest species, train and test together
+    flora_seed: int = _data(0, _from(0))  # of the sample; not `seed`, so that runs can share one flora
+    validation_fraction: float = _data(0.1, _INSIDE)  # of train; a species with two images gets at least one
+    skip_bad: bool = _data(False)  # look at every record first and leave damaged ones out, not stop there
+    seed: int = _data(0, _from(0))  # of the split, the shuffling, the initial weights
 
-    # model
-    backbone: str = "B0"  # EfficientNetV2-<backbone>
-    image_size: int = 128  # pixels a side that the network sees, after the crop
-    weights: str = (
-        "random"  # "random", "imagenet21k", "imagenet21k-ft1k", "imagenet", or the path of an .h5 file
-    )
-    drop_connect: float = 0.0
-    dropout: float = 0.0  # before and after the hidden layer
-    hidden_units: int = 0  # dense layer between pooling and logits, 0 for none
+    backbone: str = _network("B0", _one_of(BACKBONES))  # EfficientNetV2-<backbone>
+    # pixels a side that the network sees, after the crop
+    image_size: int = _network(128, (lambda size, _: 32 <= size <= 1024, "from 32 to 1024"))
+    # "random", "imagenet21k", "imagenet21k-ft1k", "imagenet", or the path of an .h5 file
+    weights: str = _network("random")
+    drop_connect: float = _network(0.0, _PART)
+    dropout: float = _network(0.0, _PART)  # before and after the hidden layer
+    hidden_units: int = _network(0, _from(0))  # dense layer between pooling and logits, 0 for none
 
-    # training
-    epochs: int = 1
-    steps_per_epoch: int = 0  # 0: one pass over the training images
-    batch_size: int = 32  # over all replicas
-    max_lr: float = 0.1
-    initial_lr_scale: float = 0.01  # first learning rate / max_lr
-    final_lr_scale: float = 0.01  # last learning rate / first learning rate
-    warmup_fraction: float = 0.2  # of the cycle
-    momentum: float = 0.9  # Nesterov
-    weight_decay: float = 1e-5  # decoupled, not multiplied by the learning rate
-    label_smoothing: float = 0.0
-    class_weights: str = "none"  # one of CLASS_WEIGHTS
-    class_balanced_n: int = 10  # N of Cui et al. (2019): beta = (N - 1) / N
-    crop: float = 0.9  # part of each side that is kept; central in evaluation
-    random_crop: bool = True  # in training: a random window, or the central one as published
+    epochs: int = _training(1, _from(1))
+    steps_per_epoch: int = _training(0, _from(0))  # 0: one pass over the training images
+    batch_size: int = _training(32, _from(1))  # over all replicas
+    max_lr: float = _training(0.1, _ABOVE_0)
+    initial_lr_scale: float = _training(0.01, _SCALE)  # first learning rate / max_lr
+    final_lr_scale: float = _training(0.01, _SCALE)  # last learning rate / first learning rate
+    warmup_fraction: float = _training(0.2, _INSIDE)  # of the cycle
+    momentum: float = _training(0.9, _PART)  # Nesterov
+    weight_decay: float = _training(1e-5, _from(0))  # decoupled, not multiplied by the learning rate
+    label_smoothing: float = _training(0.0, _PART)
+    class_weights: str = _training("none", _one_of(CLASS_WEIGHTS), _WEIGHED)
+    class_balanced_n: int = _training(10, _from(2))  # N of Cui et al. (2019): beta = (N - 1) / N
+    crop: float = _training(0.9, _SCALE)  # part of each side that is kept; central in evaluation
+    random_crop: bool = _training(True)  # in training: a random window, or the central one as published
     # flips, brightness, contrast, saturation; "upright": not top to bottom; "flips": no colours; "none"
-    augment: str = "light"
+    augment: str = _training("light", _one_of(AUGMENTATIONS))
+
     # methods for the long tail; each is off as it stands here
-    loss: str = "cross_entropy"  # one of LOSSES, see utils/training/losses.py
-    tau: float = 1.0  # of "logit_adjusted"; at 1 it is "balanced_softmax"
-    focal_gamma: float = 2.0  # of "focal"
-    arcface_centres: int = 3  # of "arcface": centres a class
-    arcface_scale: float = 30.0  # logits are this times a cosine
-    arcface_margin: float = 0.5  # margin of a class with n images, in radians: this x n^-power + least
-    arcface_margin_power: float = 0.25
-    arcface_margin_least: float = 0.05
-    class_weights_from: float = 0.0  # part of the run after which class_weights count (deferred re-weighting)
-    genus_weight: float = 0.0  # of the loss of a head for the genus, 0 for no such head
-    family_weight: float = 0.0  # of the loss of a head for the family
-    mixup: float = 0.0  # alpha of the beta distribution that blends two images, 0 for none
-    cutmix: float = 0.0  # alpha for pasted boxes; with mixup too, each image gets one of the two
-    randaugment: int = 0  # operations an image, after `augment`
-    randaugment_magnitude: float = 0.3  # part of each operation's full strength
-    ema: float = 0.0  # decay of an average of the weights, which is scored and kept; 0 for none
-    first_image_size: int = 0  # images grow from here to image_size in stages; 0 for one size
-    frozen_epochs: int = 0  # first epochs in which only the classifier learns
+    loss: str = _method("cross_entropy", _one_of(LOSSES))  # see utils/training/losses.py
+    tau: float = _method(1.0, _from(0))  # of "logit_adjusted"; at 1 it is "balanced_softmax"
+    focal_gamma: float = _method(2.0, _from(0))  # of "focal"
+    arcface_centres: int = _method(3, _from(1))  # of "arcface": centres a class
+    arcface_scale: float = _method(30.0, _ABOVE_0)  # logits are this times a cosine
+    # margin of a class with n images, in radians: this x n^-power + least
+    arcface_margin: float = _method(0.5, _from(0))
+    arcface_margin_power: float = _method(0.25, _from(0))
+    arcface_margin_least: float = _method(0.05, _from(0))
+    class_weights_from: float = _method(0.0, _PART)  # of the run, before class_weights count (deferred)
+    genus_weight: float = _method(0.0, _from(0))  # of the loss of a head for the genus, 0 for no such head
+    family_weight: float = _method(0.0, _from(0))  # of the loss of a head for the family
+    mixup: float = _method(0.0, _from(0))  # alpha of the beta distribution that blends two images, 0 for none
+    cutmix: float = _method(
+        0.0, _from(0)
+    )  # alpha for pasted boxes; with mixup too, an image gets one of both
+    randaugment: int = _method(0, _from(0))  # operations an image, after `augment`
+    # part of each operation's full strength
+    randaugment_magnitude: float = _method(0.3, (lambda part, _: 0 <= part <= 1, "from 0 to 1"))
+    ema: float = _method(0.0, _PART)  # decay of averaged weights, which are scored and kept; 0 for none
+    # images grow from here to image_size in stages; 0 for one size
+    first_image_size: int = _method(0, _SMALLER)
+    # first epochs in which only the classifier learns
+    frozen_epochs: int = _method(0, (lambda n, p: 0 <= n <= p.epochs, "from 0 to epochs, {epochs}"))
     # where training images are flipped, coloured and resized: by the CPU, or by the device as the first part of
     # a step, which leaves the CPU only the decoding
-    resize: str = "input"
-    accumulate: int = 1  # parts of a batch that go through the network one after another, for small GPUs
+    resize: str = _method("input", _one_of(RESIZE), _ON_RESIZED)
+    # parts of a batch that go through the network one after another, for small GPUs
+    accumulate: int = _method(1, _DIVISOR)
 
-    deterministic: bool = False  # the same figures in every run and after a resume; slower, on a GPU much
-    precision: str = "float32"  # or "mixed_float16", which needs a GPU
+    deterministic: bool = _training(False)  # same figures every time and after a resume; slower, on GPUs much
+    # mixed_float16 needs a GPU
+    precision: str = _training(
+        "float32", _one_of(("float32", "mixed_float16"), '"float32" or "mixed_float16"')
+    )
 
     def __post_init__(self) -> None:
-        rules = [
-            ("source", self.source in ("flora", "shards"), '"flora" or "shards"'),
-            ("flora_species", self.source != "flora" or self.flora_species >= 2, "2 or more with the sample"),
-            ("flora_max_images", self.flora_max_images >= 7, "7 or more"),
-            ("validation_fraction", 0 < self.validation_fraction < 1, "between 0 and 1"),
-            ("flora_seed", self.flora_seed >= 0, "0 or more"),
-            ("seed", self.seed >= 0, "0 or more"),
-            ("backbone", self.backbone in BACKBONES, f"one of {', '.join(BACKBONES)}"),
-            ("image_size", 32 <= self.image_size <= 1024, "from 32 to 1024"),
-            ("drop_connect", 0 <= self.drop_connect < 1, "from 0 to below 1"),
-            ("dropout", 0 <= self.dropout < 1, "from 0 to below 1"),
-            ("hidden_units", self.hidden_units >= 0, "0 or more"),
-            ("epochs", self.epochs >= 1, "1 or more"),
-            ("steps_per_epoch", self.steps_per_epoch >= 0, "0 or more"),
-            ("batch_size", self.batch_size >= 1, "1 or more"),
-            ("max_lr", self.max_lr > 0, "above 0"),
-            ("initial_lr_scale", 0 < self.initial_lr_scale <= 1, "above 0, at most 1"),
-            ("final_lr_scale", 0 < self.final_lr_scale <= 1, "above 0, at most 1"),
-            ("warmup_fraction", 0 < self.warmup_fraction < 1, "between 0 and 1"),
-            ("momentum", 0 <= self.momentum < 1, "from 0 to below 1"),
-            ("weight_decay", self.weight_decay >= 0, "0 or more"),
-            ("label_smoothing", 0 <= self.label_smoothing < 1, "from 0 to below 1"),
-            ("class_weights", self.class_weights in CLASS_WEIGHTS, f"one of {', '.join(CLASS_WEIGHTS)}"),
-            ("class_balanced_n", self.class_balanced_n >= 2, "2 or more"),
-            ("crop", 0 < self.crop <= 1, "above 0, at most 1"),
-            ("augment", self.augment in AUGMENTATIONS, f"one of {', '.join(AUGMENTATIONS)}"),
-            ("loss", self.loss in LOSSES, f"one of {', '.join(LOSSES)}"),
-            ("tau", self.tau >= 0, "0 or more"),
-            ("focal_gamma", self.focal_gamma >= 0, "0 or more"),
-            ("arcface_centres", self.arcface_centres >= 1, "1 or more"),
-            ("arcface_scale", self.arcface_scale > 0, "above 0"),
-            ("arcface_margin", self.arcface_margin >= 0, "0 or more"),
-            ("arcface_margin_power", self.arcface_margin_power >= 0, "0 or more"),
-            ("arcface_margin_least", self.arcface_margin_least >= 0, "0 or more"),
-            ("class_weights_from", 0 <= self.class_weights_from < 1, "from 0 to below 1"),
-            (
-                "class_weights",
-                not self.class_weights_from or self.class_weights != "none",
-                "inverse or class_balanced where class_weights_from is set",
-            ),
-            ("genus_weight", self.genus_weight >= 0, "0 or more"),
-            ("family_weight", self.family_weight >= 0, "0 or more"),
-            ("mixup", self.mixup >= 0, "0 or more"),
-            ("cutmix", self.cutmix >= 0, "0 or more"),
-            ("randaugment", self.randaugment >= 0, "0 or more"),
-            ("randaugment_magnitude", 0 <= self.randaugment_magnitude <= 1, "from 0 to 1"),
-            ("ema", 0 <= self.ema < 1, "from 0 to below 1"),
-            (
-                "first_image_size",
-                self.first_image_size == 0 or 32 <= self.first_image_size <= self.image_size,
-                f"0, or from 32 to image_size, {self.image_size}",
-            ),
-            ("frozen_epochs", 0 <= self.frozen_epochs <= self.epochs, f"from 0 to epochs, {self.epochs}"),
-            ("resize", self.resize in RESIZE, f"one of {', '.join(RESIZE)}"),
-            (
-                "resize",
-                self.resize == "input" or not (self.randaugment or self.mixup or self.cutmix),
-                '"input" where randaugment, mixup or cutmix is set: they work on resized images',
-            ),
-            (
-                "accumulate",
-                1 <= self.accumulate <= 16 and self.batch_size % self.accumulate == 0,
-                f"from 1 to 16 and a divisor of batch_size, {self.batch_size}",
-            ),
-            ("precision", self.precision in ("float32", "mixed_float16"), '"float32" or "mixed_float16"'),
-        ]
-        for key, holds, allowed in rules:
-            if not holds:
-                raise UsageError(f"profile {self.name}: {key} is {getattr(self, key)!r}, must be {allowed}.")
+        for name, field in _FIELDS.items():
+            value = getattr(self, name)
+            for holds, allowed in field.metadata["rules"]:
+                if not holds(value, self):
+                    allowed = allowed.format_map(self.to_dict())
+                    raise UsageError(f"profile {self.name}: {name} is {value!r}, must be {allowed}.")
 
     @property
     def run_name(self) -> str:
@@ -191,13 +186,18 @@ class Profile:
 
     def in_use(self) -> dict[str, Any]:
         """The settings of network and training, without the methods for the long tail that are off."""
-        names = list(_FIELDS)
-        methods = names[names.index("loss") : names.index("accumulate") + 1]
+        groups = {name: field.metadata["group"] for name, field in _FIELDS.items()}
+        on = {name for name in self.changed() if groups[name] == "method"}
         return {
-            name: getattr(self, name)
-            for name in names[names.index("backbone") :]
-            if name not in methods or getattr(self, name) != _FIELDS[name].default
+            name: value
+            for name, value in self.to_dict().items()
+            if groups[name] in ("network", "training") or name in on
         }
+
+    def changed(self) -> dict[str, Any]:
+        """The settings that are not at their defaults, without the words about the profile."""
+        values = self.to_dict().items()
+        return {name: value for name, value in values if name not in WORDS and value != DEFAULTS[name]}
 
     def to_dict(self) -> dict[str, Any]:
         """All settings as plain values, in the order of the fields."""
@@ -205,6 +205,8 @@ class Profile:
 
 
 _FIELDS = {field.name: field for field in dataclasses.fields(Profile)}
+DEFAULTS = {name: field.default for name, field in _FIELDS.items()}  # MISSING where a profile must say it
+WORDS = tuple(name for name, field in _FIELDS.items() if field.metadata["group"] == "words")
 
 
 def profile_names() -> list[str]:
@@ -245,9 +247,7 @@ def profile_from_dict(values: dict[str, Any], where: str) -> Profile:
     for key in values:
         if key not in _FIELDS:
             raise UsageError(f"{where}: unknown setting {key!r}.{nearest(key, list(_FIELDS))}")
-    missing = [
-        name for name, field in _FIELDS.items() if field.default is dataclasses.MISSING and name not in values
-    ]
+    missing = [name for name, default in DEFAULTS.items() if default is MISSING and name not in values]
     if missing:
         raise UsageError(f"{where}: missing setting {missing[0]!r}.")
     typed = {key: _typed(key, value, where) for key, value in values.items()}
@@ -268,7 +268,7 @@ def load_profile(name: str | None = "auto", **overrides: Any) -> Profile:
     import yaml
 
     if name in ("auto", None, "None"):
-        name = "kaggle" if "KAGGLE_KERNEL_RUN_TYPE" in os.environ else "laptop"
+        name = "kaggle" if on_kaggle() else "laptop"
     if name not in profile_names():
         raise UsageError(f"unknown profile {name!r}.{nearest(name, profile_names())}")
     source = resources.files("utils") / "profiles" / f"{name}.yaml"

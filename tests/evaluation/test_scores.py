@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
 from utils.evaluation.scores import macro_f1, overall_scores, per_class_f1
-from utils.training.losses import make_metric
+from utils.training.losses import SparseMacroF1
 
 
 @pytest.fixture(params=[(5, 40), (300, 200), (15_501, 2_000)], ids=["small", "sparse", "full size"])
@@ -56,7 +56,7 @@ def test_classes_out_of_range_are_refused(predicted: list[int]) -> None:
 
 def test_streaming_metric_equals_macro_f1_over_batches(answers) -> None:
     true, predicted, n_classes = answers
-    metric = make_metric(n_classes)
+    metric = SparseMacroF1(n_classes)
     for start in range(0, len(true), 64):
         batch = slice(start, start + 64)
         logits = np.full((len(true[batch]), n_classes), -1.0, dtype=np.float32)
@@ -73,6 +73,6 @@ def test_streaming_metric_sums_over_replicas() -> None:
     strategy = tf.distribute.MirroredStrategy(["CPU:0"])
     true, predicted = np.array([0, 1, 2, 2]), np.array([0, 2, 2, 2])
     with strategy.scope():
-        metric = make_metric(3)
+        metric = SparseMacroF1(3)
     strategy.run(lambda: metric.update_state(tf.constant(true), tf.one_hot(predicted, 3)))
     assert float(metric.result()) == pytest.approx(macro_f1(true, predicted, 3), abs=1e-6)

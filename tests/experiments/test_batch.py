@@ -136,10 +136,10 @@ def test_a_changed_setting_is_another_run_and_a_changed_description_is_not(tmp_p
 STAND_IN = """
 import os, sys, time
 from pathlib import Path
-from utils import batch
+from utils.experiments.one import _end_with_the_batch
 from utils.files import read_json, write_json
 
-batch._end_with_the_batch()
+_end_with_the_batch()
 folder = Path(sys.argv[1])
 spec = read_json(folder / "run.json")
 (folder / "pid").write_text(str(os.getpid()))
@@ -231,12 +231,12 @@ def test_the_table_goes_where_the_file_says_once_all_have_finished(stand_in, tmp
 BATCH = """
 import sys
 from pathlib import Path
-from utils import batch
+from utils.experiments import run
 
 file, out, script = sys.argv[1:]
-batch._command = lambda folder: [sys.executable, script, str(folder)]
-batch.find_data = lambda *_: None
-batch.run_batch(Path(file), out=Path(out))
+run._command = lambda folder: [sys.executable, script, str(folder)]
+run.find_data = lambda *_: None
+run.run_batch(Path(file), out=Path(out))
 """
 
 

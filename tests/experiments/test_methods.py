@@ -7,7 +7,7 @@ from sklearn.metrics import f1_score
 from utils.data.tail import logit_adjustment
 from utils.evaluation import decide
 from utils.evaluation.classifiers import Features, Linear
-from utils.evaluation.predict import Predictions, consistency, predict, predict_ranks
+from utils.evaluation.predict import Predictions, predict
 from utils.experiments import methods
 from utils.experiments.table import gains_over
 from utils.files import InputError
@@ -117,7 +117,7 @@ def test_the_best_class_of_every_head_is_found(six_species):
     logits = np.random.default_rng(0).normal(size=(50, 6 + 4 + 2)).astype(np.float32)
     images = tf.data.Dataset.from_tensor_slices((logits, np.arange(50, dtype=np.int32) % 6)).batch(16)
     model = tf.keras.Sequential([tf.keras.layers.Input((12,)), tf.keras.layers.Activation("linear")])
-    found = predict_ranks(model, images, six_species, ("genus", "family"))
+    found = methods.predict_ranks(model, images, six_species, ("genus", "family"))
     assert np.array_equal(found["species"], logits[:, :6].argmax(axis=1))
     assert np.array_equal(found["genus"], logits[:, 6:10].argmax(axis=1))
     assert np.array_equal(found["family"], logits[:, 10:].argmax(axis=1))
@@ -130,14 +130,14 @@ def test_consistency_of_the_heads(six_species):
         "species": np.array([0, 0, 3, 3]),  # right, its genus, another family, right
         "genus": np.array([0, 0, 1, 3]),  # the head: right, right, right, wrong
     }
-    (row,) = consistency(predicted, six_species).to_dict("records")
+    (row,) = methods.consistency(predicted, six_species).to_dict("records")
     assert row["rank"] == "genus"
     assert (row["head_accuracy"], row["species_accuracy"], row["agreement"]) == (0.75, 0.75, 0.5)
     assert (row["accuracy_agreed"], row["accuracy_disputed"]) == (0.5, 0.5)
     expected = f1_score([0, 0, 1, 2], [0, 0, 1, 3], labels=range(4), average="macro", zero_division=0)
     assert row["head_macro_f1"] == pytest.approx(expected)
     predicted["genus"] = six_species.genus_index[predicted["species"]]
-    assert np.isnan(consistency(predicted, six_species)["accuracy_disputed"][0])
+    assert np.isnan(methods.consistency(predicted, six_species)["accuracy_disputed"][0])
 
 
 def test_classifiers_are_scored_on_the_same_features(six_species):

@@ -91,7 +91,7 @@ def test_parameters_of_heads_are_counted_where_the_ranks_are_known(
 def test_without_data_the_plan_is_of_the_published_set_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("utils.files.REPOSITORY", tmp_path)
+    monkeypatch.setattr("utils.sources.REPOSITORY", tmp_path)
     monkeypatch.setattr("utils.files.REPOSITORY", tmp_path)
     (tmp_path / "data").mkdir()
     code, text = shown("--profile", "kaggle", "--images-per-second", 100)

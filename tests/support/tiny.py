@@ -19,7 +19,7 @@ def tiny_profile(epochs: int, **settings: object) -> Profile:
 
 
 def tiny_network(profile: Profile, n_classes: int, rescale_mode: str | None) -> tf.keras.Model:
-    """Stands in for backbone._network."""
+    """Stands in for `network._network`."""
     clock = network.NoiseClock()
     size = None if profile.first_image_size else profile.image_size
     images = tf.keras.Input((size, size, 3))

@@ -53,12 +53,13 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
 import tiny
+from utils.experiments import range_test
 from utils.sources import find_data
-from utils.training import backbone, loop
+from utils.training import loop, network, task
 
 
-def network(*arguments):
-    with backbone.under_policy("mixed_float16"):
+def half_network(*arguments):
+    with network.under_policy("mixed_float16"):
         model = tiny.tiny_network(*arguments)
     logits = tf.keras.layers.Activation("linear", dtype="float32")(model.output)
     half = tf.keras.Model(model.input, logits, name="Half")
@@ -67,9 +68,10 @@ def network(*arguments):
     return half
 
 
-backbone._network = network
-loop.choose_strategy = lambda precision: (tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]), "two devices")
-compiled, optimizers = loop._compiled, []
+network._network = half_network
+two_devices = lambda precision: (tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]), "two devices")
+loop.choose_strategy = range_test.choose_strategy = two_devices
+compiled, optimizers = loop.compiled, []
 
 
 def keep(*arguments):
@@ -78,19 +80,19 @@ def keep(*arguments):
     return model
 
 
-loop._compiled = keep
+loop.compiled = keep
 data, out = sys.argv[1], Path(sys.argv[2])
 profile = tiny.tiny_profile(2)
 loop.train(profile, find_data(profile, data), out, progress=False, stop_after=1)
 result = loop.train(profile, find_data(profile, data), out, progress=False)
 last = optimizers[-1]
-tested = loop.learning_rate_range_test(profile, find_data(profile, data), steps=4, highest=0.1)
+tested = range_test.learning_rate_range_test(profile, find_data(profile, data), steps=4, highest=0.1)
 print(json.dumps({
     "optimizer": type(last).__mro__[1].__name__ + " " + type(last).__name__,
     "inner": type(last.inner_optimizer).__name__,
     "scale": float(last.loss_scale),
     "iterations": int(last.iterations.numpy()),
-    "steps": loop._task(profile, find_data(profile, data)).steps,
+    "steps": task._task(profile, find_data(profile, data)).steps,
     "range_test": tested["learning_rate"].tolist(),
     "history": result.history.to_dict("list"),
 }))
@@ -102,7 +104,7 @@ def test_mirrored_mixed_float16_trains_with_loss_scaling_and_resumes(
     sample_flora: Path, tmp_path: Path
 ) -> None:
     command = [sys.executable, "-c", ON_TWO_DEVICES, str(sample_flora), str(tmp_path)]
-    environment = {**os.environ, "PYTHONPATH": f"{Path(__file__).parent}:{REPOSITORY}"}
+    environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY / 'tests' / 'support'}:{REPOSITORY}"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     told = json.loads(done.stdout.splitlines()[-1])
@@ -124,11 +126,11 @@ from utils.training.devices import choose_strategy
 strategy, line = choose_strategy()  # before anything else uses TensorFlow
 import tiny
 from utils.sources import find_data
-from utils.training import backbone, loop
+from utils.training import loop, network
 
-backbone._network = tiny.tiny_network
+network._network = tiny.tiny_network
 loop.choose_strategy = lambda precision: (strategy, line)
-compiled, models = loop._compiled, []
+compiled, models = loop.compiled, []
 
 
 def keep(*arguments):
@@ -136,7 +138,7 @@ def keep(*arguments):
     return models[-1]
 
 
-loop._compiled = keep
+loop.compiled = keep
 data, out = sys.argv[1], Path(sys.argv[2])
 profile = tiny.tiny_profile(3)
 loop.train(profile, find_data(profile, data), out, progress=False, stop_after=1)
@@ -166,7 +168,7 @@ def test_two_workers_train_one_network_and_resume(sample_flora: Path, tmp_path: 
         environment = {
             **os.environ,
             "TF_CONFIG": config,
-            "PYTHONPATH": f"{Path(__file__).parent}:{REPOSITORY}",
+            "PYTHONPATH": f"{REPOSITORY / 'tests' / 'support'}:{REPOSITORY}",
         }
         command = [sys.executable, "-c", WORKER, str(sample_flora), str(tmp_path / "run")]
         pipe = subprocess.PIPE

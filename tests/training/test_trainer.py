@@ -21,7 +21,7 @@ from utils.training.network import (
     under_policy,
 )
 from utils.training.optimizer import sgdw
-from utils.training.trainer import Trainer, WeightAverage, make_trainer
+from utils.training.trainer import Trainer, WeightAverage
 
 LABELS = LabelMap(
     names=np.array(["A a", "A b", "B a", "C a", "D a", "D b"]),
@@ -36,7 +36,7 @@ CLASSES = np.arange(12, dtype=np.int32) % 6
 
 def trainer(profile: Profile, network: tf.keras.Model | None = None, rate: float = 0.1) -> Trainer:
     tf.keras.utils.set_random_seed(0)
-    return make_trainer(
+    return Trainer(
         network or tiny.tiny_network(profile, 6, None),
         profile,
         LABELS,
@@ -220,10 +220,10 @@ def test_a_frozen_backbone_stays_as_it_is_and_then_learns() -> None:
     profile = tiny.tiny_profile(3, frozen_epochs=1, genus_weight=0.3)
     model = trainer(profile)
     before = weights(model)
-    model.prepare(profile, 0)
+    model.prepare(0)
     model.fit(IMAGES, CLASSES, verbose=0)
     assert changed(before, model) == {"logits", "genus_logits"}
-    model.prepare(profile, 1)
+    model.prepare(1)
     before = weights(model)
     model.fit(IMAGES, CLASSES, verbose=0)
     assert changed(before, model) == {"conv", "bn", "logits", "genus_logits"}
@@ -242,7 +242,7 @@ def test_deferred_weights_count_from_their_part_of_the_run_on() -> None:
     }
     assert expected["weighted"] != pytest.approx(expected["plain"], rel=1e-3)
     for epoch, name in ((0, "plain"), (2, "plain"), (3, "weighted"), (1, "plain")):
-        model.prepare(profile, epoch)
+        model.prepare(epoch)
         assert model.evaluate(IMAGES, CLASSES, verbose=0)[0] == pytest.approx(expected[name], rel=1e-6)
 
 

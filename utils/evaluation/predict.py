@@ -2,21 +2,19 @@
 
 import csv
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
-from utils.config import AUGMENTATIONS, RANKS, TURNED
-from utils.evaluation.scores import macro_f1
+from utils.config import AUGMENTATIONS, TURNED
 from utils.files import InputError, UsageError, replacing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     import tensorflow as tf
 
@@ -162,7 +160,7 @@ def predict(
             images of `augment`; two or four times the cost.
         augment: the profile's: "light" and "flips" flip left to right, top to bottom and both, "upright" left to
             right only, "none" not at all. Needed with `tta`: a network must not see what it was never taught.
-        adjustment: taken from the logits before anything else, float [C]: `longtail.logit_adjustment` of the
+        adjustment: taken from the logits before anything else, float [C]: `utils.data.tail.logit_adjustment` of the
             training images makes it the post-hoc adjustment of Menon et al. (2021), which favours rare
             classes. None for networks whose loss did so already.
         top: how many classes to keep, at most C.
@@ -237,72 +235,3 @@ def write_predictions_csv(predictions: Predictions, labels: "LabelMap", path: Pa
                 cells.append(f"{probability:.4f}")
             writer.writerow(cells)
     return Path(path)
-
-
-def predict_ranks(
-    model: "tf.keras.Model", dataset: Iterable, labels: "LabelMap", ranks: Sequence[str]
-) -> dict[str, np.ndarray]:
-    """The best class of every head, for every sheet.
-
-    Args:
-        model: from load_trained(all_heads=True), images to the logits of species and ranks side by side.
-        dataset: batches of (images, classes, ...).
-        ranks: of the heads, from `utils.training.network.ranks_of(profile)`.
-
-    Returns:
-        int32 [N] by name: true, species and each rank; genus and family count in `labels.genus_names` and
-        `labels.family_names`.
-
-    Raises:
-        InputError: the data set gave no sheet.
-    """
-    import tensorflow as tf
-
-    sizes = [labels.n_classes, *(len(getattr(labels, f"{rank}_names")) for rank in ranks)]
-
-    @tf.function(reduce_retracing=True)
-    def best_classes(images: "tf.Tensor") -> "tf.Tensor":
-        parts = tf.split(model(images, training=False), sizes, axis=-1)
-        return tf.stack([tf.argmax(part, axis=-1, output_type=tf.int32) for part in parts])
-
-    pairs = [(np.asarray(true, np.int32), best_classes(images).numpy()) for images, true, *_ in dataset]
-    if not pairs:
-        raise InputError("There was no sheet to predict. Check the shards and the chosen image ids.")
-    best = np.concatenate([pair[1] for pair in pairs], axis=1)
-    return {
-        "true": np.concatenate([pair[0] for pair in pairs]),
-        **dict(zip(("species", *ranks), best, strict=True)),
-    }
-
-
-def consistency(predicted: Mapping[str, np.ndarray], labels: "LabelMap") -> pd.DataFrame:
-    """How the heads for genus and family agree with the species' head.
-
-    Args:
-        predicted: from `predict_ranks`, of sheets whose species is known.
-
-    Returns:
-        One row a rank: rank, head_accuracy (of its own head), species_accuracy (the rank of the predicted
-        species), agreement (share of sheets where the two say the same), accuracy_agreed and accuracy_disputed
-        (of the species, where they agree and where not; NaN where there is no such sheet), head_macro_f1.
-    """
-    right = predicted["species"] == predicted["true"]
-    rows = []
-    for rank in RANKS:
-        if rank not in predicted:
-            continue
-        of, names = getattr(labels, f"{rank}_index"), getattr(labels, f"{rank}_names")
-        true, by_species, by_head = of[predicted["true"]], of[predicted["species"]], predicted[rank]
-        agree = by_species == by_head
-        rows.append(
-            {
-                "rank": rank,
-                "head_accuracy": float(np.mean(by_head == true)),
-                "species_accuracy": float(np.mean(by_species == true)),
-                "agreement": float(np.mean(agree)),
-                "accuracy_agreed": float(right[agree].mean()) if agree.any() else float("nan"),
-                "accuracy_disputed": float(right[~agree].mean()) if not agree.all() else float("nan"),
-                "head_macro_f1": macro_f1(true, by_head, len(names)),
-            }
-        )
-    return pd.DataFrame(rows)

@@ -17,16 +17,11 @@ if TYPE_CHECKING:
 
     from utils.data.labels import LabelMap
 
-
 HEADER = ("Id", "Predicted")
 MAX_PROBLEMS = 20  # shown; the rest is counted
 _NUMBER = re.compile(r"0|-?[1-9][0-9]{0,17}")  # 18 digits fit into int64; no category_id has more
-_PACKED = {
-    b"\x1f\x8b": "gzip",
-    b"PK\x03\x04": "zip",
-    b"BZh": "bzip2",
-    b"\xfd7zXZ": "xz",
-}  # by their first bytes
+# by their first bytes
+_PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"BZh": "bzip2", b"\xfd7zXZ": "xz"}
 
 
 def write_submission(
@@ -93,7 +88,7 @@ def validate_submission(
         InputError: the file is missing or is not text.
     """
     expected, known = _ids(test_ids), {int(category) for category in category_ids}
-    rows, problems = _read(path, HEADER)
+    rows, problems = _read(path)
     wanted = set(expected)
     readable = bool(rows) or not problems  # else of another form: that no sheet has a row would only hide it
     first_line: dict[str, int] = {}
@@ -199,7 +194,7 @@ def _class_index_warning(path, true, predicted, classes, reached) -> list[str]:
 
 def _answers(path: Path) -> dict[str, int]:
     """Id to category_id of a well-formed file."""
-    rows, problems = _read(path, HEADER)
+    rows, problems = _read(path)
     answers: dict[str, int] = {}
     for line, image_id, category in rows:
         if image_id in answers:
@@ -211,13 +206,11 @@ def _answers(path: Path) -> dict[str, int]:
     return answers
 
 
-def _read(path: Path, header: tuple[str, str]) -> tuple[list[tuple[int, str, int]], list[tuple[int, str]]]:
+def _read(path: Path) -> tuple[list[tuple[int, str, int]], list[tuple[int, str]]]:
     """Rows as (line, id, category_id), and problems as (line, text) for the rows that are none."""
     rows: list[tuple[int, str, int]] = []
     problems: list[tuple[int, str]] = []
-    blank = (
-        0  # line of the first of the blank lines that came last; at the end of the file they are no problem
-    )
+    blank = 0  # line of the first of the blank lines that came last; at the end they are no problem
     try:
         with Path(path).open("rb") as file:
             begin = file.read(8)
@@ -227,9 +220,9 @@ def _read(path: Path, header: tuple[str, str]) -> tuple[list[tuple[int, str, int
         with Path(path).open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, strict=True)
             found = next(reader, [])
-            if problem := _header_problem(found, header):
+            if problem := _header_problem(found):
                 problems.append((1, problem))
-            if len(found) < 2 or (set(header) <= set(found) and tuple(found[:2]) != header):
+            if len(found) < 2 or (set(HEADER) <= set(found) and tuple(found[:2]) != HEADER):
                 return [], problems  # other separators or another order: no row could be read
             for row in reader:
                 if len(row) < 2 and not "".join(row).strip():
@@ -256,14 +249,14 @@ def _read(path: Path, header: tuple[str, str]) -> tuple[list[tuple[int, str, int
     return rows, problems
 
 
-def _header_problem(found: list[str], header: tuple[str, str]) -> str:
-    if tuple(found) == header:
+def _header_problem(found: list[str]) -> str:
+    if tuple(found) == HEADER:
         return ""
-    text = f"the header must be {','.join(header)}, found {_shown(','.join(found)) or 'nothing'}"
-    if tuple(found[:2]) == header:
+    text = f"the header must be {','.join(HEADER)}, found {_shown(','.join(found)) or 'nothing'}"
+    if tuple(found[:2]) == HEADER:
         more = ", ".join(repr(name) if name.strip() else "one without a name" for name in found[2:])
         return f"{text}. Remove the further column{'s' * (len(found) > 3)} ({more})"
-    if set(header) <= set(found):
+    if set(HEADER) <= set(found):
         return f"{text}. Write these two columns in this order, no index and no other (pandas: index=False)"
     for separator, name in ((";", "semicolons"), ("\t", "tabs")):
         if len(found) == 1 and separator in found[0]:

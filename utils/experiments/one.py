@@ -1,4 +1,8 @@
-"""One run of a batch, in its own process: `python -m utils.experiments.one FOLDER`."""
+"""One run of a batch, in its own process: `python -m utils.experiments.one FOLDER`.
+
+It reads what to do from FOLDER/run.json, which `utils.experiments.run` writes, trains or runs the notebook there, and
+writes FOLDER/result.json last, which makes the run a finished one.
+"""
 
 import os
 import sys
@@ -13,7 +17,12 @@ from utils.sources import find_data
 
 
 def run_one(folder: Path) -> None:
-    """Do the run that `folder`/run.json describes, and write result.json."""
+    """Do the run that `folder`/run.json describes, and write result.json.
+
+    Raises:
+        UsageError, InputError: as `train` and `score_run`, or the notebook leaves nothing to work on `after` it.
+        RunFailed: a cell of the notebook failed.
+    """
     from utils.startup import import_tensorflow
 
     spec = read_json(folder / SPEC_FILE)

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.config import RANKS, Profile
+from utils.course.kernels import BY_NUMBER
 from utils.data import splits
 from utils.data.records import count_records
 from utils.files import InputError
 from utils.sources import Data
 
-SESSION_HOURS = 11.5  # of Kaggle's 12, the rest is for the start and the last save
+# Of Kaggle's 12 hours, the rest is for the start and the last save: as the kernel that trains is given them.
+SESSION_HOURS = BY_NUMBER["03"].parameters["MAX_HOURS"]
 # The published set (README of dpl10/NAFlora-1M), for a plan without the data.
 PUBLISHED_IMAGES, PUBLISHED_CLASSES = 839_772, 15_501
 PUBLISHED_BYTES = 70e9  # its training shards

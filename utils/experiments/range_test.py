@@ -1,4 +1,4 @@
-"""The learning-rate range test of notebook 03."""
+"""The learning-rate range test, to choose max_lr by: notebook 03."""
 
 import math
 from typing import TYPE_CHECKING

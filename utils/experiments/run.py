@@ -1,4 +1,7 @@
-"""Batches run: every run of a batch file as a process of its own, in a folder of its own, and one table."""
+"""Batches run: every run of a batch file as a process of its own, in a folder of its own, and one table.
+
+What the runs are says `utils.experiments.spec`, what one does `one`, how it is scored `scoring`, the table `table`.
+"""
 
 import math
 import os
@@ -188,7 +191,7 @@ def _start(batch: Batch, run: BatchRun, threads: int) -> subprocess.Popen:
 
 
 def _command(folder: Path) -> list[str]:
-    return [sys.executable, "-m", "utils.experiments.run", str(folder)]
+    return [sys.executable, "-m", "utils.experiments.one", str(folder)]
 
 
 def _in_short(run: BatchRun) -> str:

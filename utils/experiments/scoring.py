@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from utils.config import Profile
+from utils.config import Profile, nearest
 from utils.data import tail
 from utils.data.labels import LabelMap, genus_distance_matrix
 from utils.evaluation.decide import fit_temperature, least_cost, tempered
@@ -186,8 +186,6 @@ def steps_of(chain: str) -> list[str]:
     Raises:
         UsageError: a step is unknown, twice, or not in the order of STEPS, or there are two classifiers.
     """
-    from utils.config import nearest
-
     steps = str(chain).split(_CHAIN)
     for step in steps:
         if step not in STEPS:
@@ -228,21 +226,21 @@ def score_run(
     Args:
         run_dir: output folder of `train`.
         data: what it was trained on.
-        test: "withheld", a number of further sheets of every species, or "none", see `utils.experiments.run`.
+        test: "withheld", a number of further sheets of every species, or "none", see `utils.experiments.spec`.
         after: chains of STEPS.
 
     Returns:
         The metrics by name, those of Judge.metrics and validation_f1 and minutes, NaN where not known; also
-        genus_agreement and family_agreement (see posthoc.consistency) where there are such heads. Those of the
-        run under "", those after each chain under its name. Minutes are of training, and of learning a
-        classifier after it. Without a test only validation_f1 and minutes.
+        genus_agreement and family_agreement (see `consistency`) where there are such heads. Those of the run
+        under "", those after each chain under its name. Minutes are of training, and of learning a classifier
+        after it. Without a test only validation_f1 and minutes.
 
     Raises:
         InputError: there is no trained run, no such test set, or a step cannot be done with it.
         UsageError: an unknown step.
     """
     from utils.data.batches import evaluation_dataset
-    from utils.evaluation.predict import consistency, predict_ranks
+    from utils.experiments.methods import consistency, predict_ranks
     from utils.training.network import ranks_of
     from utils.training.runs import load_trained
 

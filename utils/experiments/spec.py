@@ -52,7 +52,6 @@ KEYS = (
     *("run", "about", "profiles", "seeds", "settings", "methods", "grid"),
     *("after", "ensembles", "test", "data", "table"),
 )
-_NOT_SETTINGS = ("name", "about", "cost", "expected")  # words about a profile: they change no result
 RESULT_FILE, SPEC_FILE, LOG_FILE = "result.json", "run.json", "log.txt"
 
 
@@ -295,14 +294,9 @@ def _identity(batch: Batch, profile: Profile, parameters: dict[str, Any]) -> dic
     """What makes a run another run. A setting that a later version adds counts once it is not at its default."""
     from utils.flora.sample import GENERATOR_VERSION
 
-    changed = {
-        field.name: value
-        for field in dataclasses.fields(Profile)
-        if field.name not in _NOT_SETTINGS and (value := getattr(profile, field.name)) != field.default
-    }
     return {
         "notebook": batch.notebook and batch.notebook.name,
-        "profile": changed,
+        "profile": profile.changed(),
         "parameters": parameters,
         "test": batch.test,
         "data": str(batch.data) if batch.data else None,

@@ -28,13 +28,13 @@ METRICS = {
 
 
 def metrics_of(run: BatchRun, after: str = "") -> dict[str, float]:
-    """The metrics of a finished run, or of what was done after it."""
+    """The metrics of a finished run, or of what was done after it, by name; NaN where not known."""
     result = read_json(run.folder / RESULT_FILE)
     values = result["after"][after] if after else result["metrics"]
     return {name: math.nan if value is None else value for name, value in values.items()}
 
 
-def summary_table(batch: Batch) -> "pd.DataFrame":
+def summary_table(batch: Batch) -> pd.DataFrame:
     """One row a method and profile, and one each for what was done after it, from the finished runs.
 
     Columns: method, profile, test, epochs, seeds (how many have finished; 1 for an ensemble, of which there is
@@ -43,8 +43,6 @@ def summary_table(batch: Batch) -> "pd.DataFrame":
     right answer counts 0. minutes are of training and of learning a classifier after it; of an ensemble those of
     all its runs.
     """
-    import pandas as pd
-
     rows = []
     for run in batch.runs:
         for row, after in zip(run.rows, ("", *run.after), strict=True) if run.finished else ():
@@ -94,13 +92,13 @@ def _ensemble_rows(batch: Batch) -> Iterator[dict[str, Any]]:
         }
 
 
-def write_table(table: "pd.DataFrame", path: Path) -> None:
+def write_table(table: pd.DataFrame, path: Path) -> None:
     """Write the table as CSV, whole, figures with four decimals."""
     with replacing(path) as temporary:
         table.to_csv(temporary, index=False, float_format="%.4f", lineterminator="\n")
 
 
-def show_table(table: "pd.DataFrame") -> str:
+def show_table(table: pd.DataFrame) -> str:
     """The table for the screen: of each method the means, and below them the range over its seeds."""
     metrics = [name.removesuffix("_mean") for name in table if name.endswith("_mean")]
     metrics = [name for name in metrics if table[f"{name}_mean"].notna().any()]
@@ -127,6 +125,7 @@ def show_table(table: "pd.DataFrame") -> str:
 
 
 def shown_number(value: float) -> str:
+    """A figure for the screen: three decimals below 1, else four digits; nothing for NaN."""
     if math.isnan(value):
         return ""
     return f"{value:.3f}" if abs(value) < 1 else f"{value:.4g}"

@@ -17,11 +17,11 @@ from utils.data.splits import DUPLICATES
 from utils.files import InputError, UsageError
 from utils.training import network
 from utils.training.devices import choose_strategy, read_cluster, wait_for_all
-from utils.training.losses import make_loss, make_metric
+from utils.training.losses import SparseMacroF1, make_loss
 from utils.training.optimizer import make_optimizer, make_schedule
 from utils.training.state import Progress, RunState
 from utils.training.task import Task, describe, facts_of, reading
-from utils.training.trainer import SessionGuard, StepBar, Trainer, make_trainer
+from utils.training.trainer import SessionGuard, StepBar, Trainer
 
 if TYPE_CHECKING:
     from utils.sources import Data
@@ -155,7 +155,7 @@ def train(
         try:
             while done.epoch < last and guard.allows(longest_epoch(profile, done)):
                 start = time.perf_counter()
-                model.prepare(profile, done.epoch)
+                model.prepare(done.epoch)
                 fitted = model.fit(
                     task.training(done.epoch), steps_per_epoch=task.steps, callbacks=callbacks, verbose=0
                 )
@@ -180,8 +180,7 @@ def train(
                 if not math.isfinite(row["loss"]):
                     raise InputError(
                         f"The loss is {row['loss']} in epoch {row['epoch']}: the learning rate is too high. Set "
-                        "max_lr "
-                        f"below {profile.max_lr:g} and use another output folder, or delete {run_dir}."
+                        f"max_lr below {profile.max_lr:g} and use another output folder, or delete {run_dir}."
                     )
                 done = done.plus(row)
                 state.save(checkpoint, model, done, task.facts, folder)
@@ -192,8 +191,7 @@ def train(
         except KeyboardInterrupt:
             say(
                 f"Interrupted in epoch {done.epoch + 1}. {done.epoch} of {profile.epochs} epochs are saved in "
-                f"{run_dir}; "
-                "the same call again continues there."
+                f"{run_dir}; the same call again continues there."
             )
             raise
     if guard.stopped:
@@ -210,15 +208,16 @@ def train(
 
 
 def compiled(task: Task, optimizer: Any) -> Trainer:
+    """The task's network, ready for its first epoch; inside the strategy's scope. InputError as `build_model`."""
     profile, labels = task.profile, task.labels
-    return make_trainer(
+    return Trainer(
         network.build_model(profile, labels.n_classes),
         profile,
         labels,
         optimizer=optimizer,
         loss=make_loss(profile, task.counts, labels),
         metrics=[
-            make_metric(labels.n_classes, name="f1_score"),
+            SparseMacroF1(labels.n_classes, name="f1_score"),
             tf.keras.metrics.SparseCategoricalAccuracy(name="accuracy"),
         ],
     )

@@ -129,7 +129,7 @@ class Focal(SparseCrossentropy):
 class ArcFace(SparseCrossentropy):
     """Cross-entropy in which the true class must win by an angle, larger for rarer classes.
 
-    Logits are scale x cosine, from `heads.CosineClassifier` with its sub-centres (Deng et al. 2020, Sub-center
+    Logits are scale x cosine, from `network.CosineClassifier` with its sub-centres (Deng et al. 2020, Sub-center
     ArcFace). The angle t to the true class is replaced by t + its margin (Deng et al. 2019,
     arXiv:1801.07698), and beyond pi, where the cosine would turn round, by the straight line that ArcFace's
     own code uses. Margins by class size: see `class_margins`.
@@ -179,6 +179,15 @@ class WithRelatives(tf.keras.losses.Loss):
         super().__init__(name="with_relatives")
         self.species, self.ranks = species, tuple(ranks)
 
+    @property
+    def weighted(self) -> bool:
+        """Whether class weights count, which only the species' loss has; see `SparseCrossentropy`."""
+        return self.species.weighted
+
+    @weighted.setter
+    def weighted(self, counts: bool) -> None:
+        self.species.weighted = counts
+
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
         """Loss of every image, float32 [B], of labels as for `species` and all heads' logits side by side."""
         n_species = len(self.ranks[0][0])
@@ -215,7 +224,9 @@ def class_margins(
     return (margin * counts**-power + least).astype(np.float32)
 
 
-def make_loss(profile: Profile, counts: np.ndarray, labels: LabelMap | None = None) -> tf.keras.losses.Loss:
+def make_loss(
+    profile: Profile, counts: np.ndarray, labels: LabelMap | None = None
+) -> SparseCrossentropy | WithRelatives:
     """The profile's loss.
 
     Args:
@@ -249,45 +260,42 @@ def _plain(values: Sequence[float] | np.ndarray | None) -> list[float] | None:
     return None if values is None else [float(value) for value in values]
 
 
-def make_metric(n_classes: int, name: str = "f1_score") -> "tf.keras.metrics.Metric":
-    """A streaming Keras metric: `macro_f1` of all batches since the last reset.
+@tf.keras.utils.register_keras_serializable(package="naflora")
+class SparseMacroF1(tf.keras.metrics.Metric):
+    """`macro_f1` of all batches since the last reset.
 
     Labels are sparse (int [B]), predictions logits or probabilities (float [B, C]). It keeps three counters a
     class, never a one-hot, and sums them over replicas. The counters are float32: exact up to 16.7 million
     images a class.
     """
-    import tensorflow as tf
 
-    class SparseMacroF1(tf.keras.metrics.Metric):
-        def __init__(self, n_classes: int, name: str = "f1_score", **options: Any) -> None:
-            super().__init__(name=name, **options)
-            self.n_classes = n_classes
-            self.right, self.predicted, self.actual = (
-                self.add_weight(name=counter, shape=(n_classes,), initializer="zeros")
-                for counter in ("right", "predicted", "actual")
-            )
+    def __init__(self, n_classes: int, name: str = "f1_score", **options: Any) -> None:
+        super().__init__(name=name, **options)
+        self.n_classes = n_classes
+        self.right, self.predicted, self.actual = (
+            self.add_weight(name=counter, shape=(n_classes,), initializer="zeros")
+            for counter in ("right", "predicted", "actual")
+        )
 
-        def update_state(self, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: Any = None) -> None:
-            true = tf.cast(tf.reshape(y_true, [-1]), tf.int32)
-            guess = tf.argmax(y_pred, axis=-1, output_type=tf.int32)
-            weights = tf.ones_like(true, tf.float32) if sample_weight is None else sample_weight
-            weights = tf.cast(tf.reshape(weights, [-1]), tf.float32)
-            hits = weights * tf.cast(true == guess, tf.float32)
-            for counter, amounts, classes in (
-                (self.right, hits, true),
-                (self.predicted, weights, guess),
-                (self.actual, weights, true),
-            ):
-                counter.assign_add(tf.math.unsorted_segment_sum(amounts, classes, self.n_classes))
+    def update_state(self, y_true: tf.Tensor, y_pred: tf.Tensor, sample_weight: Any = None) -> None:
+        true = tf.cast(tf.reshape(y_true, [-1]), tf.int32)
+        guess = tf.argmax(y_pred, axis=-1, output_type=tf.int32)
+        weights = tf.ones_like(true, tf.float32) if sample_weight is None else sample_weight
+        weights = tf.cast(tf.reshape(weights, [-1]), tf.float32)
+        hits = weights * tf.cast(true == guess, tf.float32)
+        for counter, amounts, classes in (
+            (self.right, hits, true),
+            (self.predicted, weights, guess),
+            (self.actual, weights, true),
+        ):
+            counter.assign_add(tf.math.unsorted_segment_sum(amounts, classes, self.n_classes))
 
-        def result(self) -> tf.Tensor:
-            return tf.reduce_mean(tf.math.divide_no_nan(2 * self.right, self.predicted + self.actual))
+    def result(self) -> tf.Tensor:
+        return tf.reduce_mean(tf.math.divide_no_nan(2 * self.right, self.predicted + self.actual))
 
-        def reset_state(self) -> None:
-            for counter in (self.right, self.predicted, self.actual):
-                counter.assign(tf.zeros_like(counter))
+    def reset_state(self) -> None:
+        for counter in (self.right, self.predicted, self.actual):
+            counter.assign(tf.zeros_like(counter))
 
-        def get_config(self) -> dict[str, Any]:
-            return {**super().get_config(), "n_classes": self.n_classes}
-
-    return SparseMacroF1(n_classes, name=name)
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "n_classes": self.n_classes}

@@ -134,9 +134,8 @@ def build_model(profile: Profile, n_classes: int, *, head: bool = False) -> tf.k
     ImageNet-21k weights, ImageNet mean and std for B0 to B3 otherwise (the library's `rescale_mode`).
 
     Args:
-        profile: `weights` is "random", a name of the library's ("imagenet", "imagenet21k",
-        "imagenet21k-ft1k": taken
-            from an attached Kaggle data set, else from Keras' cache, else downloaded), or the path of an .h5
+        profile: `weights` is "random", a name of the library's ("imagenet", "imagenet21k", "imagenet21k-ft1k":
+            taken from an attached Kaggle data set, else from Keras' cache, else downloaded), or the path of an .h5
             file of the library or of an earlier run.
         n_classes: number of classes of the label map.
         head: demand that the weights hold the classifier too.
@@ -197,6 +196,7 @@ def _network(profile: Profile, n_classes: int, rescale_mode: str | None) -> tf.k
 
 @contextlib.contextmanager
 def under_policy(policy: Any) -> Iterator[None]:
+    """Make layers in this precision, a name or a policy of Keras; the one of before comes back at the end."""
     before = tf.keras.mixed_precision.global_policy()
     tf.keras.mixed_precision.set_global_policy(policy)
     try:

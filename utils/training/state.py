@@ -21,7 +21,7 @@ from typing import Any
 import pandas as pd
 import tensorflow as tf
 
-from utils.config import Profile
+from utils.config import DEFAULTS, WORDS, Profile
 from utils.data.labels import LabelMap
 from utils.files import InputError, UsageError, read_json, replacing, write_json
 from utils.training import network
@@ -34,7 +34,6 @@ _OTHER_DATA = {  # facts that are checksums, in words
     "records": "other images (image_id, species, part) under the same numbers",
     "bytes": "other image files under the same image_ids: the shards had {before:,} bytes, now {now:,}",
 }
-_NOT_SETTINGS = ("name", "about", "cost", "expected")  # words about a profile: they change no result
 
 
 @dataclass(frozen=True)
@@ -99,14 +98,11 @@ class RunState:
         return Progress(**{**values, "history": tuple(rows)})
 
     def _check_settings(self, saved: dict[str, Any]) -> None:
-        # a run that was saved before a setting existed has its default
-        defaults = {field.name: field.default for field in dataclasses.fields(Profile)}
         for key, value in self.profile.to_dict().items():
-            before = saved.get(key, defaults[key])
-            if key not in _NOT_SETTINGS and before != value:
+            before = saved.get(key, DEFAULTS[key])  # a run saved before a setting existed has its default
+            if key not in WORDS and before != value:
                 raise UsageError(
-                    f"{self.run_dir}: holds a run with {key}: {before!r}, and this call has {key}: "
-                    f"{value!r}. "
+                    f"{self.run_dir}: holds a run with {key}: {before!r}, and this call has {key}: {value!r}. "
                     "A run cannot change its settings midway: give another output folder, or delete this one."
                 )
 

@@ -2,8 +2,9 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -50,14 +51,51 @@ class WeightAverage:
                 weight.assign(value)
 
 
+@dataclass(frozen=True)
+class _ToCompile:
+    """What every compilation takes. In a holder, since Keras counts metrics that are attributes of a model again."""
+
+    optimizer: Any
+    loss: SparseCrossentropy | WithRelatives
+    metrics: Sequence[tf.keras.metrics.Metric]
+
+
 class Trainer(tf.keras.Model):
     """A network from `build_model` in training, with the profile's methods that take part in a step.
 
     It shares all layers with the network, and has the heads for genus and family beside its classifier; what it
-    gives is `heads.logits_of_all_ranks`. Make it with `make_trainer`, call `prepare` before every epoch.
+    gives is `network.logits_of_all_ranks`. Make it inside the strategy's scope, call `prepare` before every epoch.
+
+    Args:
+        network: from `build_model`, images [B, S, S, 3] to species' logits [B, C].
+        profile: its methods; the network, loss and optimizer are made by it already.
+        labels: genus and family of the classes.
+        loss: from `make_loss`, of labels and the logits of all ranks.
+        metrics: of class indices and the species' logits.
     """
 
-    def prepare(self, profile: Profile, epoch: int) -> None:
+    def __init__(
+        self,
+        network: tf.keras.Model,
+        profile: Profile,
+        labels: LabelMap,
+        *,
+        optimizer: Any,
+        loss: SparseCrossentropy | WithRelatives,
+        metrics: Sequence[tf.keras.metrics.Metric],
+    ) -> None:
+        with under_policy(network.dtype_policy):  # mixed_float16 makes compile() scale the loss
+            super().__init__(network.input, logits_of_all_ranks(network, profile, labels), name=network.name)
+        self.rescale_mode, self.noise_clock = network.rescale_mode, network.noise_clock
+        self.average = WeightAverage(self.weights, profile.ema) if profile.ema else None
+        self._profile, self._classes = profile, labels.n_classes
+        self._to_compile = _ToCompile(optimizer, loss, metrics)
+        self._view: Callable[..., tf.Tensor] | None = None  # of the images, made at the head of a step
+        self._prepared: tuple | None = None  # what the last compilation was for
+        self.prepare(0)
+        self.noise_clock.follow(self.optimizer)
+
+    def prepare(self, epoch: int) -> None:
         """Set what depends on the epoch, which counts from 0: nothing of it needs to be saved.
 
         In the first `frozen_epochs` only the classifier, hidden layer and heads learn, and batch normalisation
@@ -66,25 +104,32 @@ class Trainer(tf.keras.Model):
         Cao et al. (2019, arXiv:1906.07413). Another image size is only noted here, or with
         resize "model" is what a step resizes images to.
         """
+        profile = self._profile
         frozen = epoch < profile.frozen_epochs
         weighted = epoch >= profile.class_weights_from * profile.epochs
-        state = (frozen, weighted, profile.image_size_at(epoch))
-        if state == self._state:
+        size = profile.image_size_at(epoch)
+        if (frozen, weighted, size) == self._prepared:
             return
         learning = {"hidden", CLASSIFIER, "genus_logits", "family_logits"}
         for layer in self.layers:
             layer.trainable = not frozen or layer.name in learning
-        loss = self._loss.species if isinstance(self._loss, WithRelatives) else self._loss
-        loss.weighted = weighted
-        self._view = None
+        self._to_compile.loss.weighted = weighted
         if profile.resize == "model":
-            size = profile.image_size_at(epoch)
             self._view = partial(augmented_on_device, image_size=size, augment=profile.augment)
         # fit() trains what was trainable when it was compiled; and a graph for each state makes a run that is
         # continued here the same as one that came by
         with self.distribute_strategy.scope():
-            self._compile()
-        self._state = state
+            for (
+                metric
+            ) in self._to_compile.metrics:  # Keras resets only those that a step since compile() has used
+                metric.reset_state()
+            # the optimizer of before, where there is one: mixed_float16 has wrapped it
+            self.compile(
+                optimizer=self.optimizer or self._to_compile.optimizer,
+                loss=self._to_compile.loss,
+                metrics=self._to_compile.metrics,
+            )
+        self._prepared = (frozen, weighted, size)
 
     def train_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
         """One step on images uint8 [B, S, S, 3] and labels, int [B] or mixed [B, 3]; figures so far.
@@ -95,7 +140,7 @@ class Trainer(tf.keras.Model):
         images, labels = data[0], data[1]
         if self._view is not None:
             images = self._view(*images)
-        if self._parts == 1:
+        if self._profile.accumulate == 1:
             with tf.GradientTape() as tape:
                 logits = self(images, training=True)
                 loss = self.compiled_loss(labels, logits)
@@ -108,6 +153,7 @@ class Trainer(tf.keras.Model):
         return {metric.name: metric.result() for metric in self.metrics}
 
     def test_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Figures so far of images uint8 [B, S, S, 3] and class indices int [B], without learning from them."""
         images, labels = data[0], data[1]
         logits = self(images, training=False)
         self.compiled_loss(labels, logits)
@@ -125,7 +171,7 @@ class Trainer(tf.keras.Model):
 
         The same step as by the whole batch, but that batch normalisation sees a part at a time.
         """
-        parts = self._parts
+        parts = self._profile.accumulate
         images = tf.reshape(images, [parts, -1, *images.shape[1:]])
         labels = tf.reshape(labels, [parts, -1, *labels.shape[1:]])
         weights = self.trainable_variables
@@ -168,39 +214,6 @@ class Trainer(tf.keras.Model):
         if self.average is not None:
             parts["average"] = tf.train.Checkpoint(weights=self.average.averages)
         return tf.train.Checkpoint(**parts)
-
-
-def make_trainer(
-    network: tf.keras.Model,
-    profile: Profile,
-    labels: LabelMap,
-    *,
-    optimizer: Any,
-    loss: SparseCrossentropy | WithRelatives,
-    metrics: list[tf.keras.metrics.Metric],
-) -> Trainer:
-    """Compile a network for training; inside the strategy's scope.
-
-    Args:
-        network: from `build_model`, images to species' logits.
-        metrics: of class indices and the species' logits.
-    """
-    with under_policy(network.dtype_policy):  # mixed_float16 makes compile() scale the loss
-        trainer = Trainer(network.input, logits_of_all_ranks(network, profile, labels), name=network.name)
-    trainer.rescale_mode, trainer.noise_clock = network.rescale_mode, network.noise_clock
-    trainer._parts, trainer._classes, trainer._state = profile.accumulate, labels.n_classes, None
-    trainer._loss = loss
-    trainer.average = WeightAverage(trainer.weights, profile.ema) if profile.ema else None
-
-    def compile_with_the_same() -> None:
-        for metric in metrics:  # Keras resets only those that a step of this compilation has used
-            metric.reset_state()
-        trainer.compile(optimizer=trainer.optimizer or optimizer, loss=loss, metrics=metrics)
-
-    trainer._compile = compile_with_the_same
-    trainer.prepare(profile, 0)
-    trainer.noise_clock.follow(trainer.optimizer)
-    return trainer
 
 
 class SessionGuard(tf.keras.callbacks.Callback):

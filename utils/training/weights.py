@@ -63,11 +63,9 @@ def find_weights(weights: str, backbone: str) -> Path:
         )
     except Exception as error:  # get_file raises a bare Exception when the network fails
         raise InputError(
-            f"weights: could not download {name} ({error}). Get it from {RELEASE} where there is a network, "
-            "and give "
-            f"its path as `weights: /path/to/{name}`, or attach it on Kaggle as a data set (found by its "
-            "name). "
-            "`weights: random` trains from scratch."
+            f"weights: could not download {name} ({error}). Get it from {RELEASE} where there is a network, and "
+            f"give its path as `weights: /path/to/{name}`, or attach it on Kaggle as a data set (found by its "
+            "name). `weights: random` trains from scratch."
         ) from error
     return Path(found)
 
@@ -109,7 +107,7 @@ def load_weights(model: tf.keras.Model, path: Path, *, head: bool = False) -> li
         model: from `build_model`.
         path: .h5 file of weights, of the library or of a run of this package.
         head: demand the classifier too; otherwise its layers are taken where they are there and of the same
-        shape.
+            shape.
 
     Returns:
         Names of the layers that kept the weights they had (of the classifier only).
