@@ -1,6 +1,7 @@
 """The clean start: exactly the known messages are held back, everything else comes through."""
 
 # ruff: noqa: E501 (the messages are TensorFlow's)
+import importlib
 import os
 import re
 import subprocess
@@ -8,6 +9,7 @@ import sys
 
 import pytest
 
+import utils
 from utils import startup
 from utils.files import REPOSITORY, InputError
 from utils.startup import is_noise, quiet_start, standard_error_to
@@ -104,13 +106,11 @@ def test_a_keras_that_was_loaded_before_gets_the_settings_of_the_course(home):
 
 @pytest.mark.parametrize(("version", "variable"), [("2.15.1", "1"), ("2.20.0", "0")])
 def test_tensorflow_imported_with_another_keras_is_refused(version, variable, monkeypatch):
-    import utils
-
-    monkeypatch.setattr(utils._metadata, "version", lambda name: version)
+    monkeypatch.setattr("importlib.metadata.version", lambda name: version)
     monkeypatch.setitem(sys.modules, "tensorflow", object())
     monkeypatch.setenv("TF_USE_LEGACY_KERAS", variable)
     with pytest.raises(RuntimeError, match="Restart the kernel"):
-        utils._select_keras()
+        importlib.reload(utils)
     assert os.environ["TF_USE_LEGACY_KERAS"] == variable
 
 
@@ -136,15 +136,15 @@ def test_the_library_is_taken_from_the_wheel_beside_the_package_only_where_it_is
     tmp_path, monkeypatch
 ):
     monkeypatch.setattr(startup, "REPOSITORY", tmp_path)
-    startup._find_shipped_wheel()  # installed here: nothing is looked for
+    startup.find_shipped_wheel()  # installed here: nothing is looked for
     monkeypatch.setattr(startup.util, "find_spec", lambda name: None)
     monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")
     with pytest.raises(InputError, match=r"no wheel of it.*Add Input > Your Work > Datasets"):
-        startup._find_shipped_wheel()
+        startup.find_shipped_wheel()
     wheel = tmp_path / "keras_efficientnet_v2-1.2.2-py3-none-any.whl"
     wheel.touch()
     monkeypatch.setattr(sys, "path", [])
-    startup._find_shipped_wheel()
+    startup.find_shipped_wheel()
     assert sys.path == [str(wheel)]
 
 
@@ -152,9 +152,10 @@ def test_the_library_is_taken_from_the_wheel_beside_the_package_only_where_it_is
 def test_threads_share_a_few_heaps():
     code = """
 import ctypes, sys, threading
+import utils
 from utils import startup
 if sys.argv[1] == "limited":
-    startup._limit_heaps()
+    startup.limit_heaps()
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
 count = int(sys.argv[2])

@@ -122,7 +122,7 @@ def import_tensorflow() -> ModuleType:
     # Notes of TensorFlow's C++ part (level I) come in the midst of a notebook; warnings and errors stay.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     warnings.filterwarnings("ignore", message=_ADDONS_END_OF_LIFE, category=UserWarning)
-    _limit_heaps()
+    limit_heaps()
     with quiet_start():
         import tensorflow as tf
 
@@ -135,7 +135,7 @@ def import_tensorflow() -> ModuleType:
     return tf
 
 
-def _limit_heaps() -> None:
+def limit_heaps() -> None:
     """Let glibc have a heap for each core, at least two, in place of eight for each.
 
     A heap keeps what is freed in it, and the threads that decode images spread over all heaps: training input at
@@ -155,7 +155,7 @@ def start_notebook() -> None:
     Raises:
         InputError: keras-efficientnet-v2 is neither installed nor shipped beside the package.
     """
-    _find_shipped_wheel()
+    find_shipped_wheel()
     tf = import_tensorflow()
     python = ".".join(map(str, sys.version_info[:3]))
     keras = metadata.version("tf_keras" if "TF_USE_LEGACY_KERAS" in os.environ else "keras")
@@ -164,8 +164,12 @@ def start_notebook() -> None:
     print(f"Devices: {_devices(tf)}")
 
 
-def _find_shipped_wheel() -> None:
-    """Let keras-efficientnet-v2 be imported from the wheel beside the package, where it is not installed."""
+def find_shipped_wheel() -> None:
+    """Let keras-efficientnet-v2 be imported from the wheel beside the package, where it is not installed.
+
+    Raises:
+        InputError: there is no such wheel; the message says how to get it, here and on Kaggle.
+    """
     if util.find_spec("keras_efficientnet_v2") is not None:
         return
     wheels = sorted(REPOSITORY.glob("keras_efficientnet_v2-*.whl"))

@@ -157,7 +157,7 @@ def test_tests_are_named_from_the_folder_of_the_caller(monkeypatch, tmp_path):
         calls.append((command, options))
         return subprocess.CompletedProcess(command, 5)
 
-    monkeypatch.setattr("utils.__main__.subprocess.run", run)
+    monkeypatch.setattr("utils.cli.course.subprocess.run", run)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "test_x.py").touch()
     assert call("test", "--all", "test_x.py::test_y", "-k", "name").exit_code == 5

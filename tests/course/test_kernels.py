@@ -47,7 +47,7 @@ def built(tmp_path_factory) -> Path:
     weights = folder / WEIGHTS
     weights.mkdir()
     (weights / "efficientnetv2-s-21k.h5").write_bytes(b"not read here")
-    write_json(weights / kernels.DATASET_FILE, kernels._dataset_metadata(WEIGHTS, OWNER))
+    write_json(weights / kernels.DATASET_FILE, kernels.dataset_metadata(WEIGHTS, OWNER))
     return folder
 
 
@@ -681,9 +681,9 @@ def test_a_403_is_no_answer_and_the_owners_list_is(copy, stand_in):
     """Kaggle refuses access to what is not there, too."""
     stand_in.fails = 403
     push = Push(copy, stand_in.tool)
-    assert push._is_on_kaggle(f"{OWNER}/{UTILS}") is False
+    assert push.is_on_kaggle(f"{OWNER}/{UTILS}") is False
     stand_in.datasets = {UTILS}
-    assert push._is_on_kaggle(f"{OWNER}/{UTILS}") is True
+    assert push.is_on_kaggle(f"{OWNER}/{UTILS}") is True
 
 
 def test_what_does_not_pass_the_check_is_not_pushed(copy, tmp_path):

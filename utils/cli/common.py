@@ -75,6 +75,11 @@ SETTINGS = click.option(
 
 
 def pairs_of(values: tuple[str, ...], option: str) -> dict[str, str]:
+    """The values of an option that is given as NAME=VALUE, as text by name; of a name given twice the last.
+
+    Raises:
+        UsageError: a value has no `=`, or no name before it; the message shows `option` with an example.
+    """
     pairs = {}
     for value in values:
         name, equals, text = value.partition("=")
@@ -85,6 +90,11 @@ def pairs_of(values: tuple[str, ...], option: str) -> dict[str, str]:
 
 
 def profile_of(name: str, settings: tuple[str, ...] = ()) -> "Profile":
+    """A profile by name (auto too), with the KEY=VALUE settings of -s.
+
+    Raises:
+        UsageError: the profile or a key is not known, or a value is not possible.
+    """
     from utils.config import load_profile
 
     booleans = {"true": True, "false": False}

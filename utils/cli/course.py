@@ -1,4 +1,4 @@
-"""Commands of the course: run, test, check, lab, bench."""
+"""Commands of the course and its upkeep: run, test, check, lock, lab, bench."""
 
 import os
 import subprocess

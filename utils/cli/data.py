@@ -1,4 +1,4 @@
-"""Commands of data: flora, metadata, split, tfrecords."""
+"""Commands of data: flora, metadata, table, split, tfrecords."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""The command of batches."""
+"""The command of experiments: batch."""
 
 from pathlib import Path
 

@@ -172,7 +172,7 @@ def build_weights(owner: str, out: Path, weights: str, backbone: str) -> Path:
     folder = _emptied(out / WEIGHTS, DATASET_FILE)
     with replacing(folder / file.name) as temporary:
         shutil.copyfile(file, temporary)
-    write_json(folder / DATASET_FILE, _dataset_metadata(WEIGHTS, owner))
+    write_json(folder / DATASET_FILE, dataset_metadata(WEIGHTS, owner))
     return folder
 
 
@@ -181,7 +181,8 @@ def _check_owner(owner: str) -> None:
         raise UsageError(f"--owner {owner}: must be a Kaggle user name, as in kaggle.com/NAME.")
 
 
-def _dataset_metadata(slug: str, owner: str) -> dict[str, Any]:
+def dataset_metadata(slug: str, owner: str) -> dict[str, Any]:
+    """dataset-metadata.json of one of DATASETS."""
     title, description = DATASETS[slug]
     # one licence must be named, and the files are under two: the description tells
     return {
@@ -222,7 +223,7 @@ def _build_utils(owner: str, folder: Path) -> Path:
     _write_text(folder / "utils" / COMMIT.name, commit_of_package() + "\n")
     shutil.copyfile(REPOSITORY / "LICENSE", folder / "LICENSE")
     _write_wheel(LIBRARY, folder)
-    write_json(folder / DATASET_FILE, _dataset_metadata(UTILS, owner))
+    write_json(folder / DATASET_FILE, dataset_metadata(UTILS, owner))
     return folder
 
 

@@ -58,6 +58,7 @@ class NotebookResult:
 
     @property
     def passed(self) -> bool:
+        """Whether there was no problem."""
         return not self.problem
 
 
@@ -76,9 +77,11 @@ class Run:
         return self.folder / "output"
 
     def executed(self, name: str) -> Path:
+        """Where the executed notebook `name` (without .ipynb) is, or will be."""
         return self.folder / "notebooks" / f"{name}.ipynb"
 
     def page(self, name: str) -> Path:
+        """Where the page of the notebook `name` is, or will be."""
         return self.folder / "html" / f"{name}.html"
 
 

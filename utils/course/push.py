@@ -119,7 +119,7 @@ class Push:
     def _push_one(self, item: Path) -> None:
         if (item / DATASET_FILE).is_file():
             slug = read_json(item / DATASET_FILE)["id"]
-            known = self._is_on_kaggle(slug)
+            known = self.is_on_kaggle(slug)
             if not known:
                 self._check_token_is_of(slug.split("/")[0])
             self._must(self._version(item) if known else self._create(item))
@@ -147,11 +147,11 @@ class Push:
         for name in wanted:
             if name.split("/")[1] in here:
                 continue
-            if not self._is_on_kaggle(name):
+            if not self.is_on_kaggle(name):
                 way = "python -m utils kaggle weights" if name.endswith(WEIGHTS) else "a push without --only"
                 raise InputError(f"The data set {name} is not on Kaggle; {way} makes it.")
 
-    def _is_on_kaggle(self, name: str) -> bool:
+    def is_on_kaggle(self, name: str) -> bool:
         """Whether the owner has a data set, by Kaggle's own answer.
 
         Raises:
