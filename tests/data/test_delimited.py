@@ -29,6 +29,8 @@ READ = {
     "a spreadsheet's sep=": ("sep=;\r\n" + TABLE.replace(",", ";"), [3, 4, 5], "123", ["x", "y", "z"]),
     "sep= in quotes, with a tab": ('"sep=\t"\n' + TAB, [3, 4, 5], "123", ["x", "y", "z"]),
     "sep= behind a mark, of a bar": ("\ufeffSEP=|\n" + TABLE.replace(",", "|"), [3, 4, 5], "123", ["x", "y", "z"]),
+    "rows without text": (TABLE.replace("2,", ",,\n2,"), [2, 4, 5], "123", ["x", "y", "z"]),
+    "what other readers take for ends of lines": (f"{HEADER}\n1,Zea,x\u2028y\x0b\n", [2], "1", ["x\u2028y"]),
     "spaces around fields": (TABLE.replace(",", " , "), [2, 3, 4], "123", ["x", "y", "z"]),
     "blank lines": ("\n" + TABLE.replace("\n", "\n\n,,\n  \n"), [6, 10, 14], "123", ["x", "y", "z"]),
     "a delimiter behind each row": (TABLE.replace("\n", ",\n"), [2, 3, 4], "123", ["x", "y", "z"]),

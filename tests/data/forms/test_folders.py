@@ -167,6 +167,8 @@ OTHERS = [
     (["Herbarium sheets/Abies alba/1.jpg", "Herbarium sheets/Zea mays/2.jpg"], DEEP, "Abies alba", "Zea mays"),
     (["my plants/Abies alba/1.jpg", "our plants/Zea mays/2.jpg"], DEEP, "Abies alba", "Zea mays"),
     (["my plants/ABAL/1.jpg", "my plants/ZEMA/2.jpg"], DEEP, "ABAL", "ZEMA"),
+    (["fold_1/Abies alba/1.jpg", "fold_2/Zea mays/2.jpg"], DEEP, "Abies alba", "Zea mays"),
+    (["2019/Abies alba/1.jpg", "2020/Zea mays/2.jpg"], DEEP, "Abies alba", "Zea mays"),
     ([f"{RANKS}Pinaceae_Abies_alba/1.jpg", f"{RANKS}Poaceae_Zea_mays/2.jpg"], "iNaturalist", *FAMILIES),
 ]  # fmt: skip
 

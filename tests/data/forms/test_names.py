@@ -117,6 +117,9 @@ Carex nigra | Carex nigra cv Red
 Carex nigra | Carex nigra 'Variegata'
 Carex nigra | Carex nigra \u2018Variegata\u2019
 Carex nigra | Carex nigra Group
+Carex nigra | Carex nigra Pink Form
+Carex nigra | Carex nigra Type A
+Carex nigra | Carex nigra B
 Carex nigra | Carex nigra ?
 Carex nigra | Carex nigra [auct.]
 Carex nigra | Carex nigra juv.
@@ -229,6 +232,7 @@ NO_NAMES = (
         "Unknown species",
         "unknown sp. 3",
         "not identified",
+        *["n.a.", "n. d.", "s.n.", "#NV", "#N/D", "(blank)", "TBD", "No ID"],
         "Incertae sedis",
     ],
 )

@@ -279,7 +279,7 @@ def _is_binomial(name: str) -> bool:
 
 def _refuse_layout(folder: Path, found: Contents, files: Sequence[tuple[str, ...]]) -> None:
     """Raise InputError unless the first folder of these files (folders and name) is their species."""
-    if not any(any(map(str.isalpha, path[0])) for path in files):
+    if not any(len(path) > 2 or any(map(str.isalpha, path[0])) for path in files):
         return  # numbers: that they are no names is said by line
     where = shlex.quote(str(folder))
     table = f"Make a table of it, look at its names, and write by it: ./course table {where} --out labels.csv, then "
@@ -308,7 +308,8 @@ def _refuse_layout(folder: Path, found: Contents, files: Sequence[tuple[str, ...
             and re.split("[ _]", inner[-1])[0] != words[0]
         )
         above = bool(_words(path[0]) & _GENERIC) or not (  # Poaceae, Zea, North America
-            _is_binomial(path[0]) or (len(words) > 1 and (name.isupper() or name.islower()))
+            _is_binomial(path[0])
+            or (len(words) > 1 and (name.isupper() or name.islower()) and not any(map(str.isdigit, name)))
         )
         if inner and (other or above or len(tops) == 1):
             raise InputError(

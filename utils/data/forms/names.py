@@ -65,7 +65,21 @@ _BETWEEN_AUTHORS |= {
 _BETWEEN_AUTHORS |= {"zu", "zur", "den", "der", "ter", "ten", "te", "af"}
 _AUTHOR = re.compile(r"\(*(?:[dl]')?([^\W\d_])[^\W\d_]*(?:[.,;:()&'-]+[^\W\d_]*)*")
 _YEAR = re.compile(r"\(?(?:1[6-9]|20)\d\d\)?[,.;]?")
-_OF_CULTIVATION = {"Group", "Gp", "Grex", "Complex"}
+# Written with a capital and no author: what makes a name one of a part of the species, or of several.
+_OF_CULTIVATION = {
+    "Group",
+    "Gp",
+    "Grex",
+    "Complex",
+    "Form",
+    "Type",
+    "Morph",
+    "Race",
+    "Strain",
+    "Clade",
+    "Clone",
+}
+_OF_CULTIVATION |= {"Cultivar", "Variety", "Hybrid", "Ecotype", "Population", "Lineage"}
 _WORD = re.compile(r"[^\W\d_]+(?:[-'][^\W\d_]+)*")
 # Abbreviations that stand where an epithet would, also without their full stop.
 _NO_EPITHETS = {
@@ -137,6 +151,18 @@ _NO_NAME |= {
     "determined",
     "available",
     "scientific",
+    "tbd",
+    "nd",
+    "id",
+    "blank",
+    "empty",
+    "unk",
+    "unbekannt",
+    "unbestimmt",
+    "desconocido",
+    "desconocida",
+    "inconnu",
+    "inconnue",
 }
 _BESIDE_NO_NAME = {
     "species",
@@ -174,8 +200,9 @@ def is_no_name(label: str) -> bool:
     return (
         not words
         or (words <= _NO_NAME | _BESIDE_NO_NAME and not words <= _BESIDE_NO_NAME)
-        or text
-        in (r"\N", "#REF!", "#VALUE!", "#NAME?", "#NUM!", "#NULL!", "#DIV/0!")  # databases, spreadsheets
+        or text == r"\N"  # databases
+        or bool(re.fullmatch(r"#\S+", text))  # spreadsheets: #REF!, #NAME?, in German #NV, in Spanish #N/D
+        or bool(re.fullmatch(r"[ns]\. ?[adn]\.?", text.casefold()))  # n.a., n.d., s.n.
     )
 
 
@@ -268,8 +295,9 @@ def _is_binomial(bare: list[str], authors: list[str]) -> bool:
 
 def _is_of_authors(word: str, following: str) -> bool:
     name = _AUTHOR.fullmatch(word)
+    own_letter = len(word) == 1 and word != "L" and not following  # as in "Poa annua A"; L is Linnaeus
     return (
-        bool(name and name[1].isupper() and word not in _OF_CULTIVATION)
+        bool(name and name[1].isupper() and word not in _OF_CULTIVATION and not own_letter)
         or word.strip("(),;:") in _BETWEEN_AUTHORS
         or bool(_YEAR.fullmatch(word))
         or (word == "hort." and following == "ex")
