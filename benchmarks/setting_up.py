@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(REPOSITORY / "utils"))
+sys.path.insert(0, str(REPOSITORY / "utils" / "setup"))
 from environment import split  # noqa: E402 (by its path: `utils` needs more than the standard library)
 
 WAYS = ("uv", "pip")

@@ -70,9 +70,9 @@ class Clone:
 
     def __init__(self, folder: Path, index: Index | str) -> None:
         self.folder, self.url = folder, index if isinstance(index, str) else index.url
-        (folder / "utils").mkdir(parents=True)
+        (folder / "utils" / "setup").mkdir(parents=True)
         shutil.copy(REPOSITORY / "course", folder)
-        shutil.copy(REPOSITORY / "utils" / "setup" / "environment.py", folder / "utils")
+        shutil.copy(REPOSITORY / "utils" / "setup" / "environment.py", folder / "utils" / "setup")
         (folder / "utils" / "__init__.py").touch()
         (folder / "utils" / "__main__.py").write_text(SCRIPT)
 

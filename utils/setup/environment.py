@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -40,6 +40,7 @@ class Failed(Exception):
 
 
 def say(text: str) -> None:
+    """Tell the user, on standard error: what a command prints for a program to read stays clean."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -89,20 +90,16 @@ def alone(place: Place) -> Iterator[IO[str]]:
         try:
             file = place.unfinished.open("a+")
         except OSError as error:
-            raise Failed(
-                f"cannot write in {place.venv.parent} ({error.strerror}). Copy the course to a folder of yours, or "
-                "set COURSE_VENV."
-            ) from None
+            way = "Copy the course to a folder of yours, or set COURSE_VENV."
+            raise Failed(f"cannot write in {place.venv.parent} ({error.strerror}). {way}") from None
         while not _lock(file):
             if told == begin or time.monotonic() - told >= _EVERY:
                 told = time.monotonic()
                 say(f"{waiting} ({told - begin:.0f} s)." if told - begin >= 1 else f"{waiting}.")
             time.sleep(0.2)
-        try:
+        with suppress(FileNotFoundError):  # who held it has finished and removed it: make another
             if os.path.samestat(os.fstat(file.fileno()), place.unfinished.stat()):
                 break
-        except FileNotFoundError:
-            pass  # who held it has finished and removed it: make another
         file.close()
     with file:
         try:
@@ -139,6 +136,16 @@ def tool_variables() -> dict[str, str]:
     return kept | {"PIP_USER": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PYTHONSAFEPATH": "1"}
 
 
+# uv's names for pip's settings
+_UV_OPTIONS = {
+    "index-url": "--default-index",
+    "extra-index-url": "--index",
+    "find-links": "--find-links",
+    "trusted-host": "--allow-insecure-host",
+}
+_UV_VARIABLES = {"client-cert": "SSL_CLIENT_CERT", "timeout": "UV_HTTP_TIMEOUT", "retries": "UV_HTTP_RETRIES"}
+
+
 def uv_settings(pip: Sequence[str], without: Sequence[str] = ()) -> tuple[list[str], dict[str, str]]:
     """Arguments and variables that give uv the index, proxy and certificates that pip is configured with.
 
@@ -146,55 +153,37 @@ def uv_settings(pip: Sequence[str], without: Sequence[str] = ()) -> tuple[list[s
         pip: the command of the pip that reads its configuration: files (site, user, PIP_CONFIG_FILE), variables.
         without: pip's names of settings to leave out.
     """
-    done = subprocess.run(
+    listed = subprocess.run(
         [*pip, "config", "list"],
         env=tool_variables(),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-    )
+    ).stdout
     found: dict[str, str] = {}
     for section in ("global", "install", ":env:"):  # the later ones win, as in pip
-        for line in done.stdout.splitlines():
+        for line in listed.splitlines():
             key, equals, value = line.partition("=")
             if equals and key.startswith(f"{section}."):
-                name = key.removeprefix(f"{section}.").removeprefix(
-                    "default-"
-                )  # two names for one: default-timeout
-                found[name] = ast.literal_eval(value) or found.get(
-                    name, ""
-                )  # pip takes an empty variable for none
+                name = key.removeprefix(f"{section}.").removeprefix("default-")  # default-timeout is timeout
+                found[name] = ast.literal_eval(value) or found.get(name, "")  # empty is none, as in pip
     found = {key: value for key, value in found.items() if key not in without and value}
 
     # pip takes the best version of all indexes; uv would stop at the first that has the package
     arguments = ["--index-strategy", "unsafe-best-match"]
-    for key, option in (
-        ("index-url", "--default-index"),
-        ("extra-index-url", "--index"),
-        ("find-links", "--find-links"),
-        ("trusted-host", "--allow-insecure-host"),
-    ):
+    for key, option in _UV_OPTIONS.items():
         for value in found.get(key, "").split():
             arguments += [option, value]
     if found.get("no-index", "").lower() in ("1", "true", "yes", "on"):
         arguments.append("--no-index")
 
     variables = {}
-    certificates = (
-        found.get("cert") or os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
-    )
-    if certificates:
+    bundles = (found.get("cert"), os.environ.get("REQUESTS_CA_BUNDLE"), os.environ.get("CURL_CA_BUNDLE"))
+    if certificates := next(filter(None, bundles), None):
         variables["SSL_CERT_DIR" if Path(certificates).is_dir() else "SSL_CERT_FILE"] = certificates
     if "proxy" in found:
         variables |= dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), found["proxy"])
-    for key, name in (
-        ("client-cert", "SSL_CLIENT_CERT"),
-        ("timeout", "UV_HTTP_TIMEOUT"),
-        ("retries", "UV_HTTP_RETRIES"),
-    ):
-        if key in found:
-            variables[name] = found[key]
-    return arguments, variables
+    return arguments, variables | {name: found[key] for key, name in _UV_VARIABLES.items() if key in found}
 
 
 @dataclass
@@ -243,12 +232,8 @@ class Work:
             if time.monotonic() < next_line:
                 continue
             line = self._progress(what, time.monotonic() - begin)
-            print(
-                f"\r\033[K{line}" if terminal else line,
-                end="" if terminal else "\n",
-                file=sys.stderr,
-                flush=True,
-            )
+            before, after = ("\r\033[K", "") if terminal else ("", "\n")
+            print(f"{before}{line}", end=after, file=sys.stderr, flush=True)
             next_line = time.monotonic() + (3 if terminal else _EVERY)
         if terminal:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
@@ -259,9 +244,8 @@ class Work:
             return line
         written = self.written() / 1e9
         share = min(written / self.gigabytes, 0.99)
-        left = (
-            f"about {seconds / share * (1 - share):.0f} s more" if share > 0.05 else f"usually {self.usual}"
-        )
+        more = seconds / share * (1 - share) if share > 0.05 else None
+        left = f"usually {self.usual}" if more is None else f"about {more:.0f} s more"
         return f"{line}: {min(written, self.gigabytes):.1f} of about {self.gigabytes:.1f} GB, {left}"
 
     def written(self) -> int:
@@ -270,11 +254,9 @@ class Work:
         for path, _, names in os.walk(self.place.venv):
             download = Path(path).is_relative_to(self.place.work)
             for name in names:
-                try:
+                with suppress(FileNotFoundError):  # a temporary file, gone meanwhile
                     status = (Path(path) / name).lstat()
-                except FileNotFoundError:
-                    continue  # a temporary file, gone meanwhile
-                total += 0 if download and status.st_nlink > 1 else status.st_size
+                    total += 0 if download and status.st_nlink > 1 else status.st_size
         return total
 
 
@@ -282,11 +264,9 @@ def _reason(words: str) -> str:
     """The line of pip's or uv's words that says most."""
     lines = [" ".join(line.split()).lstrip("×╰─▶├ ") for line in words.splitlines() if line.strip()]
     wrong_file = r"hash mismatch for|^[\w.-]+==[\w.+!-]+ from (http|file)"
-    for pattern in (_FULL, wrong_file, _OTHER_FILE, _UNREACHABLE, _NOT_THERE, r"^error\b"):
-        for line in lines:
-            if re.search(pattern, line, re.IGNORECASE):
-                return line[:200].rstrip(".")
-    return lines[-1][:200].rstrip(".") if lines else "it said nothing"
+    patterns = (_FULL, wrong_file, _OTHER_FILE, _UNREACHABLE, _NOT_THERE, r"^error\b")
+    said = (line for pattern in patterns for line in lines if _means(pattern, line))
+    return next(said, lines[-1] if lines else "it said nothing")[:200].rstrip(".")
 
 
 def _means(pattern: str, words: str) -> bool:
@@ -303,9 +283,8 @@ def set_up(root: Path, venv: Path, options: str, stamp: str) -> None:
     try:
         venv.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise Failed(
-            f"cannot make {venv.parent} ({error.strerror}). Set COURSE_VENV to another folder."
-        ) from None
+        way = "Set COURSE_VENV to another folder."
+        raise Failed(f"cannot make {venv.parent} ({error.strerror}). {way}") from None
     with alone(place) as held:
         if " ".join(place.made_for()) == stamp and os.access(place.python, os.X_OK):
             say("Another ./course has set it up meanwhile.")
@@ -314,17 +293,15 @@ def set_up(root: Path, venv: Path, options: str, stamp: str) -> None:
         work = Work(place, held)
         free = (shutil.disk_usage(venv.parent).free + work.written()) / 1e9  # what is there is replaced
         if free < NEEDS[options]:
-            raise Failed(
-                f"no disk space: {venv.parent} has {free:.1f} GB free, the set-up needs {NEEDS[options]} GB. Free "
-                "some, or set COURSE_VENV to a folder on another disk."
-            )
+            needs = f"{venv.parent} has {free:.1f} GB free, the set-up needs {NEEDS[options]} GB"
+            way = "Free some, or set COURSE_VENV to a folder on another disk."
+            raise Failed(f"no disk space: {needs}. {way}")
         if why is None:
             say(f"{venv} was made for another lock file: bringing it up to date.")
         elif why:
             say(f"{venv} {why}: making it anew.")
-        say(
-            f"Python {platform.python_version()}, about {TAKES[options]:g} GB in {venv} ({free:.0f} GB are free)."
-        )
+        takes = f"about {TAKES[options]:g} GB in {venv} ({free:.0f} GB are free)"
+        say(f"Python {platform.python_version()}, {takes}.")
         try:
             held.truncate(0)
             held.write(options)
@@ -333,9 +310,8 @@ def set_up(root: Path, venv: Path, options: str, stamp: str) -> None:
             place.log.unlink(missing_ok=True)
             if why is not None:
                 make_empty(work)
-            install(
-                work, root / ("requirements-gpu.lock" if options == "gpu" else "requirements.lock"), options
-            )
+            lock = "requirements-gpu.lock" if options == "gpu" else "requirements.lock"
+            install(work, root / lock, options)
             work.gigabytes = 0.0
             work.run(["rm", "-rf", place.work], "removing what was downloaded")
             place.stamp.write_text(stamp + "\n")
@@ -354,10 +330,8 @@ def _why_anew(place: Place, interrupted: bool, version: str) -> str | None:
         return ""
     made_for = place.made_for()
     if not (made_for or interrupted or place.log.is_file()):
-        raise Failed(
-            f"{place.venv} is not an environment that ./course made. Remove or rename it, or set COURSE_VENV to "
-            "another folder."
-        )
+        way = "Remove or rename it, or set COURSE_VENV to another folder."
+        raise Failed(f"{place.venv} is not an environment that ./course made. {way}")
     if interrupted or not made_for:
         return "was not finished"
     if made_for[1:2] != [version]:
@@ -379,10 +353,9 @@ def make_empty(work: Work) -> None:
 
 def _pip(work: Work) -> list[str]:
     """The command of a pip that installs into the environment: this Python's own, which need not be unpacked first."""
-    try:
+    own: tuple[int, ...] = (0, 0)
+    with suppress(metadata.PackageNotFoundError, ValueError):
         own = tuple(int(part) for part in metadata.version("pip").split(".")[:2])
-    except (metadata.PackageNotFoundError, ValueError):
-        own = (0, 0)
     if own >= (22, 3):  # the first with --python
         return [sys.executable, "-m", "pip", "--python", str(work.place.python)]
     if words := work.run([work.place.python, "-m", "ensurepip"], "unpacking pip"):
@@ -431,9 +404,7 @@ def install(work: Work, lock: Path, options: str) -> None:
 
 def split(lock: str) -> tuple[str, str]:
     """The lines of uv in a lock, and all others: pip installs the others where there is no uv."""
-    blocks = re.split(
-        r"(?m)^(?=\S)", lock
-    )  # a package and its hashes; the first line of each is not indented
+    blocks = re.split(r"(?m)^(?=\S)", lock)  # a package and its hashes; only its first line is not indented
     of_uv = [block for block in blocks if block.startswith("uv==")]
     return "".join(of_uv), "".join(block for block in blocks if block not in of_uv)
 
@@ -446,30 +417,23 @@ def _explained(work: Work, words: str, options: str) -> Failed:
         return Failed(
             f"no space left on the disk of {work.place.venv}. Free {NEEDS[options]} GB, then call ./course again."
         )
-    if _means(_OTHER_FILE, words):
-        return Failed(
-            f"the package index serves another file than the lock names ({reason}). Ask who keeps that index, or use "
-            f"another (PIP_INDEX_URL). Details: {log}"
-        )
-    if _means(_UNREACHABLE, words):
-        return Failed(
-            "the package index could not be reached. Connect to the internet (or set PIP_INDEX_URL or HTTPS_PROXY), "
-            f"then call ./course again. Details: {log}"
-        )
-    if _means(_NOT_THERE, words):
-        return Failed(f"the package index lacks a file that this machine needs ({reason}). Details: {log}")
-    return Failed(f"the installation failed: {reason}. Details: {log}")
+    meanings = {
+        _OTHER_FILE: f"the package index serves another file than the lock names ({reason}). Ask who keeps that index, "
+        "or use another (PIP_INDEX_URL).",
+        _UNREACHABLE: "the package index could not be reached. Connect to the internet (or set PIP_INDEX_URL or "
+        "HTTPS_PROXY), then call ./course again.",
+        _NOT_THERE: f"the package index lacks a file that this machine needs ({reason}).",
+    }
+    meant = (meaning for pattern, meaning in meanings.items() if _means(pattern, words))
+    return Failed(f"{next(meant, f'the installation failed: {reason}.')} Details: {log}")
 
 
 def main(arguments: Sequence[str]) -> int:
     root, venv, options, stamp = arguments
 
-    def interrupted(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
-            signal.signal(number, interrupted)
+            signal.signal(number, signal.default_int_handler)  # KeyboardInterrupt
     try:
         set_up(Path(root), Path(venv), options, stamp)
     except Failed as error:
