@@ -8,6 +8,7 @@ nothing else. It runs on any Python of the course, without its environment.
 
 import argparse
 import os
+import platform
 import statistics
 import subprocess
 import sys
@@ -32,6 +33,7 @@ def measure(way: str, python: str) -> tuple[float, float, list[str]]:
             lock = clone / "requirements.lock"
             lock.write_text(split(lock.read_text())[1])
         environment = {name: value for name, value in os.environ.items() if not name.startswith("UV_")}
+        environment.pop("COURSE_VENV", None)
         # uv leaves compiling to the first import, if that may; pip compiles in any case
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
         environment |= {"PYTHON": python, "PIP_CACHE_DIR": str(home), "XDG_CACHE_HOME": str(home)}
@@ -52,17 +54,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--python", default="3.11")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     given = parser.parse_args()
-    seconds: dict[str, list[float]] = {way: [] for way in WAYS}
+    load = os.getloadavg()[0]
+    print(f"{platform.platform()}, {os.cpu_count()} cores, load {load:.1f} before it starts", flush=True)
+    seconds: dict[str, list[float]] = {way: [] for way in given.ways}
     installed: dict[str, list[str]] = {}
     for repeat in range(given.repeats):
-        for way in WAYS if repeat % 2 == 0 else reversed(WAYS):
+        for way in given.ways if repeat % 2 == 0 else reversed(given.ways):
             ready, whole, installed[way] = measure(way, given.python)
             seconds[way].append(whole)
             print(f"{way:<4} set up {ready:6.1f} s, TensorFlow imported {whole:6.1f} s", flush=True)
     print(f"\n{'':<4} {'min':>7} {'median':>7} {'max':>7}  seconds, {given.repeats} fresh clones each")
     for way, values in seconds.items():
         print(f"{way:<4} {min(values):7.1f} {statistics.median(values):7.1f} {max(values):7.1f}")
+    if len(installed) < len(WAYS):
+        return
     other = [name for name in set(installed["uv"]) ^ set(installed["pip"]) if not name.startswith("uv==")]
     print("Same versions in both." if not other else f"Other versions: {', '.join(sorted(other))}")
 

@@ -4,7 +4,6 @@ import ast
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -96,6 +95,15 @@ def test_a_notebook_run_headless_finds_the_course_and_last_the_files_beside_it(c
     assert own(modules, crowded) and beside == "beside"
 
 
+@pytest.mark.skipif(os.name != "posix", reason="Windows cannot put a program in the place of another")
+def test_the_lab_is_the_process_that_was_called(crowded):
+    """Ctrl-C and a SIGTERM then reach it, and nothing is left running."""
+    (crowded / "mine.py").write_text("import os\nprint(os.getpid(), flush=True)\nraise SystemExit(7)\n")
+    command = [sys.executable, "-m", "utils", "lab", f"--config={crowded / 'mine.py'}"]
+    with subprocess.Popen(command, env=os.environ | AS_COURSE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.communicate(timeout=100)[0] == f"{process.pid}\n" and process.returncode == 7
+
+
 def post(url: str) -> dict:
     request = urllib.request.Request(url, data=b"{}", headers={"Authorization": "token abc"})
     return json.load(urllib.request.urlopen(request, timeout=60))
@@ -139,6 +147,7 @@ def test_a_kernel_of_the_lab(crowded):
             reply = client.execute("", user_expressions=look, reply=True, timeout=60)
             client.stop_channels()
         finally:
-            os.killpg(lab.pid, signal.SIGTERM)
+            lab.terminate()
+    assert not list(runtime.glob("*.json")), "it has ended its kernel and itself"
     found = reply["content"]["user_expressions"]["found"]
     assert own(ast.literal_eval(found["data"]["text/plain"]), crowded), found

@@ -53,8 +53,11 @@ class Machine:
         text = STUB.replace("VERSION", answer).replace("CALLS", str(self.calls))
         self.program(name, text.replace("FAILS", str(self.fails)))
 
-    def run(self, *arguments: str, cwd: Path | None = None, script: Path | None = None, **variables: str):
+    def run(
+        self, *arguments: str, cwd: Path | None = None, script: Path | None = None, **variables: str | None
+    ):
         environment = {"PATH": str(self.bin), "HOME": str(self.folder / "home"), **variables}
+        environment = {name: value for name, value in environment.items() if value is not None}
         return subprocess.run(
             [shutil.which("dash") or "/bin/sh", str(script or self.repository / "course"), *arguments],
             cwd=cwd or self.folder,
@@ -188,6 +191,19 @@ def test_a_python_can_be_forced_and_stays(machine):
     assert machine.set_ups()[-1].endswith(" 3.11 cpu") and (own / "bin" / "python").exists()
     assert "not supported" in fails_with_one_line(machine.run("setup", PYTHON="3.10"))
     assert "does not run" in fails_with_one_line(machine.run("setup", PYTHON="/no/python"))
+
+
+def test_the_environment_may_lie_on_another_disk_and_there_may_be_no_home(machine):
+    machine.python("python3.11", "3.11 ok")
+    disk = machine.folder / "other disk"
+    disk.mkdir()
+    machine.venv.symlink_to(os.path.relpath(disk / "venv", machine.repository))
+    assert (
+        machine.run("lab", HOME=None).stderr
+        == f"Setting up {machine.repository}/../other disk/venv (once).\n"
+    )
+    assert (disk / "venv" / "course-stamp").exists() and machine.run("lab").stderr == ""
+    assert machine.run("lab", COURSE_VENV=f"{disk}/mine/").stderr == f"Setting up {disk}/mine (once).\n"
 
 
 def test_says_what_is_missing_and_the_way_out(machine):

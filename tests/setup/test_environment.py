@@ -192,7 +192,10 @@ def test_uv_installs_the_lock_and_later_brings_it_up_to_date(clone, index, with_
 
 def test_where_the_index_has_no_uv_pip_installs_the_same_and_says_so(clone, index):
     clone.lock("uv==1.0 \\\n    --hash=sha256:" + "0" * 64 + "\n", tiny(index))
-    done = clone.run()
+    (clone.folder / "constraints.txt").write_text("tiny_moss==0.5\n")  # a site's; the lock is what counts
+    config = clone.folder / "pip.conf"
+    config.write_text(f"[global]\nconstraint = {clone.folder}/constraints.txt\n")
+    done = clone.run(PIP_CONFIG_FILE=str(config), PIP_PLATFORM="any", FORCE_COLOR="1")
     assert done.stdout == "show tiny_moss=1.0\n", done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("uv ")]
     assert line.startswith("uv does not work here (ERROR: No matching distribution found for uv==1.0")
@@ -206,6 +209,55 @@ def test_an_environment_of_the_user_is_left_as_it_is(clone, index):
     assert f"{clone.venv} is not an environment that ./course made" in clone.problem()
     assert [path.name for path in clone.venv.rglob("*")] == ["bin", "python"]
     assert not clone.unfinished.exists()
+
+
+def test_what_the_user_put_there_after_a_set_up_that_failed_is_left_as_it_is(tmp_path):
+    venv = tmp_path / "venv"
+    (tmp_path / "venv.unfinished").write_text("cpu")
+    for make in (
+        lambda: venv.write_text("notes"),
+        lambda: venv.unlink() or (venv / "bin").mkdir(parents=True),
+    ):
+        make()
+        with pytest.raises(
+            environment.Failed, match=r"venv is not an environment that ./course made. Remove"
+        ):
+            environment.set_up(tmp_path / "no clone", venv, "cpu", "1-1 3.11 cpu")
+    assert [path.name for path in venv.rglob("*")] == ["bin"]
+
+
+def test_a_place_that_cannot_be_written_is_one_line(clone):
+    clone.lock()
+    (clone.folder / "notes").write_text("x")
+    line = clone.problem(COURSE_VENV=str(clone.folder / "notes" / "venv"))
+    assert (
+        f"cannot set up {clone.folder}/notes/venv ({clone.folder}/notes: " in line and "COURSE_VENV" in line
+    )
+
+
+def test_the_lines_of_several_short_steps_are_as_close_as_those_of_a_long_one(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(environment, "_EVERY", 0.5)
+    with (tmp_path / "held").open("w") as held:
+        work = environment.Work(environment.Place(tmp_path / "venv"), held, gigabytes=2.5, usual="an hour")
+        for number in (1, 2):
+            assert work.run(["sleep", "0.4"], f"step {number}") == ""
+        err = capsys.readouterr().err
+        assert "  step 2, 0 s\n" in err and "GB" not in err, "what was there before tells nothing"
+        work.anew = True
+        assert work.run(["sleep", "0.8"], "step 3") == ""
+    assert ": 0.0 of about 2.5 GB, usually an hour\n" in capsys.readouterr().err
+
+
+def test_of_all_words_those_are_told_that_say_why():
+    words = (
+        "WARNING: The repository located at a.example is not a trusted or secure host and is being ignored.\n"
+    )
+    assert environment._reason(f"{words}ERROR: No matching distribution found for uv\n").startswith(
+        "WARNING: The rep"
+    )
+    assert environment._reason("some\nERROR: No matching distribution found for uv.\nother") == (
+        "ERROR: No matching distribution found for uv"
+    )
 
 
 def test_too_little_disk_is_told_before_anything_is_made(tmp_path, monkeypatch):
@@ -236,15 +288,18 @@ def test_pip_s_configuration_becomes_uv_s(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_CERT", "")  # none, to pip
     monkeypatch.setenv("PIP_TARGET", "/elsewhere")
     arguments, variables = environment.uv_settings(pip, without=("trusted-host",))
-    assert arguments == [
-        *best,
-        *("--default-index", "https://z.example/simple"),  # a variable comes before a file, as in pip
-        *("--index", "https://b.example/simple", "--index", "https://user:secret@c.example/simple"),
-        *("--find-links", "/wheels"),
-    ]
+    assert arguments == best, "what may have a password in it is no argument, which everybody can see"
+    indexes = {
+        "UV_DEFAULT_INDEX": "https://z.example/simple",  # a variable comes before a file, as in pip
+        "UV_INDEX": "https://b.example/simple https://user:secret@c.example/simple",
+        "UV_FIND_LINKS": "/wheels",
+    }
     proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), "http://proxy.example:3128")
-    assert variables == {"SSL_CERT_FILE": "/etc/ca.pem", "UV_HTTP_TIMEOUT": "60", **proxies}
+    assert variables == {"SSL_CERT_FILE": "/etc/ca.pem", "UV_HTTP_TIMEOUT": "60", **indexes, **proxies}
     assert "PIP_TARGET" not in environment.tool_variables()
+    config.write_text("no = section\n")
+    with pytest.raises(environment.Failed, match=f"cannot read its configuration .*{re.escape(str(config))}"):
+        environment.uv_settings(pip)
 
 
 # ---------------------------------------------------------------- what can go wrong

@@ -103,9 +103,12 @@ def lab(context: click.Context, options: tuple[str, ...]) -> None:
     from utils.course.notebooks import kernel_variables
     from utils.files import REPOSITORY
 
-    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={REPOSITORY / 'notebooks'}"]
+    folder = f"--ServerApp.root_dir={REPOSITORY / 'notebooks'}"
+    command = [sys.executable, "-m", "jupyterlab", folder, *options]
     environment = os.environ | kernel_variables()
-    context.exit(subprocess.run([*command, *options], env=environment).returncode)
+    if os.name == "posix":  # JupyterLab becomes this process, so that Ctrl-C and a SIGTERM reach it
+        os.execve(sys.executable, command, environment)
+    context.exit(subprocess.run(command, env=environment).returncode)
 
 
 @click.command(

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import IO
@@ -23,7 +23,7 @@ from typing import IO
 NEEDS = {"cpu": 4, "gpu": 12}  # GB that must be free, for pip's way, which unpacks what it has downloaded
 TAKES = {"cpu": 2.5, "gpu": 7.5}  # GB in the end
 _DOWNLOADS = {"cpu": 0.7, "gpu": 3.5}  # GB that pip keeps beside it until it has unpacked them
-_EVERY = 10  # seconds between two lines of progress where there is no terminal
+_EVERY = 8  # seconds between two lines of progress where there is no terminal; to count what is there takes some more
 
 # What has gone wrong, by the words of pip and of uv for it
 _FULL = r"no space left|os error 28|disk quota exceeded|os error 122"
@@ -87,11 +87,7 @@ def alone(place: Place) -> Iterator[IO[str]]:
     begin = told = time.monotonic()
     waiting = f"Another ./course is setting up {place.venv}: waiting for it"
     while True:
-        try:
-            file = place.unfinished.open("a+")
-        except OSError as error:
-            way = "Copy the course to a folder of yours, or set COURSE_VENV."
-            raise Failed(f"cannot write in {place.venv.parent} ({error.strerror}). {way}") from None
+        file = place.unfinished.open("a+")
         while not _lock(file):
             if told == begin or time.monotonic() - told >= _EVERY:
                 told = time.monotonic()
@@ -107,7 +103,7 @@ def alone(place: Place) -> Iterator[IO[str]]:
             yield file
         finally:
             if os.fstat(file.fileno()).st_size == 0:
-                place.unfinished.unlink()
+                place.unfinished.unlink(missing_ok=True)
 
 
 def _lock(file: IO[str]) -> bool:
@@ -115,10 +111,8 @@ def _lock(file: IO[str]) -> bool:
 
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True  # a file system without locks: as good as it gets there
+    except OSError as error:  # any but this one: a file system without locks, as good as it gets there
+        return not isinstance(error, BlockingIOError)
     return True
 
 
@@ -126,24 +120,28 @@ def _lock(file: IO[str]) -> bool:
 # since pip's configuration is the one that counts here.
 _DROPPED = re.compile(
     r"(PYTHON(HOME|PATH|STARTUP|USERBASE)|VIRTUAL_ENV|CONDA_PREFIX|__PYVENV_LAUNCHER__|UV_(?!CACHE_DIR$).*|"
-    r"PIP_(TARGET|PREFIX|ROOT|USER|PYTHON|DRY_RUN|NO_DEPS|REQUIREMENT|UPGRADE|ONLY_BINARY|NO_BINARY|CONSTRAINT))"
+    r"FORCE_COLOR|CLICOLOR_FORCE|PIP_(TARGET|PREFIX|ROOT|PYTHON|DRY_RUN|NO_DEPS|REQUIREMENT|EDITABLE|UPGRADE|"
+    r"ONLY_BINARY|NO_BINARY|PLATFORM|PYTHON_VERSION|ABI|IMPLEMENTATION|QUIET|REPORT))"
 )
 
 
 def tool_variables() -> dict[str, str]:
     """This process' variables without those by which pip or uv would do another thing than what is asked."""
     kept = {name: value for name, value in os.environ.items() if not _DROPPED.fullmatch(name)}
-    return kept | {"PIP_USER": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PYTHONSAFEPATH": "1"}
+    over_files = {"PIP_USER": "0", "PIP_CONSTRAINT": os.devnull, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    return kept | over_files | {"PYTHONSAFEPATH": "1", "NO_COLOR": "1"}
 
 
-# uv's names for pip's settings
-_UV_OPTIONS = {
-    "index-url": "--default-index",
-    "extra-index-url": "--index",
-    "find-links": "--find-links",
-    "trusted-host": "--allow-insecure-host",
+# uv's names for pip's settings; no arguments, since an index may have a password in it and everybody can see those
+_UV_VARIABLES = {
+    "index-url": "UV_DEFAULT_INDEX",
+    "extra-index-url": "UV_INDEX",
+    "find-links": "UV_FIND_LINKS",
+    "trusted-host": "UV_INSECURE_HOST",
+    "client-cert": "SSL_CLIENT_CERT",
+    "timeout": "UV_HTTP_TIMEOUT",
+    "retries": "UV_HTTP_RETRIES",
 }
-_UV_VARIABLES = {"client-cert": "SSL_CLIENT_CERT", "timeout": "UV_HTTP_TIMEOUT", "retries": "UV_HTTP_RETRIES"}
 
 
 def uv_settings(pip: Sequence[str], without: Sequence[str] = ()) -> tuple[list[str], dict[str, str]]:
@@ -152,17 +150,20 @@ def uv_settings(pip: Sequence[str], without: Sequence[str] = ()) -> tuple[list[s
     Args:
         pip: the command of the pip that reads its configuration: files (site, user, PIP_CONFIG_FILE), variables.
         without: pip's names of settings to leave out.
+
+    Raises:
+        Failed: pip cannot read its configuration.
     """
-    listed = subprocess.run(
-        [*pip, "config", "list"],
-        env=tool_variables(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-    ).stdout
+    pipes = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True}
+    listed = subprocess.run([*pip, "config", "list"], env=tool_variables(), **pipes)
+    if listed.returncode:
+        words = " ".join((listed.stderr or listed.stdout).split())[:300]
+        raise Failed(
+            f"pip cannot read its configuration ({words}). Mend that file, or unset PIP_CONFIG_FILE."
+        )
     found: dict[str, str] = {}
     for section in ("global", "install", ":env:"):  # the later ones win, as in pip
-        for line in listed.splitlines():
+        for line in listed.stdout.splitlines():
             key, equals, value = line.partition("=")
             if equals and key.startswith(f"{section}."):
                 name = key.removeprefix(f"{section}.").removeprefix("default-")  # default-timeout is timeout
@@ -171,19 +172,17 @@ def uv_settings(pip: Sequence[str], without: Sequence[str] = ()) -> tuple[list[s
 
     # pip takes the best version of all indexes; uv would stop at the first that has the package
     arguments = ["--index-strategy", "unsafe-best-match"]
-    for key, option in _UV_OPTIONS.items():
-        for value in found.get(key, "").split():
-            arguments += [option, value]
-    if found.get("no-index", "").lower() in ("1", "true", "yes", "on"):
-        arguments.append("--no-index")
+    arguments += ["--no-index"] * (found.get("no-index", "").lower() in ("1", "true", "yes", "on"))
 
-    variables = {}
+    variables = {name: " ".join(found[key].split()) for key, name in _UV_VARIABLES.items() if key in found}
+    if "find-links" in found:  # the only one that uv separates by commas
+        variables["UV_FIND_LINKS"] = ",".join(found["find-links"].split())
     bundles = (found.get("cert"), os.environ.get("REQUESTS_CA_BUNDLE"), os.environ.get("CURL_CA_BUNDLE"))
     if certificates := next(filter(None, bundles), None):
         variables["SSL_CERT_DIR" if Path(certificates).is_dir() else "SSL_CERT_FILE"] = certificates
     if "proxy" in found:
         variables |= dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), found["proxy"])
-    return arguments, variables | {name: found[key] for key, name in _UV_VARIABLES.items() if key in found}
+    return arguments, variables
 
 
 @dataclass
@@ -194,6 +193,8 @@ class Work:
     held: IO[str]
     gigabytes: float = 0.0
     usual: str = ""  # time of the step that writes them
+    anew: bool = False  # into an empty environment, so that what is there tells how far it is
+    told: float = field(default_factory=time.monotonic)  # when the user was told something last
 
     def run(self, command: Sequence[str | Path], what: str, **variables: str) -> str:
         """Run a program, its words to the log, and show how far it is. Its words when it fails, else nothing."""
@@ -224,23 +225,23 @@ class Work:
         return "" if process.returncode == 0 else words.strip() or f"exit code {process.returncode}"
 
     def _watch(self, process: subprocess.Popen, what: str) -> None:
-        begin = time.monotonic()
-        terminal = sys.stderr.isatty()
-        next_line = begin + (1 if terminal else _EVERY)
+        begin, terminal = time.monotonic(), sys.stderr.isatty()
+        next_line = begin + 1 if terminal else self.told + _EVERY
         while process.poll() is None:
             time.sleep(0.05)
             if time.monotonic() < next_line:
                 continue
-            line = self._progress(what, time.monotonic() - begin)
+            self.told = time.monotonic()
+            line = self._progress(what, self.told - begin)
             before, after = ("\r\033[K", "") if terminal else ("", "\n")
             print(f"{before}{line}", end=after, file=sys.stderr, flush=True)
-            next_line = time.monotonic() + (3 if terminal else _EVERY)
+            next_line = time.monotonic() + 3 if terminal else self.told + _EVERY
         if terminal:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
 
     def _progress(self, what: str, seconds: float) -> str:
         line = f"  {what}, {seconds:.0f} s"
-        if not self.gigabytes:
+        if not (self.gigabytes and self.anew):
             return line
         written = self.written() / 1e9
         share = min(written / self.gigabytes, 0.99)
@@ -264,7 +265,8 @@ def _reason(words: str) -> str:
     """The line of pip's or uv's words that says most."""
     lines = [" ".join(line.split()).lstrip("×╰─▶├ ") for line in words.splitlines() if line.strip()]
     wrong_file = r"hash mismatch for|^[\w.-]+==[\w.+!-]+ from (http|file)"
-    patterns = (_FULL, wrong_file, _OTHER_FILE, _UNREACHABLE, _NOT_THERE, r"^error\b")
+    kept_back = r"not a trusted or secure host|\b40[137] (error|client error|unauthorized|forbidden|proxy)"
+    patterns = (_FULL, wrong_file, _OTHER_FILE, _UNREACHABLE, kept_back, _NOT_THERE, r"^error\b")
     said = (line for pattern in patterns for line in lines if _means(pattern, line))
     return next(said, lines[-1] if lines else "it said nothing")[:200].rstrip(".")
 
@@ -277,19 +279,15 @@ def set_up(root: Path, venv: Path, options: str, stamp: str) -> None:
     """Make or update the environment `venv` from the lock of `options`, and write `stamp` when it is whole.
 
     Raises:
-        Failed: it is not possible; the message says what to do.
+        Failed: it is not possible; the message says what to do. OSError: the place cannot be read or written.
     """
     place = Place(venv)
-    try:
-        venv.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        way = "Set COURSE_VENV to another folder."
-        raise Failed(f"cannot make {venv.parent} ({error.strerror}). {way}") from None
+    venv.parent.mkdir(parents=True, exist_ok=True)
     with alone(place) as held:
         if " ".join(place.made_for()) == stamp and os.access(place.python, os.X_OK):
             say("Another ./course has set it up meanwhile.")
             return
-        why = _why_anew(place, interrupted=bool(held.read()), version=stamp.split()[1])
+        why = _why_anew(place, interrupted=held.read(), version=stamp.split()[1])
         work = Work(place, held)
         free = (shutil.disk_usage(venv.parent).free + work.written()) / 1e9  # what is there is replaced
         if free < NEEDS[options]:
@@ -306,6 +304,7 @@ def set_up(root: Path, venv: Path, options: str, stamp: str) -> None:
             held.truncate(0)
             held.write(options)
             held.flush()
+            place.work.mkdir(parents=True, exist_ok=True)  # tells that the folder is ours
             place.stamp.unlink(missing_ok=True)
             place.log.unlink(missing_ok=True)
             if why is not None:
@@ -320,16 +319,16 @@ def set_up(root: Path, venv: Path, options: str, stamp: str) -> None:
         held.truncate(0)
 
 
-def _why_anew(place: Place, interrupted: bool, version: str) -> str | None:
+def _why_anew(place: Place, interrupted: str, version: str) -> str | None:
     """Why the environment is made anew: empty when there is none yet, None when it can be brought up to date.
 
     Raises:
         Failed: the folder is not an environment that ./course made.
     """
-    if not place.venv.exists() or not any(place.venv.iterdir()):
+    if not place.venv.exists() or (place.venv.is_dir() and not any(place.venv.iterdir())):
         return ""
-    made_for = place.made_for()
-    if not (made_for or interrupted or place.log.is_file()):
+    made_for, by_earlier = place.made_for(), interrupted.endswith("\n")  # that one left nothing else
+    if not (made_for or by_earlier or place.log.is_file() or place.work.is_dir()):
         way = "Remove or rename it, or set COURSE_VENV to another folder."
         raise Failed(f"{place.venv} is not an environment that ./course made. {way}")
     if interrupted or not made_for:
@@ -341,11 +340,10 @@ def _why_anew(place: Place, interrupted: bool, version: str) -> str | None:
 
 def make_empty(work: Work) -> None:
     """Make the environment without packages, keeping the log and what was downloaded."""
-    place = work.place
-    place.venv.mkdir(exist_ok=True)
-    for path in place.venv.iterdir():
-        if path not in (place.work, place.log):
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    place, work.anew = work.place, True
+    old = [path for path in place.venv.iterdir() if path not in (place.work, place.log)]
+    if words := work.run(["rm", "-rf", "--", *old], "removing what was there"):
+        raise Failed(f"cannot empty {place.venv}: {_reason(words)}.")
     words = work.run([sys.executable, "-m", "venv", "--without-pip", place.venv], "making the environment")
     if words:
         raise Failed(f"{sys.executable} could not make {place.venv}: {_reason(words)}.")
@@ -353,7 +351,7 @@ def make_empty(work: Work) -> None:
 
 def _pip(work: Work) -> list[str]:
     """The command of a pip that installs into the environment: this Python's own, which need not be unpacked first."""
-    own: tuple[int, ...] = (0, 0)
+    own: tuple[int, ...] = ()
     with suppress(metadata.PackageNotFoundError, ValueError):
         own = tuple(int(part) for part in metadata.version("pip").split(".")[:2])
     if own >= (22, 3):  # the first with --python
@@ -370,33 +368,31 @@ def install(work: Work, lock: Path, options: str) -> None:
         Failed: pip failed too, or what stopped uv would stop pip as well.
     """
     uv_lines, lines = split(lock.read_text(encoding="utf-8"))
-    work.place.work.mkdir(exist_ok=True)
     uv_file, file = work.place.work / "uv.txt", work.place.work / "packages.txt"
     uv_file.write_text(uv_lines, encoding="utf-8")
     file.write_text(lines, encoding="utf-8")
 
     pip = _pip(work)
+    arguments, variables = uv_settings(pip)
     from_lock = ["--require-hashes", "--only-binary", ":all:", "-r"]
     by_pip = [*pip, "install", "--no-input", "--progress-bar", "off", "--no-deps", *from_lock]
-    words = "the lock has none"
-    if uv_lines:
-        words = work.run([*by_pip, uv_file, "--retries", "1"], "getting uv")
+    get_uv = [*by_pip, uv_file, "--retries", "1"]
+    words = work.run(get_uv, "getting uv") if uv_lines else "the lock has none"
     if not words:
-        arguments, variables = uv_settings(pip)
         variables["UV_CACHE_DIR"] = os.environ.get("UV_CACHE_DIR") or str(work.place.work / "cache")
         # uv leaves compiling to the first import; without this it would be done at every one
         arguments += ["--compile-bytecode"] * ("PYTHONDONTWRITEBYTECODE" in os.environ)
         uv = [work.place.venv / "bin" / "uv", "pip", "install", "--no-config", "--python", work.place.python]
         work.gigabytes, work.usual = TAKES[options], "half a minute"
-        words = work.run([*uv, *arguments, *from_lock, file], "installing with uv", **variables)
-        if not words:
+        if not (words := work.run([*uv, *arguments, *from_lock, file], "installing with uv", **variables)):
             return
         if _means(_FULL, words):
             raise _explained(work, words, options)
         make_empty(work)
         pip = _pip(work)
-    say(f"uv does not work here ({_reason(words)}): installing with pip, which takes minutes.")
-    shutil.rmtree(work.place.work / "cache", ignore_errors=True)
+    why = "the package index could not be reached" if _means(_UNREACHABLE, words) else _reason(words)
+    say(f"uv does not work here ({why}): installing with pip, which takes minutes.")
+    work.run(["rm", "-rf", work.place.work / "cache"], "removing what uv has downloaded")
     work.gigabytes, work.usual = TAKES[options] + _DOWNLOADS[options], "4 minutes"
     if words := work.run([*by_pip, file], "installing with pip"):
         raise _explained(work, words, options)
@@ -414,15 +410,14 @@ def _explained(work: Work, words: str, options: str) -> Failed:
     reason, log = _reason(words), work.place.log
     if _means(_FULL, words):
         shutil.rmtree(work.place.venv, ignore_errors=True)
-        return Failed(
-            f"no space left on the disk of {work.place.venv}. Free {NEEDS[options]} GB, then call ./course again."
-        )
+        way = f"Free {NEEDS[options]} GB, then call ./course again."
+        return Failed(f"no space left on the disk of {work.place.venv}. {way}")
     meanings = {
         _OTHER_FILE: f"the package index serves another file than the lock names ({reason}). Ask who keeps that index, "
         "or use another (PIP_INDEX_URL).",
         _UNREACHABLE: "the package index could not be reached. Connect to the internet (or set PIP_INDEX_URL or "
         "HTTPS_PROXY), then call ./course again.",
-        _NOT_THERE: f"the package index lacks a file that this machine needs ({reason}).",
+        _NOT_THERE: f"the package index lacks a file that this machine needs, or keeps it back ({reason}).",
     }
     meant = (meaning for pattern, meaning in meanings.items() if _means(pattern, words))
     return Failed(f"{next(meant, f'the installation failed: {reason}.')} Details: {log}")
@@ -430,7 +425,6 @@ def _explained(work: Work, words: str, options: str) -> Failed:
 
 def main(arguments: Sequence[str]) -> int:
     root, venv, options, stamp = arguments
-
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
             signal.signal(number, signal.default_int_handler)  # KeyboardInterrupt
@@ -438,6 +432,10 @@ def main(arguments: Sequence[str]) -> int:
         set_up(Path(root), Path(venv), options, stamp)
     except Failed as error:
         say(f"course: {error}")
+        return 1
+    except OSError as error:
+        way = "Copy the course to a folder of yours, or set COURSE_VENV to another folder."
+        say(f"course: cannot set up {venv} ({error.filename}: {error.strerror}). {way}")
         return 1
     except KeyboardInterrupt:
         say("course: interrupted. The same command sets up anew, with what is already downloaded.")

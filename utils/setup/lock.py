@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from utils.files import REPOSITORY, InputError, replacing
-from utils.setup.environment import tool_variables, uv_settings
+from utils.setup.environment import Failed, tool_variables, uv_settings
 
 SOURCE = "requirements.txt"
 WAY_OUT = "./course lock"
@@ -184,16 +184,18 @@ def make_locks(root: Path = REPOSITORY) -> None:
     hashes are those of the index' own files. Takes seconds, and the network.
 
     Raises:
-        InputError: uv is not in this environment, or finds no answer; its words say why.
+        InputError: uv is not in this environment, or finds no answer (its words say why); pip's configuration fails.
     """
     uv = Path(sys.executable).with_name("uv")
     if not uv.is_file():
         raise InputError(
             f"{uv}: not there, pip made this environment. {WAY_OUT} needs uv: python -m pip install uv"
         )
-    arguments, variables = uv_settings(
-        [sys.executable, "-m", "pip"], without=("extra-index-url", "find-links", "no-index")
-    )
+    pip = [sys.executable, "-m", "pip"]
+    try:
+        arguments, variables = uv_settings(pip, without=("extra-index-url", "find-links", "no-index"))
+    except Failed as error:
+        raise InputError(str(error)) from None
 
     def run(*command: str, cwd: Path) -> None:
         command = (str(uv), "pip", *command, "--quiet", "--no-build", *arguments)
