@@ -19,7 +19,7 @@ from utils.data.forms.names import printed_words
 from utils.data.tail import HEAD_MIN, TAIL_MAX
 
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
-SKY, GREY = "#56B4E9", "#7F7F7F"
+SKY, GREY, LIGHT_GREY = "#56B4E9", "#7F7F7F", "#BDBDBD"
 BIN_COLOURS = {"head": BLUE, "medium": ORANGE, "tail": VERMILION}
 BIN_RULES = {
     "head": f"head: {HEAD_MIN} or more",
@@ -112,6 +112,59 @@ def draw_bars(
     axes.grid(axis="y", visible=False)
     axes.bar_label(drawn, texts, padding=3, fontsize=9)
     axes.margins(x=0.16)
+
+
+def draw_pairs(
+    axes: Axes,
+    names: Sequence[str],
+    pairs: Sequence[tuple[str, str, Sequence[float], Sequence[str]]],
+    **options,
+) -> None:
+    """Two upright bars a name, side by side, each with its text on top.
+
+    Args:
+        axes: where.
+        names: below each pair.
+        pairs: of the left bars and of the right ones: label, colour, values, texts, as many as names.
+        options: of the texts; `fontsize` is 9 without it.
+    """
+    places = np.arange(len(names))
+    for shift, (label, colour, values, texts) in zip((-0.2, 0.2), pairs, strict=True):
+        drawn = axes.bar(places + shift, values, 0.38, color=colour, label=label)
+        axes.bar_label(drawn, texts, padding=2, **{"fontsize": 9} | options)
+    axes.set_xticks(places, names)
+    axes.grid(axis="x", visible=False)
+
+
+def draw_images(grid: np.ndarray, images: Sequence[np.ndarray], captions: Sequence[str]) -> None:
+    """Images uint8 [H, W, 3] with their captions on the axes of a grid, row by row; axes that are left stay empty."""
+    for position, axes in enumerate(grid.flat):
+        no_ticks(axes)
+        if position < len(images):
+            axes.imshow(images[position])
+            axes.set_title(captions[position], fontsize=8.5, pad=3)
+
+
+def family_frames(
+    axes: Axes, families: np.ndarray, *, first: float, colour: str, width: float
+) -> list[tuple[int, int]]:
+    """Frames along the diagonal of a map of genera, one a family.
+
+    Args:
+        axes: of the map.
+        families: of the genera in their order, a family's beside each other, [G].
+        first: where the first genus begins on both axes.
+        colour, width: of the lines.
+
+    Returns:
+        (first genus, first behind the last) of every family, in order.
+    """
+    starts = np.flatnonzero(np.r_[True, families[1:] != families[:-1]]).tolist()
+    spans = list(zip(starts, [*starts[1:], len(families)], strict=True))
+    for start, end in spans:
+        corner, side = start + first, end - start
+        axes.add_patch(plt.Rectangle((corner, corner), side, side, fill=False, ec=colour, lw=width))
+    return spans
 
 
 def write_captions(names: Sequence[str], notes: Sequence[str] | None, width: float) -> list[str]:
