@@ -34,7 +34,7 @@ def genus_confusion(
     """True against predicted genus, each row as shares, genera ordered by family.
 
     Args:
-        matrix: int [G, G] from mistakes.genus_confusion().
+        matrix: int [G, G] from genus_confusion() of utils.evaluation.scores.
         genera, families: name and family of every genus, [G].
         top: the genera with most test sheets that are drawn; the title counts over all.
     """
@@ -83,7 +83,7 @@ def genus_confusion(
 
 @styled
 def mistakes_by_kind(table: pd.DataFrame) -> Figure:
-    """Share of mistakes of each kind beside chance; table from mistakes.mistakes_by_kind()."""
+    """Share of mistakes of each kind beside chance; table from that of utils.evaluation.scores."""
     total = int(table["mistakes"].sum())
     ratio = table.set_index("kind")["ratio"]["within genus"]
     if total == 0:
@@ -125,7 +125,7 @@ def grad_cam(
 
     Args:
         images: uint8 [N, H, W, 3].
-        heatmaps: float [N, H, W] in 0..1, from explain.grad_cam(), of the most probable species.
+        heatmaps: float [N, H, W] in 0..1, from utils.figures.explain, of the most probable species.
         true_names: species of each sheet, None where unknown.
         top_names: the k most probable species of each sheet.
         probabilities: float [N, k].

@@ -68,7 +68,7 @@ def f1_against_images(f1: np.ndarray, train_counts: np.ndarray) -> Figure:
 
 @styled
 def scores_by_bin(table: pd.DataFrame) -> Figure:
-    """Macro-F1 and accuracy of head, medium and tail; table from mistakes.scores_by_bin()."""
+    """Macro-F1 and accuracy of head, medium and tail; table from utils.evaluation.scores."""
     table = table[table["species"] > 0]
     means = dict(zip(table["bin"], table["macro_f1"], strict=True))
     figure, ((axes,),) = new_figure(head_tail_title(means, "Macro-F1"), 3.5)
@@ -96,7 +96,7 @@ def scores_by_bin(table: pd.DataFrame) -> Figure:
 
 @styled
 def scores_by_family(table: pd.DataFrame, top: int = 20) -> Figure:
-    """Macro-F1 of the families with most test sheets; table from mistakes.scores_by_family()."""
+    """Macro-F1 of the families with most test sheets; table from utils.evaluation.scores."""
     shown = table.head(top).sort_values("macro_f1", ascending=False)
     best, worst = shown.iloc[0], shown.iloc[-1]
     if len(shown) == 1:
@@ -123,8 +123,8 @@ def reliability(table: pd.DataFrame, ece: float) -> Figure:
     """Accuracy against confidence, and how many sheets have which confidence.
 
     Args:
-        table: from calibration.reliability().
-        ece: from calibration.expected_calibration_error().
+        table: from reliability() of utils.evaluation.decide.
+        ece: expected calibration error, from utils.evaluation.decide.
     """
     images = table["images"].to_numpy()
     confidence, accuracy = (

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
@@ -48,6 +49,8 @@ MANY = 2000  # points; above, a scatter is drawn as density
 
 
 def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Let a function draw in the course's look, without changing a global setting."""
+
     @functools.wraps(draw)
     def styled(*arguments, **options) -> Figure:
         with plt.rc_context(_STYLE):
@@ -67,6 +70,7 @@ def new_figure(
 
 
 def set_title(figure: Figure, title: str) -> None:
+    """Write a figure's title at the left, wrapped after 80 letters."""
     figure.suptitle(textwrap.fill(title, 80), x=0.01, ha="left", fontsize=12, fontweight="semibold")
 
 
@@ -84,18 +88,22 @@ def _name_words(name: str) -> list[str]:
 
 
 def share_text(value: float) -> str:
+    """A share of 1 in percent, below 9.5% with one decimal."""
     return f"{value:.0%}" if value >= 0.095 or value == 0 else f"{value:.1%}"
 
 
-def count_axis(axis) -> None:
+def count_axis(axis: Axis) -> None:
+    """Label an axis of counts by whole numbers, thousands apart."""
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
 
 
-def percent_axis(axis) -> None:
+def percent_axis(axis: Axis) -> None:
+    """Label an axis of shares of 1 in percent."""
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g}%"))
 
 
 def no_ticks(axes: Axes) -> None:
+    """Leave axes without ticks, grid and lines, for a picture or words."""
     axes.set(xticks=[], yticks=[])
     axes.grid(False)
     axes.spines[:].set_visible(False)
@@ -195,11 +203,18 @@ def write_captions(names: Sequence[str], notes: Sequence[str] | None, width: flo
 
 
 def range_text(counts: Sequence[int]) -> str:
+    """Lowest to highest count in words, one number where they are the same."""
     low, high = min(counts), max(counts)
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def head_tail_title(means: dict[str, float], what: str) -> str:
+    """A title that says how the rare species fare against the common ones.
+
+    Args:
+        means: {bin (head, medium, tail): mean score}, of the bins that have species.
+        what: the score, at the beginning of a sentence.
+    """
     if "head" not in means or "tail" not in means:
         listed = ", ".join(f"{name} {mean:.2f}" for name, mean in means.items())
         return f"{what}: {listed} (no species in the other bins)"

@@ -57,6 +57,7 @@ class Budget:
 
     @contextmanager
     def hold(self, amount: int) -> Iterator[None]:
+        """Wait until `amount` bytes fit beside what other threads hold, and hold them for the block."""
         with self.changed:
             # An image larger than the budget is decoded alone.
             self.changed.wait_for(lambda: self.used == 0 or self.used + amount <= self.total)

@@ -88,7 +88,7 @@ def write_from_labels(
         out_dir: made if it is not there.
         size, quality, fit: of the stored images, see `utils.own.images.encode_image`.
         seed: of the order of the records and of the test part.
-        test_fraction: part of the sheets withheld as a test set, by species as in `longtail.split`.
+        test_fraction: part of the sheets withheld as a test set, by species see `utils.data.splits`.
         split: in place of it, a file that says the part of each sheet, see `utils.data.splits`; it is copied
             beside the shards, where training takes the validation part from it.
         label_map: a labels.json, or the folder of a run, by which classes are numbered; else they are
