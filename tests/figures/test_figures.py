@@ -11,6 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from utils import figures
+from utils.figures.style import write_captions
 
 LONG = np.array([80, 75, 60, 40, 30, 20, 19, 10, 7, 7])
 FLAT = np.full(10, 30)
@@ -206,7 +207,7 @@ def test_sheets_show_every_image_under_its_name():
 
 
 def test_captions_are_wrapped_to_as_many_lines_and_authors_stay_upright():
-    captions = figures.write_captions(["Poa annua", "true: Glararastrum alpinum (Brandt) Vane"], None, 2.0)
+    captions = write_captions(["Poa annua", "true: Glararastrum alpinum (Brandt) Vane"], None, 2.0)
     assert captions[0] == "\n$\\mathit{Poa}$ $\\mathit{annua}$"
     assert captions[1] == "true: $\\mathit{Glararastrum}$\n$\\mathit{alpinum}$ (Brandt) Vane"
 

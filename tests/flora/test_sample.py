@@ -133,7 +133,7 @@ def test_images_lie_where_the_metadata_says(small):
 
 
 def test_counts_run_from_the_rarest_to_the_commonest():
-    train, test = sample._long_tail(40, 7, 100, 0.2, seed=0)
+    train, test = sample.long_tail(40, 7, 100, 0.2, seed=0)
     total = train + test
     assert (total.min(), total.max()) == (7, 100)
     assert train.max() == 80 and (train <= 0.8 * total).all()
@@ -265,9 +265,9 @@ def test_full_metadata_is_the_same_everywhere(full):
 
 def test_every_seed_keeps_the_counts_of_families():
     for seed in range(1, 6):
-        sizes, genus_family, families, genera = full_size._full_genera(seed)
+        sizes, genus_family, families, genera = full_size.full_genera(seed)
         tree = phylogeny.grow_sized(sizes, genus_family, seed)
-        train, test = full_size._full_counts(tree, seed)
+        train, test = full_size.full_counts(tree, seed)
         found = [np.bincount(tree.family, values)[:10] for values in (np.ones(len(train)), train, test)]
         wanted = PUBLISHED_FAMILIES[["species", "train_images", "test_images"]].to_numpy().T
         np.testing.assert_array_equal(found, wanted)

@@ -55,7 +55,7 @@ def test_the_digest_in_pieces_is_of_the_whole_json(length):
         np.array(["train"] * length),
     )
     whole = json.dumps([column.tolist() for column in columns]).encode()
-    assert b"".join(plan._json_pieces(columns, rows=3)) == whole
+    assert b"".join(plan.json_pieces(columns, rows=3)) == whole
 
 
 @pytest.fixture

@@ -1,12 +1,10 @@
 """Every figure of the course, one function each, from arrays or tables to a matplotlib Figure."""
 
 from utils.figures.methods import by_class_size, gains_by_bin, head_tail_trade_off
+from utils.figures.mistakes import genus_confusion, grad_cam, mistakes_by_kind
 from utils.figures.scores import (
     against_baselines,
     f1_against_images,
-    genus_confusion,
-    grad_cam,
-    mistakes_by_kind,
     predicted_classes,
     reliability,
     scores_by_bin,

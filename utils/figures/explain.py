@@ -22,13 +22,13 @@ def explainer(
         layer = last_feature_map(model)
     feature_map = model.get_layer(layer).output
     # in two halves, so that the gradient is taken through the short upper one only
-    body, head = tf.keras.Model(model.inputs, feature_map), tf.keras.Model(feature_map, model.output)
+    lower, upper = tf.keras.Model(model.inputs, feature_map), tf.keras.Model(feature_map, model.output)
 
     def explain(images: tf.Tensor, classes: tf.Tensor | None) -> tf.Tensor:
-        features = body(images, training=False)
+        features = lower(images, training=False)
         with tf.GradientTape() as tape:
             tape.watch(features)
-            logits = tf.cast(head(features, training=False), tf.float32)
+            logits = tf.cast(upper(features, training=False), tf.float32)
             wanted = tf.argmax(logits, axis=1, output_type=tf.int32) if classes is None else classes
             score = tf.gather(logits, wanted, axis=1, batch_dims=1)
         gradient = tf.cast(tape.gradient(score, features), tf.float32)

@@ -57,7 +57,7 @@ def gains_by_bin(gains: pd.DataFrame, base: str) -> Figure:
     """Gain of every method over another in head, medium and tail, in points of macro-F1.
 
     Args:
-        gains: from posthoc.gains_over(): method, metric ("head_f1", ...), gain, low, high.
+        gains: from gains_over() of utils.experiments.table: method, metric ("head_f1", ...), gain, low, high.
         base: what they are compared with.
     """
     of_bins = gains[gains["metric"].isin([f"{name}_f1" for name in BINS])].dropna(subset="gain")

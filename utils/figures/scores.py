@@ -1,13 +1,9 @@
-"""Figures of scores, mistakes and what a network looks at (notebooks 04 and 05)."""
+"""Figures of scores: by species, bin and family, against baselines, and how sure they are (notebooks 04 and 05)."""
 
 import textwrap
-from collections.abc import Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
-from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -16,21 +12,19 @@ from utils.figures.style import (
     BIN_COLOURS,
     BIN_RULES,
     BLUE,
-    GREEN,
     GREY,
+    LIGHT_GREY,
     MANY,
     SKY,
     VERMILION,
     count_axis,
     draw_bars,
+    draw_pairs,
     head_tail_title,
-    italic,
     new_figure,
-    no_ticks,
     percent_axis,
     share_text,
     styled,
-    write_captions,
 )
 
 
@@ -74,32 +68,35 @@ def f1_against_images(f1: np.ndarray, train_counts: np.ndarray) -> Figure:
 
 @styled
 def scores_by_bin(table: pd.DataFrame) -> Figure:
-    """Macro-F1 and accuracy of head, medium and tail; table from mistakes.scores_by_bin()."""
+    """Macro-F1 and accuracy of head, medium and tail; table from utils.evaluation.scores."""
     table = table[table["species"] > 0]
     means = dict(zip(table["bin"], table["macro_f1"], strict=True))
     figure, ((axes,),) = new_figure(head_tail_title(means, "Macro-F1"), 3.5)
-    places = np.arange(len(table))
-    for shift, column, colour, label in (
-        (-0.2, "macro_f1", BLUE, "macro-F1"),
-        (0.2, "accuracy", SKY, "accuracy"),
-    ):
-        drawn = axes.bar(places + shift, table[column].fillna(0), 0.38, color=colour, label=label)
-        texts = ["no sheet" if np.isnan(value) else f"{value:.2f}" for value in table[column]]
-        axes.bar_label(drawn, texts, padding=2, fontsize=9)
-    texts = [
+    names = [
         f"{BIN_RULES[row.bin]}\n{row.species:,} species\n{row.test_images:,} test sheets"
         for row in table.itertuples()
     ]
-    axes.set_xticks(places, texts)
+    pairs = [
+        (
+            label,
+            colour,
+            values.fillna(0),
+            ["no sheet" if np.isnan(value) else f"{value:.2f}" for value in values],
+        )
+        for label, colour, values in (
+            ("macro-F1", BLUE, table["macro_f1"]),
+            ("accuracy", SKY, table["accuracy"]),
+        )
+    ]
+    draw_pairs(axes, names, pairs)
     axes.set(ylabel="score", ylim=(0, 1.1))
-    axes.grid(axis="x", visible=False)
     axes.legend(ncols=2, loc="upper right")
     return figure
 
 
 @styled
 def scores_by_family(table: pd.DataFrame, top: int = 20) -> Figure:
-    """Macro-F1 of the families with most test sheets; table from mistakes.scores_by_family()."""
+    """Macro-F1 of the families with most test sheets; table from utils.evaluation.scores."""
     shown = table.head(top).sort_values("macro_f1", ascending=False)
     best, worst = shown.iloc[0], shown.iloc[-1]
     if len(shown) == 1:
@@ -122,102 +119,12 @@ def scores_by_family(table: pd.DataFrame, top: int = 20) -> Figure:
 
 
 @styled
-def genus_confusion(
-    matrix: np.ndarray, genera: Sequence[str], families: Sequence[str], top: int = 40
-) -> Figure:
-    """True against predicted genus, each row as shares, genera ordered by family.
-
-    Args:
-        matrix: int [G, G] from mistakes.genus_confusion().
-        genera, families: name and family of every genus, [G].
-        top: the genera with most test sheets that are drawn; the title counts over all.
-    """
-    genera, families = np.asarray(genera), np.asarray(families)
-    off = matrix.copy()
-    np.fill_diagonal(off, 0)
-    _, family = np.unique(families, return_inverse=True)
-    in_family = off[family[:, None] == family[None, :]].sum()
-    if off.sum() == 0:
-        title = "Every sheet gets the right genus"
-    else:
-        # what is drawn at random from the other genera, each as often as predicted
-        predicted = matrix.sum(axis=0).astype(np.float64)
-        mates = np.bincount(family, predicted)[family] - predicted
-        others = predicted.sum() - predicted
-        chance = np.average(mates / np.maximum(others, 1e-9), weights=off.sum(axis=1))
-        share = in_family / off.sum()
-        relation = "more" if share > chance else "not more"
-        title = (
-            f"{share_text(off.sum() / matrix.sum())} of the sheets get a wrong genus; {share_text(share)} of "
-            f"these stay in the family, {relation} than by chance ({share_text(chance)})"
-        )
-    chosen = np.sort(np.argsort(-matrix.sum(axis=1), kind="stable")[:top])
-    order = chosen[np.lexsort((genera[chosen], families[chosen]))]
-    shares = matrix[np.ix_(order, order)] / np.maximum(matrix.sum(axis=1)[order][:, None], 1)
-    figure, ((axes,),) = new_figure(title, 6.4)
-    names = [italic(name) for name in genera[order]]
-    # the root scale keeps rare mistakes visible beside the diagonal
-    sns.heatmap(
-        shares,
-        ax=axes,
-        cmap="Blues",
-        norm=PowerNorm(0.5, 0, 1),
-        square=True,
-        xticklabels=names,
-        yticklabels=names,
-        cbar_kws={"label": "share of the sheets of the true genus", "shrink": 0.8},
-    )
-    axes.tick_params(labelsize=8.5 if len(order) <= 25 else 7)
-    starts = np.flatnonzero(np.r_[True, families[order][1:] != families[order][:-1]])
-    for start, end in zip(starts, np.r_[starts[1:], len(order)], strict=True):
-        side = end - start
-        axes.add_patch(plt.Rectangle((start, start), side, side, fill=False, ec=VERMILION, lw=1.2))
-    part = f" ({len(order)} of {len(genera):,} genera)" if len(order) < len(genera) else ""
-    axes.set(xlabel="predicted genus", ylabel=f"true genus{part}; a frame is a family")
-    percent_axis(axes.collections[0].colorbar.ax.yaxis)
-    return figure
-
-
-@styled
-def mistakes_by_kind(table: pd.DataFrame) -> Figure:
-    """Share of mistakes of each kind beside chance; table from mistakes.mistakes_by_kind()."""
-    total = int(table["mistakes"].sum())
-    ratio = table.set_index("kind")["ratio"]["within genus"]
-    if total == 0:
-        title = "There are no mistakes"
-    elif np.isnan(ratio):
-        title = f"None of the {total:,} mistakes could fall within a genus"
-    elif ratio > 1:
-        title = f"Genus-mates are confused {ratio:.1f} times as often as by chance ({total:,} mistakes)"
-    else:
-        title = (
-            f"Genus-mates are not confused more often than by chance ({ratio:.1f} times, {total:,} mistakes)"
-        )
-    figure, ((axes,),) = new_figure(title, 3.3)
-    places = np.arange(len(table))
-    for shift, column, colour, label in (
-        (-0.2, "share", BLUE, "mistakes of the model"),
-        (0.2, "chance", "#BDBDBD", "by chance"),
-    ):
-        drawn = axes.bar(places + shift, table[column].fillna(0), 0.38, color=colour, label=label)
-        axes.bar_label(drawn, [share_text(value) for value in table[column].fillna(0)], padding=2, fontsize=9)
-    texts = {"within family": "within family,\nother genus"}
-    axes.set_xticks(places, [texts.get(kind, kind) for kind in table["kind"]])
-    axes.set(ylabel="share of the mistakes")
-    axes.set_ylim(0, max(1.12 * np.nanmax(table[["share", "chance"]].fillna(0).to_numpy()), 0.1))
-    axes.grid(axis="x", visible=False)
-    percent_axis(axes.yaxis)
-    axes.legend()
-    return figure
-
-
-@styled
 def reliability(table: pd.DataFrame, ece: float) -> Figure:
     """Accuracy against confidence, and how many sheets have which confidence.
 
     Args:
-        table: from calibration.reliability().
-        ece: from calibration.expected_calibration_error().
+        table: from reliability() of utils.evaluation.decide.
+        ece: expected calibration error, from utils.evaluation.decide.
     """
     images = table["images"].to_numpy()
     confidence, accuracy = (
@@ -247,7 +154,7 @@ def reliability(table: pd.DataFrame, ece: float) -> Figure:
     )
     left.set_yticks(np.linspace(0, 1, 6))
     left.legend(loc="upper left", ncols=2, fontsize=9)
-    right.bar(table["lower"], images / images.sum(), width, align="edge", color="#BDBDBD", ec="white")
+    right.bar(table["lower"], images / images.sum(), width, align="edge", color=LIGHT_GREY, ec="white")
     right.axvline(confidence, color=VERMILION, ls="--", label=f"mean confidence {confidence:.2f}")
     right.axvline(accuracy, color=BLUE, label=f"accuracy {accuracy:.2f}")
     right.set(xlabel="confidence", ylabel="share of the sheets", xlim=(0, 1))
@@ -255,55 +162,6 @@ def reliability(table: pd.DataFrame, ece: float) -> Figure:
     right.legend(loc="upper left", fontsize=9, frameon=True, framealpha=1, edgecolor="none")
     for axis in (left.xaxis, left.yaxis, right.xaxis, right.yaxis):
         percent_axis(axis)
-    return figure
-
-
-@styled
-def grad_cam(
-    images: np.ndarray,
-    heatmaps: np.ndarray,
-    true_names: Sequence[str] | None,
-    top_names: Sequence[Sequence[str]],
-    probabilities: np.ndarray,
-) -> Figure:
-    """Sheet, Grad-CAM overlay and the most probable species, one sheet a row.
-
-    Args:
-        images: uint8 [N, H, W, 3].
-        heatmaps: float [N, H, W] in 0..1, from explain.grad_cam(), of the most probable species.
-        true_names: species of each sheet, None where unknown.
-        top_names: the k most probable species of each sheet.
-        probabilities: float [N, k].
-    """
-    title = f"What speaks for the first answer on {len(images)} sheets"
-    if true_names is not None:
-        right = sum(name == names[0] for name, names in zip(true_names, top_names, strict=True))
-        title += f"; {right} of {len(images)} are right"
-    figure, grid = new_figure(title, 0.5 + 2.25 * len(images), len(images), 3, width_ratios=(1, 1, 1.55))
-    for i, (sheet, overlay, bars) in enumerate(grid):
-        for axes in (sheet, overlay):
-            no_ticks(axes)
-            axes.imshow(images[i])
-        overlay.imshow(heatmaps[i], cmap="inferno", alpha=0.55, vmin=0, vmax=1)
-        known = "" if true_names is None else f"true: {true_names[i]}"
-        captions = write_captions([known, f"answer: {top_names[i][0]}"], None, 2.4)
-        for axes, caption in zip((sheet, overlay), captions, strict=True):
-            axes.set_title(caption, fontsize=9, pad=3)
-        places = np.arange(len(top_names[i]))
-        colours = [
-            SKY if true_names is None else GREEN if name == true_names[i] else GREY for name in top_names[i]
-        ]
-        bars.barh(places, probabilities[i], color=colours, height=0.9, alpha=0.55)
-        for place, name, probability in zip(places, top_names[i], probabilities[i], strict=True):
-            bars.text(0.02, place, f"{italic(name)}  {share_text(probability)}", va="center", fontsize=9)
-        bars.invert_yaxis()
-        bars.set(xlim=(0, 1), yticks=[], xticks=[0, 0.5, 1])
-        bars.grid(False)
-        bars.spines["left"].set_visible(False)
-        percent_axis(bars.xaxis)
-        bars.tick_params(axis="x", labelsize=8)
-        if i == len(images) - 1:
-            bars.set_xlabel("probability" + ("" if true_names is None else " (green: the true species)"))
     return figure
 
 
@@ -405,17 +263,13 @@ def predicted_classes(predicted: np.ndarray, train_counts: np.ndarray) -> Figure
     count_axis(row[0].xaxis)
     row[0].xaxis.set_major_locator(MaxNLocator(5))
     row[0].legend(fontsize=9)
-    places = np.arange(len(BINS))
-    for shift, column, colour, label in (
-        (-0.2, "train", VERMILION, "train images"),
-        (0.2, "answers", BLUE, "answers"),
-    ):
-        drawn = row[1].bar(places + shift, shares[column], 0.38, color=colour, label=label)
-        row[1].bar_label(drawn, [share_text(value) for value in shares[column]], padding=2, fontsize=8)
-    row[1].set_xticks(places, BINS)
+    pairs = [
+        (label, colour, shares[column], [share_text(value) for value in shares[column]])
+        for label, colour, column in (("train images", VERMILION, "train"), ("answers", BLUE, "answers"))
+    ]
+    draw_pairs(row[1], BINS, pairs, fontsize=8)
     row[1].set(ylabel="share")
     row[1].set_ylim(top=shares.to_numpy().max() * 1.3)
-    row[1].grid(axis="x", visible=False)
     percent_axis(row[1].yaxis)
     row[1].legend(fontsize=9)
     return figure

@@ -14,8 +14,8 @@ from utils.figures.style import (
     WIDTH,
     count_axis,
     draw_bars,
+    draw_images,
     new_figure,
-    no_ticks,
     range_text,
     set_title,
     styled,
@@ -45,11 +45,7 @@ def sheets(
     rows = -(-len(images) // columns)
     figure, grid = new_figure(title, 0.45 + rows * (WIDTH / columns + 0.45), rows, columns)
     captions = write_captions(names, notes, WIDTH / columns)
-    for position, axes in enumerate(grid.flat):
-        no_ticks(axes)
-        if position < len(images):
-            axes.imshow(images[position])
-            axes.set_title(captions[position], fontsize=8.5, pad=3)
+    draw_images(grid, images, captions)
     return figure
 
 
@@ -84,11 +80,7 @@ def head_and_tail(
         (halves[1], "tail", tail_images, captions[len(head_images) :]),
     ):
         panel.suptitle(name, color=BIN_COLOURS[name], fontweight="semibold")
-        for position, axes in enumerate(panel.subplots(rows, 2, squeeze=False).flat):
-            no_ticks(axes)
-            if position < len(images):
-                axes.imshow(images[position])
-                axes.set_title(texts[position], fontsize=8.5, pad=3)
+        draw_images(panel.subplots(rows, 2, squeeze=False), images, texts)
     return figure
 
 
@@ -112,11 +104,7 @@ def augmentations(original: np.ndarray, augmented: np.ndarray, columns: int = 6)
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     figure, grid = new_figure(title, 0.5 + rows * (WIDTH / columns + 0.2), rows, columns)
-    for position, axes in enumerate(grid.flat):
-        no_ticks(axes)
-        if position < len(images):
-            axes.imshow(images[position])
-            axes.set_title(f"epoch {position}" if position else "the sheet", fontsize=8.5, pad=3)
+    draw_images(grid, images, ["the sheet", *(f"epoch {number}" for number in range(1, len(images)))])
     return figure
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
@@ -19,7 +20,7 @@ from utils.data.forms.names import printed_words
 from utils.data.tail import HEAD_MIN, TAIL_MAX
 
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
-SKY, GREY = "#56B4E9", "#7F7F7F"
+SKY, GREY, LIGHT_GREY = "#56B4E9", "#7F7F7F", "#BDBDBD"
 BIN_COLOURS = {"head": BLUE, "medium": ORANGE, "tail": VERMILION}
 BIN_RULES = {
     "head": f"head: {HEAD_MIN} or more",
@@ -48,6 +49,8 @@ MANY = 2000  # points; above, a scatter is drawn as density
 
 
 def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Let a function draw in the course's look, without changing a global setting."""
+
     @functools.wraps(draw)
     def styled(*arguments, **options) -> Figure:
         with plt.rc_context(_STYLE):
@@ -67,6 +70,7 @@ def new_figure(
 
 
 def set_title(figure: Figure, title: str) -> None:
+    """Write a figure's title at the left, wrapped after 80 letters."""
     figure.suptitle(textwrap.fill(title, 80), x=0.01, ha="left", fontsize=12, fontweight="semibold")
 
 
@@ -84,18 +88,22 @@ def _name_words(name: str) -> list[str]:
 
 
 def share_text(value: float) -> str:
+    """A share of 1 in percent, below 9.5% with one decimal."""
     return f"{value:.0%}" if value >= 0.095 or value == 0 else f"{value:.1%}"
 
 
-def count_axis(axis) -> None:
+def count_axis(axis: Axis) -> None:
+    """Label an axis of counts by whole numbers, thousands apart."""
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
 
 
-def percent_axis(axis) -> None:
+def percent_axis(axis: Axis) -> None:
+    """Label an axis of shares of 1 in percent."""
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g}%"))
 
 
 def no_ticks(axes: Axes) -> None:
+    """Leave axes without ticks, grid and lines, for a picture or words."""
     axes.set(xticks=[], yticks=[])
     axes.grid(False)
     axes.spines[:].set_visible(False)
@@ -112,6 +120,59 @@ def draw_bars(
     axes.grid(axis="y", visible=False)
     axes.bar_label(drawn, texts, padding=3, fontsize=9)
     axes.margins(x=0.16)
+
+
+def draw_pairs(
+    axes: Axes,
+    names: Sequence[str],
+    pairs: Sequence[tuple[str, str, Sequence[float], Sequence[str]]],
+    **options,
+) -> None:
+    """Two upright bars a name, side by side, each with its text on top.
+
+    Args:
+        axes: where.
+        names: below each pair.
+        pairs: of the left bars and of the right ones: label, colour, values, texts, as many as names.
+        options: of the texts; `fontsize` is 9 without it.
+    """
+    places = np.arange(len(names))
+    for shift, (label, colour, values, texts) in zip((-0.2, 0.2), pairs, strict=True):
+        drawn = axes.bar(places + shift, values, 0.38, color=colour, label=label)
+        axes.bar_label(drawn, texts, padding=2, **{"fontsize": 9} | options)
+    axes.set_xticks(places, names)
+    axes.grid(axis="x", visible=False)
+
+
+def draw_images(grid: np.ndarray, images: Sequence[np.ndarray], captions: Sequence[str]) -> None:
+    """Images uint8 [H, W, 3] with their captions on the axes of a grid, row by row; axes that are left stay empty."""
+    for position, axes in enumerate(grid.flat):
+        no_ticks(axes)
+        if position < len(images):
+            axes.imshow(images[position])
+            axes.set_title(captions[position], fontsize=8.5, pad=3)
+
+
+def family_frames(
+    axes: Axes, families: np.ndarray, *, first: float, colour: str, width: float
+) -> list[tuple[int, int]]:
+    """Frames along the diagonal of a map of genera, one a family.
+
+    Args:
+        axes: of the map.
+        families: of the genera in their order, a family's beside each other, [G].
+        first: where the first genus begins on both axes.
+        colour, width: of the lines.
+
+    Returns:
+        (first genus, first behind the last) of every family, in order.
+    """
+    starts = np.flatnonzero(np.r_[True, families[1:] != families[:-1]]).tolist()
+    spans = list(zip(starts, [*starts[1:], len(families)], strict=True))
+    for start, end in spans:
+        corner, side = start + first, end - start
+        axes.add_patch(plt.Rectangle((corner, corner), side, side, fill=False, ec=colour, lw=width))
+    return spans
 
 
 def write_captions(names: Sequence[str], notes: Sequence[str] | None, width: float) -> list[str]:
@@ -142,11 +203,18 @@ def write_captions(names: Sequence[str], notes: Sequence[str] | None, width: flo
 
 
 def range_text(counts: Sequence[int]) -> str:
+    """Lowest to highest count in words, one number where they are the same."""
     low, high = min(counts), max(counts)
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def head_tail_title(means: dict[str, float], what: str) -> str:
+    """A title that says how the rare species fare against the common ones.
+
+    Args:
+        means: {bin (head, medium, tail): mean score}, of the bins that have species.
+        what: the score, at the beginning of a sentence.
+    """
     if "head" not in means or "tail" not in means:
         listed = ", ".join(f"{name} {mean:.2f}" for name, mean in means.items())
         return f"{what}: {listed} (no species in the other bins)"

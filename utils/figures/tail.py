@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -16,11 +15,14 @@ from utils.figures.style import (
     BLUE,
     GREEN,
     GREY,
+    LIGHT_GREY,
     ORANGE,
     SKY,
     VERMILION,
     count_axis,
     draw_bars,
+    draw_pairs,
+    family_frames,
     italic,
     new_figure,
     percent_axis,
@@ -145,17 +147,13 @@ def class_bins(counts: np.ndarray) -> Figure:
     else:
         title = f"The tail is {share_text(species[2])} of the species and {share_text(images[2])} of the train images"
     figure, ((axes,),) = new_figure(title, 3.2)
-    places = np.arange(3)
-    for shift, values, colour, label in (
-        (-0.2, species, GREEN, "species"),
-        (0.2, images, BLUE, "train images"),
-    ):
-        drawn = axes.bar(places + shift, values, 0.38, color=colour, label=label)
-        axes.bar_label(drawn, [share_text(value) for value in values], padding=2, fontsize=9)
-    axes.set_xticks(places, [BIN_RULES[name] for name in BINS])
+    pairs = [
+        (label, colour, values, [share_text(value) for value in values])
+        for label, colour, values in (("species", GREEN, species), ("train images", BLUE, images))
+    ]
+    draw_pairs(axes, [BIN_RULES[name] for name in BINS], pairs)
     axes.set(xlabel="train images of a species", ylabel="share")
     axes.set_ylim(top=max(species.max(), images.max()) * 1.12)
-    axes.grid(axis="x", visible=False)
     percent_axis(axes.yaxis)
     axes.legend()
     return figure
@@ -184,16 +182,12 @@ def genus_sizes(genera: Sequence[str]) -> Figure:
             genera_in.append(len(inside) / len(sizes))
             species_in.append(inside.sum() / sizes.sum())
     figure, ((axes,),) = new_figure(title, 3.4)
-    places = np.arange(len(names))
-    for shift, values, colour, label in (
-        (-0.2, genera_in, ORANGE, "genera"),
-        (0.2, species_in, GREEN, "species in them"),
-    ):
-        drawn = axes.bar(places + shift, values, 0.38, color=colour, label=label)
-        axes.bar_label(drawn, [share_text(value) if value else "" for value in values], padding=2, fontsize=8)
-    axes.set_xticks(places, names)
+    pairs = [
+        (label, colour, values, [share_text(value) if value else "" for value in values])
+        for label, colour, values in (("genera", ORANGE, genera_in), ("species in them", GREEN, species_in))
+    ]
+    draw_pairs(axes, names, pairs, fontsize=8)
     axes.set(xlabel="species in the genus", ylabel="share")
-    axes.grid(axis="x", visible=False)
     percent_axis(axes.yaxis)
     axes.legend()
     return figure
@@ -303,18 +297,14 @@ def distance_heatmap(
     drawn = family[order]
     figure, ((axes,),) = new_figure(title, 6.2)
     shown = distances[np.ix_(order, order)]
-    axes.set_facecolor("#BDBDBD")
+    axes.set_facecolor(LIGHT_GREY)
     image = axes.imshow(shown, cmap="viridis_r", interpolation="nearest")
-    starts = np.flatnonzero(np.r_[True, drawn[1:] != drawn[:-1]])
-    ends = np.r_[starts[1:], len(drawn)]
+    spans = family_frames(axes, drawn, first=-0.5, colour="white", width=1)
     # a label needs about a 45th of the height
-    labelled = [i for i in range(len(starts)) if (ends[i] - starts[i]) * 45 >= len(drawn)]
-    for i in range(len(starts)):
-        corner, size = starts[i] - 0.5, ends[i] - starts[i]
-        axes.add_patch(plt.Rectangle((corner, corner), size, size, fill=False, ec="white", lw=1))
+    labelled = [(start, end) for start, end in spans if (end - start) * 45 >= len(drawn)]
     axes.set_yticks(
-        [(starts[i] + ends[i] - 1) / 2 for i in labelled],
-        [names[drawn[starts[i]]] for i in labelled],
+        [(start + end - 1) / 2 for start, end in labelled],
+        [names[drawn[start]] for start, _ in labelled],
         fontsize=8,
     )
     axes.set_xticks([])

@@ -18,7 +18,7 @@ _FULL_TEST_IMAGES, _FULL_INSTITUTIONS, _FULL_FAMILIES = 210_407, 60, 290
 _FULL_MISSING_CATEGORIES, _FULL_MISSING_GENERA = (2_013, 6_904, 9_377, 14_120), (61,)
 
 
-def _full_genera(seed: int) -> tuple[np.ndarray, np.ndarray, dict[int, str], dict[int, str]]:
+def full_genera(seed: int) -> tuple[np.ndarray, np.ndarray, dict[int, str], dict[int, str]]:
     """The genera of the full-size metadata, as many species in each as in the published set.
 
     The largest genera are in their families, which other genera fill up to the published number of species;
@@ -60,7 +60,7 @@ def _full_genera(seed: int) -> tuple[np.ndarray, np.ndarray, dict[int, str], dic
     return sizes, family, {**dict(enumerate(ten)), **families}, dict(zip(place, named, strict=True))
 
 
-def _full_counts(tree: phylogeny.Phylogeny, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def full_counts(tree: phylogeny.Phylogeny, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Train and test images of every species, int64 [species].
 
     As many species with every number of training images as in the published set, and the published sums for
@@ -121,10 +121,10 @@ def make_metadata(folder: Path, *, seed: int = 0, json: bool = False) -> Path:
     spec = {"generator_version": METADATA_VERSION, "metadata_only": True, "seed": seed, "json": json}
     if is_made(folder, spec):
         return folder
-    sizes, genus_family, families, genera = _full_genera(seed)
+    sizes, genus_family, families, genera = full_genera(seed)
     tree = phylogeny.grow_sized(sizes, genus_family, seed)
     names = phylogeny.name(tree, seed, families, genera)
-    train_counts, test_counts = _full_counts(tree, seed)
+    train_counts, test_counts = full_counts(tree, seed)
     metadata, category_id = tables_of_tree(
         tree, names, train_counts, _FULL_INSTITUTIONS, _FULL_MISSING_CATEGORIES, _FULL_MISSING_GENERA, seed
     )

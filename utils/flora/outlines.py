@@ -25,6 +25,7 @@ _SHAPES = {
 
 
 def between(low: float, high: float, value: float) -> float:
+    """The number that lies `value` of the way from `low` to `high`: how a trait in 0..1 becomes a size."""
     return low + (high - low) * value
 
 
@@ -34,7 +35,7 @@ def _mirrored(right: list[tuple[float, float]]) -> np.ndarray:
 
 
 def blade(shape: str, traits: Traits, lobed: bool) -> np.ndarray:
-    """A simple blade, entire, toothed or pinnately lobed."""
+    """A simple blade, entire, toothed or pinnately lobed: float64 [points, 2], base near (0, 0), tip at (1, 0)."""
     a, b, narrow, wide, back = _SHAPES[shape]
     width = between(narrow, wide, traits.leaf_width)
     width = max(width, 0.3) if lobed else width
@@ -70,7 +71,7 @@ def blade(shape: str, traits: Traits, lobed: bool) -> np.ndarray:
 
 
 def hand(traits: Traits) -> np.ndarray:
-    """A palmately lobed blade with 3, 5 or 7 fingers."""
+    """A palmately lobed blade with 3, 5 or 7 fingers, from its base (0, 0): float64 [points, 2]."""
     fingers = 3 + 2 * round(between(0, 2, traits.tooth_number))
     sinus = between(0.62, 0.3, traits.tooth_size)
     spread = between(0.55, 0.68, traits.leaf_width) * math.pi
@@ -89,7 +90,10 @@ def hand(traits: Traits) -> np.ndarray:
 
 
 def star(points: int, inner: float) -> np.ndarray:
-    """A flower head seen from above, centred, of diameter 1."""
+    """A flower or a flower head seen from above, centred, of diameter 1: float64 [2 * points, 2].
+
+    `inner` is how far the gaps between the `points` reach out, as a share of the radius; 1 makes a disc.
+    """
     found = []
     for step in range(2 * points):
         radius = 0.5 if step % 2 == 0 else 0.5 * inner
@@ -99,7 +103,7 @@ def star(points: int, inner: float) -> np.ndarray:
 
 
 def lens(width: float, points: int = 5) -> np.ndarray:
-    """A pointed spindle."""
+    """A pointed spindle of length 1 and at most `width` wide: float64 [points, 2] on both sides of its axis."""
     along = [step / points for step in range(points + 1)]
     return _mirrored([(t, 2 * width * t * (1 - t)) for t in along])
 

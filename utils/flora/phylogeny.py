@@ -25,6 +25,7 @@ class Phylogeny:
 
     @property
     def n_species(self) -> int:
+        """The number of species, the tips of the tree."""
         return len(self.genus)
 
     def species_distances(self) -> np.ndarray:

@@ -38,10 +38,8 @@ _SHARD_IMAGES = 256
 _CHUNK = 16  # sheets a worker draws at a time
 
 
-def _long_tail(
-    species: int, low: int, high: int, fraction: float, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Train and test images of every species: log count falls with rank, slowly at first, as under a cap."""
+def long_tail(species: int, low: int, high: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Train and test images of every species, int64 [species]: log count falls with rank, slowly at first."""
     rng = np.random.default_rng([seed, 8])
     total = [
         round(low * math.pow(high / low, math.pow(1 - rank / (species - 1), 0.7))) for rank in range(species)
@@ -53,7 +51,7 @@ def _long_tail(
 
 def training_counts(species: int, seed: int, max_images: int) -> np.ndarray:
     """Training images of every species of the sample flora that `make_flora` makes, int64 [species]."""
-    return _long_tail(species, MIN_IMAGES, max_images, TEST_FRACTION, seed)[0]
+    return long_tail(species, MIN_IMAGES, max_images, TEST_FRACTION, seed)[0]
 
 
 @contextmanager
@@ -116,7 +114,7 @@ def _plan(
     tree = phylogeny.grow(species, seed)
     names = phylogeny.name(tree, seed)
     traits = morphology.evolve(tree, seed)
-    train_counts, test_counts = _long_tail(species, min_images, max_images, test_fraction, seed)
+    train_counts, test_counts = long_tail(species, min_images, max_images, test_fraction, seed)
     missing = missing_categories(species)
     genera = int(tree.genus[-1]) + 1
     metadata, category_id = tables_of_tree(

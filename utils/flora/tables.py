@@ -12,6 +12,7 @@ from utils.flora import phylogeny
 
 
 def with_gaps(count: int, missing: tuple[int, ...]) -> np.ndarray:
+    """The first `count` whole numbers from 0 on that are not in `missing`, int64 [count]."""
     return np.setdiff1d(np.arange(count + len(missing)), missing)
 
 
@@ -87,6 +88,7 @@ def tables_of_tree(
 
 
 def images_of_test(count: int) -> pd.DataFrame:
+    """The table of test images as published: image_id (int, from 0), file_name, license; one row a sheet."""
     names = [f"{number // 1000:03d}/{number:06d}.jpg" for number in range(count)]
     return pd.DataFrame({"image_id": np.arange(count), "file_name": names, "license": LICENSE["id"]})
 
@@ -104,7 +106,12 @@ LICENSE = {"id": 0, "name": "CC0 1.0", "url": "https://creativecommons.org/publi
 
 def check_options(
     species: int, seed: int, min_images: int, max_images: int, test_fraction: float, size: int, form: str
-):
+) -> None:
+    """Refuse options of a sample flora that are out of range.
+
+    Raises:
+        UsageError: the first that is, with what is allowed.
+    """
     rules = [
         ("species", species >= 2, "2 or more"),
         ("seed", seed >= 0, "0 or more"),

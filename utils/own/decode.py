@@ -57,6 +57,7 @@ class Budget:
 
     @contextmanager
     def hold(self, amount: int) -> Iterator[None]:
+        """Wait until `amount` bytes fit beside what other threads hold, and hold them for the block."""
         with self.changed:
             # An image larger than the budget is decoded alone.
             self.changed.wait_for(lambda: self.used == 0 or self.used + amount <= self.total)
@@ -97,9 +98,9 @@ def _opened_image(file: BinaryIO, *, whole: bool) -> tuple[Image.Image, bytes, s
         The image, with `whole` the bytes of a JPEG (else b""), and a note on what is wrong without harm.
     """
     file.seek(0)
-    head = file.read(16)
+    start = file.read(16)
     file.seek(0)
-    if head.startswith(jpeg.START):
+    if start.startswith(jpeg.START):
         if not whole:
             try:
                 return jpeg_factory(file), b"", ""
@@ -107,15 +108,15 @@ def _opened_image(file: BinaryIO, *, whole: bool) -> tuple[Image.Image, bytes, s
                 file.seek(0)
         content, note = jpeg.tidied(file.read())
         return jpeg_factory(BytesIO(content)), content, note
-    if head.startswith(_PNG):
+    if start.startswith(_PNG):
         if whole:
             _refuse_damaged_png(file)
             file.seek(0)
         return PngImageFile(file), b"", ""
-    if head.startswith(tiff.PREFIXES):
+    if start.startswith(tiff.PREFIXES):
         return tiff.open_page(file, whole=whole), b"", ""
     # A PNG begins with line ends for this very purpose.
-    if b"\xef\xbf\xbd" in head or head.startswith((b"\x89PNG\r\r\n", b"\x89PNG\n\x1a")):
+    if b"\xef\xbf\xbd" in start or start.startswith((b"\x89PNG\r\r\n", b"\x89PNG\n\x1a")):
         raise ValueError(jpeg.TEXT_MODE)
     raise UnidentifiedImageError
 

@@ -38,7 +38,7 @@ SHEETS_A_PAGE = 100  # some 50 KB each
 LOW_CONFIDENCE = 0.5  # below it, all other species together are likelier than the first answer
 NO_USE = 0.1  # share of the reachable macro-F1 below which the model recognises almost nothing
 TRAINING_IMAGES = "training_images.csv"  # in a run's folder: scientificName, images
-_OVERLAY = 0.55  # share of the heat's colour, as in utils.figures.scores.grad_cam
+_OVERLAY = 0.55  # share of the heat's colour, as in utils.figures.mistakes.grad_cam
 _QUALITY = 80  # of the JPEGs inside
 _GENERATOR = "herbarium course: predictions"  # by which pages of an earlier call are known
 
@@ -222,8 +222,8 @@ class Pages:
             (self._work / f"page-{number}.html").replace(pages[number - 1])
         for number in count(len(pages) + 1):  # of an earlier call with more sheets
             old = self._page(number)
-            head = old.read_text(encoding="utf-8", errors="replace")[:1000] if old.is_file() else ""
-            if f'<meta name="generator" content="{_GENERATOR}">' not in head:
+            start = old.read_text(encoding="utf-8", errors="replace")[:1000] if old.is_file() else ""
+            if f'<meta name="generator" content="{_GENERATOR}">' not in start:
                 return pages
             old.unlink()
 

@@ -47,6 +47,7 @@ class Shard:
 
     @property
     def stem(self) -> str:
+        """Split and number, as in train00: what its files are called before its records are counted."""
         return f"{self.split}{self.number:02d}"
 
 
@@ -73,6 +74,7 @@ class Job:
 
     @property
     def unfinished(self) -> Path:
+        """The folder beside the shards that is there while the job is not done."""
         return self.out / UNFINISHED
 
     def report(self, shard: Shard) -> Path:
@@ -111,6 +113,11 @@ def check_options(
     shard_images: int,
     part: tuple[int, int],
 ) -> None:
+    """Refuse options that are out of range or exclude each other; see `utils.own.write.write_from_labels`.
+
+    Raises:
+        UsageError: the first that is, with what is allowed.
+    """
     if not 16 <= size <= 4096:
         raise UsageError(f"size is {size}, must be from 16 to 4096 pixels.")
     if not 1 <= quality <= 100:
@@ -143,6 +150,18 @@ def plan_job(
     label_map: Path | None,
     shard_images: int,
 ) -> Job:
+    """Read and check the tables, and lay down which sheet goes where; no image is read, nothing written.
+
+    Args:
+        source: the table of labels, or a folder with one folder a species.
+        images_dir: the folder that file_name is relative to.
+        out: for the shards.
+        size, quality, fit, seed, test_fraction, split, label_map, shard_images: see
+            `utils.own.write.write_from_labels`.
+
+    Raises:
+        InputError: a folder, table, split or label map is not right, or image files are missing; the message names it.
+    """
     if not images_dir.is_dir():
         raise InputError(f"{images_dir}: no such folder. Name the folder that file_name is relative to.")
     if out.exists() and not out.is_dir():
@@ -182,7 +201,7 @@ def plan_job(
         (labels.names, labels.category_ids),
         (labels.genera, labels.families),
     ):
-        for piece in _json_pieces(columns):
+        for piece in json_pieces(columns):
             digest.update(piece)
     settings = {
         "size": size,
@@ -215,7 +234,7 @@ def plan_job(
     )
 
 
-def _json_pieces(columns: Sequence[np.ndarray], rows: int = 10_000) -> Iterator[bytes]:
+def json_pieces(columns: Sequence[np.ndarray], rows: int = 10_000) -> Iterator[bytes]:
     """The JSON list of the columns as lists, with some of its rows in memory at a time."""
     for number, column in enumerate(columns):
         yield b", [" if number else b"[["
@@ -284,6 +303,11 @@ def _on_disk(names: np.ndarray, images_dir: Path, source: Path) -> np.ndarray:
 
 
 def refuse_another(job: Job, file: Path, found: Any) -> None:
+    """Refuse a folder whose `file`, job.json or the manifest, has settings `found` that are not this job's.
+
+    Raises:
+        InputError: they differ; the message names what differs and the way out.
+    """
     found = found if isinstance(found, dict) else {}
     keys = [key for key, value in job.settings.items() if found.get(key) != value]
     if not keys:

@@ -3,32 +3,24 @@
 While it is not done, the folder `unfinished` beside the shards holds job.json (what the job is), one JSON file
 for each finished shard, and the shards at work. A shard gets its published name when it is whole and on the
 disk. The call that finds all shards there writes the metadata, the label map, the duplicates and the manifest,
-and removes `unfinished`.
+and removes `unfinished` (utils.own.finish).
 """
 
-import dataclasses
 import hashlib
 import os
 import platform
 import shutil
 import sys
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
-from utils.data import splits
-from utils.data.forms.names import look_alike_notes
-from utils.data.metadata import write_metadata, write_test_metadata
-from utils.data.records import read_schema
 from utils.data.shards import MANIFEST, read_manifest
-from utils.data.splits import DUPLICATES, SKIPPED, shared_duplicates
 from utils.files import InputError, read_json, write_json
-from utils.own.duplicates import duplicate_groups
+from utils.own.finish import finish
 from utils.own.images import BadImage, Prepared, prepare_images
 from utils.own.plan import (
     ANOTHER_FOLDER,
@@ -89,7 +81,7 @@ def write_from_labels(
         out_dir: made if it is not there.
         size, quality, fit: of the stored images, see `utils.own.images.encode_image`.
         seed: of the order of the records and of the test part.
-        test_fraction: part of the sheets withheld as a test set, by species as in `longtail.split`.
+        test_fraction: part of the sheets withheld as a test set, by species see `utils.data.splits`.
         split: in place of it, a file that says the part of each sheet, see `utils.data.splits`; it is copied
             beside the shards, where training takes the validation part from it.
         label_map: a labels.json, or the folder of a run, by which classes are numbered; else they are
@@ -129,7 +121,7 @@ def write_from_labels(
         if len(done) < len(job.shards):
             names = [read_report(job, shard)["file"] for shard in done]
             return Written([job.out / name for name in names if name], len(job.shards) - len(done), [])
-        _finish(job)
+        finish(job)
     except (FileNotFoundError, InputError):
         # Another call that found all shards too may have been first, and removed what was read here.
         if read_manifest(job.out) is None:
@@ -240,169 +232,6 @@ def _write_shard(
             partial.replace(job.out / name)
     finally:
         partial.unlink(missing_ok=True)
-
-
-def _finish(job: Job) -> None:
-    """Write what belongs to the whole set, beside all shards; the manifest last."""
-    reports, rows, marks, skipped, noted = _reports(job)
-    parts = job.parts[rows]
-    if not (parts != "test").any():
-        raise InputError(
-            f"{job.images_dir}: no image to train on could be read. Without --skip-bad the first one is named."
-        )
-    folder = job.unfinished / f"final.{uuid.uuid4().hex}"
-    folder.mkdir()
-    _write_tables(job, rows[parts != "test"], rows[parts == "test"], folder)
-    job.labels.save(folder / "labels.json")
-    if job.split_file is not None and job.split_file.resolve() != (job.out / splits.FILE_NAME).resolve():
-        shutil.copyfile(job.split_file, folder / splits.FILE_NAME)
-    notes = _write_skipped(job, skipped, folder) + _flaws(job, noted)
-    notes += _write_duplicates(job, rows, marks, folder)
-    notes += look_alike_notes(np.unique(job.labels.names[job.classes]).tolist())
-    write_json(folder / MANIFEST, _manifest(job, reports, parts, notes))
-    for file in sorted(folder.iterdir(), key=lambda file: file.name == MANIFEST):
-        file.replace(job.out / file.name)
-    shutil.rmtree(job.unfinished, ignore_errors=True)  # another call may be at it too
-
-
-def _write_tables(job: Job, train: np.ndarray, test: np.ndarray, folder: Path) -> None:
-    """The published tables of the rows that can be trained on, and of those that are withheld.
-
-    Args:
-        train, test: rows, ascending.
-    """
-
-    def tables(rows: np.ndarray) -> dict[str, pd.DataFrame]:
-        return {
-            "annotations": job.metadata.annotations.iloc[rows],
-            "images": job.metadata.images.iloc[np.sort(job.image_rows[rows])],
-        }
-
-    write_metadata(dataclasses.replace(job.metadata, **tables(train)), folder / "train_metadata.json")
-    if len(test):
-        withheld = tables(test)
-        write_test_metadata(withheld["images"], folder / "test_metadata.json")
-        solution = withheld["annotations"].rename(columns={"image_id": "Id", "category_id": "Predicted"})
-        _write_csv(solution[["Id", "Predicted"]], folder / "solution.csv")
-
-
-def _reports(
-    job: Job,
-) -> tuple[list[dict[str, Any]], np.ndarray, np.ndarray, list[list[Any]], list[list[Any]]]:
-    """The reports of all shards.
-
-    Returns:
-        What they say of the shards; the rows of the images that are there, int64 [K] ascending; the sha256 and the
-        fingerprint of each, uint8 [2, K, 32]; row and reason of the images that were left out; row and
-        note of those with a flaw.
-    """
-    reports, skipped, noted = [], [], []
-    there = np.zeros(len(job.ids), dtype=bool)
-    marks = np.zeros((2, len(job.ids), 32), dtype=np.uint8)
-    for shard in job.shards:
-        report = read_report(job, shard)
-        images = report.pop("images")
-        rows = [image[0] for image in images]
-        there[rows] = True
-        for place, mark in enumerate(marks, start=1):
-            content = bytes.fromhex("".join(image[place] for image in images))
-            mark[rows] = np.frombuffer(content, dtype=np.uint8).reshape(-1, 32)
-        skipped += report.pop("skipped")
-        noted += report.pop("noted", [])  # not in those of earlier versions
-        reports.append(report)
-    if not there.all():
-        marks = marks[:, there]
-    return reports, np.flatnonzero(there), marks, skipped, noted
-
-
-def _write_csv(table: pd.DataFrame, path: Path) -> None:
-    table.to_csv(path, index=False, lineterminator="\n")
-
-
-def _write_skipped(job: Job, skipped: list[list[Any]], folder: Path) -> list[str]:
-    if not skipped:
-        return []
-    rows = [row for row, _ in skipped]
-    table = pd.DataFrame(
-        {"image_id": job.ids[rows], "file_name": job.names[rows], "reason": [reason for _, reason in skipped]}
-    )
-    _write_csv(table, folder / SKIPPED)
-    return [f"{len(rows)} of {len(job.ids)} images were left out, see {SKIPPED}."]
-
-
-def _flaws(job: Job, noted: list[list[Any]]) -> list[str]:
-    if not noted:
-        return []
-    told = "; ".join(f"{job.names[row]}: {note}" for row, note in noted[:5]) + "; ..." * (len(noted) > 5)
-    return [f"{len(noted)} images have flaws that cost no pixel ({told})."]
-
-
-def _write_duplicates(job: Job, rows: np.ndarray, marks: np.ndarray, folder: Path) -> list[str]:
-    sha256, fingerprints = marks
-    groups = duplicate_groups(sha256, fingerprints)
-    if not groups:
-        return []
-    rows = rows[np.concatenate(groups)]
-    number = np.repeat(np.arange(len(groups)), [len(members) for members in groups])
-    same = [bool((sha256[members] == sha256[members[0]]).all()) for members in groups]
-    table = pd.DataFrame(
-        {
-            "group": number,
-            "kind": np.where(same, "same bytes", "near-identical")[number],
-            "image_id": job.ids[rows],
-            "file_name": job.names[rows],
-            "scientificName": job.labels.names[job.classes[rows]],
-            "split": job.parts[rows],
-        }
-    )
-    _write_csv(table, folder / DUPLICATES)
-    notes = [
-        f"{len(table)} images are duplicates, in {len(groups)} groups ({sum(same)} of the same bytes, "
-        f"{len(groups) - sum(same)} near-identical), see {DUPLICATES}."
-    ]
-    straddling = shared_duplicates(folder / DUPLICATES, table["image_id"], table["split"])
-    if straddling:
-        notes.append(
-            f"Warning: {straddling} of these groups lie in more than one of train, validation and test, so "
-            "scores come out too good. Remove the copies, or split by a column that says what belongs together "
-            "(split --group)."
-        )
-    two_species = int((table.groupby("group")["scientificName"].nunique() > 1).sum())
-    if two_species:
-        notes.append(
-            f"Warning: {two_species} of these groups are under two or more species. Correct the labels."
-        )
-    return notes
-
-
-def _manifest(job: Job, reports: list[dict[str, Any]], parts: np.ndarray, notes: list[str]) -> dict:
-    """What a reader needs to know and to check; no times and no paths, so that it is the same every time."""
-    shards = [
-        {key: report[key] for key in ("file", "split", "records", "bytes", "sha256")}
-        for report in reports
-        if report["file"]
-    ]
-    first = {}
-    for shard in shards:
-        first.setdefault(shard["split"], job.out / shard["file"])
-    return {
-        "format": 1,
-        "settings": job.settings,
-        "records": {part: int((parts == part).sum()) for part in splits.PARTS},
-        "skipped": len(job.ids) - len(parts),
-        "species": job.labels.n_classes,
-        "genera": len(job.labels.genus_names),
-        "families": len(job.labels.family_names),
-        "schema": {split: read_schema(path) for split, path in first.items()},
-        "labels": {
-            "scientificName": job.labels.names.tolist(),
-            "category_id": job.labels.category_ids.tolist(),
-            "genus": job.labels.genus_names.tolist(),
-            "family": job.labels.family_names.tolist(),
-        },
-        "shards": shards,
-        "notes": notes,
-    }
 
 
 def _written(job: Job) -> Written:
