@@ -12,7 +12,8 @@ from PIL import Image
 from utils.config import load_profile
 from utils.data.labels import LabelMap
 from utils.data.metadata import read_metadata, write_metadata
-from utils.files import InputError, output_dir, read_json, write_json
+from utils.data.records import read_labels
+from utils.files import InputError, UsageError, output_dir, read_json, write_json
 from utils.flora.of_profile import first_sheets
 from utils.own import verify
 from utils.own.shards import Record, write_shards
@@ -425,3 +426,54 @@ def test_the_first_sheets_are_those_of_the_flora_that_is_drawn_later(tmp_path, m
     assert len(first) == 5 and list(tmp_path.iterdir()) == [], "nothing else is drawn"
     find_data(profile, progress=False)
     assert first_sheets(profile, count=5) == first
+
+
+def sheets_of(data, *asked, **options) -> tuple[list[str], list[int]]:
+    batches = list(data.batches(*asked, **options).as_numpy_iterator())
+    assert all(len(images) == options.get("batch_size", len(images)) for images, _, _ in batches)
+    return [name.decode() for _, _, ids in batches for name in ids], [
+        int(c) for _, cs, _ in batches for c in cs
+    ]
+
+
+def test_a_part_comes_in_file_order_and_withheld_sheets_have_their_true_classes(sample_flora):
+    profile = load_profile("smoke")
+    data, labels = find_data(profile, sample_flora), find_data(profile, sample_flora).labels()
+    table = data.split(profile)
+    stored = read_labels(data.train_shards)
+    for part in ("train", "validation"):
+        chosen = stored[stored["image_id"].isin(table.loc[table["part"] == part, "image_id"])]
+        ids, classes = sheets_of(data, part, profile)
+        assert (ids, classes) == (chosen["image_id"].tolist(), chosen["class_index"].tolist()), part
+    assert sheets_of(data, "train", profile, only_ids=ids[:2], batch_size=1) == (ids[:2], classes[:2])
+
+    ids, classes = sheets_of(data, "test", profile)
+    assert ids == read_labels(data.test_shards)["image_id"].tolist() and set(classes) == {-1}
+    answers = dict(line.split(",") for line in data.solution.read_text().split()[1:])
+    true = data.true_classes(ids[::-1])
+    assert labels.to_category(true).tolist() == [int(answers[name]) for name in ids[::-1]]
+    assert true.dtype == "int32"
+
+    apart = replace(data, test_shards=())
+    assert sheets_of(apart, "test", profile) == ([], [])
+    with pytest.raises(UsageError, match="part is 'val', must be one of train, validation, test"):
+        data.batches("val", profile)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("Id,Predicted\n7,0\n", "sheet '8' is not in it \\(1 of 2 sheets\\)"),
+        ("Id,Predicted\n7,0\n8,two\n", "line 3: Predicted 'two' is no category_id"),
+        ("Id,Predicted\n7,0\n8,1\n7,1\n", "line 4: Id '7' occurs twice"),
+        ("Id,predicted\n7,0\n8,1\n", "no column 'Predicted'"),
+        ("Id,Predicted\n7,0\n8,99\n", "category_id 99 is not among the"),
+        (None, "no solution.csv"),
+    ],
+)
+def test_answers_that_do_not_fit_are_named(sample_flora, tmp_path, lines, message):
+    path = tmp_path / "solution.csv"
+    path.write_text(lines or "")
+    data = replace(find_data(load_profile("smoke"), sample_flora), solution=path if lines else None)
+    with pytest.raises(InputError, match=message):
+        data.true_classes(["7", "8"])

@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.config import Profile
-from utils.files import REPOSITORY, InputError, attach, is_auto, kaggle_root, on_kaggle, walk
+from utils.files import REPOSITORY, InputError, UsageError, attach, is_auto, kaggle_root, on_kaggle, walk
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    import numpy as np
     import pandas as pd
+    import tensorflow as tf
 
     from utils.data.labels import LabelMap
     from utils.data.metadata import Metadata
-
 
 _TRAIN_TABLE = re.compile(r"(.*_)?train(_metadata)?\.(tsv|csv)")  # h22_miniv1_train.tsv
 _LOOKED_AT = 5_000  # records whose labels are compared with the metadata at a start: 0.4 GB of 480 px
@@ -35,12 +38,12 @@ class Data:
     """The files of one data set; what is absent is None or empty."""
 
     kind: str  # "sample" (generated) or "folder" (found)
-    train_metadata: Path | None
-    test_metadata: Path | None
-    label_file: Path | None  # labels.json beside shards of own sheets
-    train_shards: tuple[Path, ...]  # all that have labels, those of val_shards last
-    test_shards: tuple[Path, ...]
-    solution: Path | None  # the withheld answers, only in the sample flora
+    train_metadata: Path | None = None
+    test_metadata: Path | None = None
+    label_file: Path | None = None  # labels.json beside shards of own sheets
+    train_shards: tuple[Path, ...] = ()  # all that have labels, those of val_shards last
+    test_shards: tuple[Path, ...] = ()
+    solution: Path | None = None  # solution.csv, the withheld answers to the test shards
     val_shards: tuple[Path, ...] = ()  # NAFlora-mini has its own validation images
     split_file: Path | None = None  # split.csv, which decides what is held out
     folder: Path | None = None  # of the training shards as found; copies without bad records lie elsewhere
@@ -51,13 +54,13 @@ class Data:
 
     def labels(self) -> "LabelMap":
         """The class index of every species: from labels.json where there is one, else from the metadata."""
-        from utils.data.labels import LabelMap
+        from utils.data.labels import LabelMap, labels_of_tables
 
         if self.label_file is not None:
             return LabelMap.load(self.label_file)
         if self.train_metadata is None:
             self.metadata()  # raises: there is none
-        return _labels_of(self.train_metadata, self.train_metadata.stat().st_mtime_ns)
+        return labels_of_tables(self.train_metadata, self.train_metadata.stat().st_mtime_ns)
 
     def metadata(self) -> "Metadata":
         """The tables of train_metadata.json, or of the table of the training images (*_train.tsv, .csv).
@@ -75,10 +78,9 @@ class Data:
     def training_table(self, *, compare: bool = True) -> "pd.DataFrame":
         """One row a labelled record: image_id (str) and class_index (int); those of val_shards come last.
 
-        Read from the metadata when it lists as many images as the train shards hold, else from the shards
-        themselves (for a part of the published shards, or shards without metadata). The labels of up to 5,000
-        records, of more the first ones of every shard, are compared with the metadata and labels.json, but where
-        `compare` says not to.
+        Read from the metadata when it lists as many images as the train shards hold, else from the shards (for a part
+        of the published ones, or shards without metadata). Unless `compare` is False, the labels of up to 5,000
+        records, of more the first ones of every shard, are compared with the metadata and labels.json.
 
         Raises:
             InputError: a shard is damaged or holds fewer records than its name promises, an image_id occurs
@@ -92,12 +94,10 @@ class Data:
         known, promised = self._known(), count_records(shards)
         table = known if known is not None and len(known) == promised else read_labels(shards)
         if known is not None and table is not known:
-            self._compare_classes(table, known)
+            self._compare(table, known, None)
         if compare and (table is known or self.label_file is not None):
             first = first_labels(shards, _LOOKED_AT)
-            if table is known:
-                self._compare_classes(first, known, every=True)
-            self._compare_ranks(first)
+            self._compare(first, known if table is known else None, self.label_file, every=True)
         if self.val_shards:
             promised += count_records(self.val_shards)
             table = pd.concat([table, read_labels(self.val_shards)], ignore_index=True)
@@ -114,100 +114,104 @@ class Data:
     def split(self, profile: Profile, *, compare: bool = True) -> "pd.DataFrame":
         """The training table with the columns part ("train", "validation", "test") and held_out (bool).
 
-        A split.csv decides (see `utils.data.splits`): the one beside the shards, or the only one there is.
-        Without it the validation shards are the validation part; without these too it is a seeded, stratified
-        share, see `stratified` of splits.py. What must not be trained on is held out, test images too. `compare` is
-        that of `training_table`.
+        A split.csv decides, the one beside the shards or the only one there is, else the validation shards, else a
+        seeded, stratified share: see `utils.data.splits.parts_for`. What must not be trained on is held out, test
+        images too. `compare` is that of `training_table`.
 
         Raises:
             InputError: a record has no species or one that the label map does not have, the split file lacks
                 an image, or nothing is left to train on.
         """
-        import numpy as np
-
-        from utils.data import splits
         from utils.data.records import count_records
+        from utils.data.splits import parts_for
 
         table, n_classes = self.training_table(compare=compare), self.labels().n_classes
         unknown = ~table["class_index"].between(0, n_classes - 1)
         if unknown.any():
             row = table[unknown].iloc[0]
             self._refuse_bad_record(n_classes, f"image {row['image_id']} has class {row['class_index']}")
-        if self.split_file is not None:
-            part = splits.parts_of(table["image_id"].to_numpy(dtype=str), self.split_file)
-        elif self.val_shards:
-            first = len(table) - count_records(self.val_shards)
-            part = np.where(np.arange(len(table)) < first, "train", "validation")
-        else:
-            _, validation = splits.stratified(
-                table["image_id"], table["class_index"], profile.validation_fraction, profile.seed
-            )
-            part = np.where(validation, "validation", "train")
+        own = count_records(self.val_shards)
+        part = parts_for(table, self.split_file, own, profile.validation_fraction, profile.seed)
         if not (part == "train").any():
-            if self.split_file is not None and len(table):
-                raise InputError(
-                    f"{self.split_file}: no image is left to train on. Put some into the part 'train'."
-                )
             raise InputError(
                 f"{self._where}: the shards have no record to train on. Write or download them again."
             )
         return table.assign(part=part, held_out=part != "train")
 
-    def _known(self) -> "pd.DataFrame | None":
-        """image_id (str) and class_index (int64) by the metadata, None without metadata; see `classes_of_images`."""
-        from utils.data.labels import classes_of_images
+    def batches(
+        self, part: str, profile: Profile, *, only_ids: "Iterable[str] | None" = None, batch_size: int = 64
+    ) -> "tf.data.Dataset":
+        """The sheets of a part in file order, centrally cropped, without augmentation.
 
-        if self.train_metadata is None:
-            return None
-        return classes_of_images(self.metadata(), self.labels(), self.train_metadata, self.label_file)
-
-    def refuse_other_labels(self, table: "pd.DataFrame") -> None:
-        """Raise InputError when records have other labels than the metadata or labels.json gives them.
+        Test sheets are the withheld test shards where there are some, else the part of the split.
 
         Args:
-            table: of the records, see `utils.data.records.first_labels`.
+            part: "train", "validation" or "test".
+            profile: gives image size and crop, and the split where no file decides it.
+            only_ids: the sheets to take, where they are not all of the part.
+            batch_size: sheets a batch; the last batch has what is left.
+
+        Returns:
+            A dataset of (uint8 [B, S, S, 3], int32 class index [B], -1 without labels, string id [B]).
+
+        Raises:
+            UsageError: there is no such part.
+            InputError: as `split`, where it is asked, and as `utils.data.batches.evaluation_dataset`.
         """
-        known = self._known() if len(table) else None
-        if known is not None:
-            self._compare_classes(table, known)
-        self._compare_ranks(table)
+        from utils.data.batches import evaluation_dataset
+        from utils.data.splits import PARTS
 
-    def _compare_classes(self, table: "pd.DataFrame", known: "pd.DataFrame", every: bool = False) -> None:
-        from utils.data.labels import refuse_other_classes
+        if part not in PARTS:
+            raise UsageError(f"part is {part!r}, must be one of {', '.join(PARTS)}.")
+        shards = (part == "test" and self.test_shards) or self.train_shards
+        if only_ids is None and shards is self.train_shards:
+            table = self.split(profile)
+            only_ids = table.loc[table["part"] == part, "image_id"].tolist()
+        settings = {"image_size": profile.image_size, "crop": profile.crop, "batch_size": batch_size}
+        return evaluation_dataset(shards, only_ids=only_ids, **settings)
 
-        refuse_other_classes(
-            table,
-            known,
-            self.labels().names,
-            where=self._where,
-            metadata_file=self.train_metadata,
-            every=every,
-        )
+    def true_classes(self, image_ids: "Sequence[str] | np.ndarray") -> "np.ndarray":
+        """The class index of withheld test sheets by solution.csv, int32 [N].
 
-    def _compare_ranks(self, table: "pd.DataFrame") -> None:
-        from utils.data.labels import refuse_other_ranks
+        Raises:
+            InputError: there are no answers, none to one of the sheets, or one that is not in the labels.
+        """
+        from utils.data.splits import read_solution
 
-        if self.label_file is not None:
-            refuse_other_ranks(table, self.labels(), where=self._where, label_file=self.label_file)
+        if self.solution is None:
+            raise InputError(f"{self._where}: no solution.csv, so the species of test sheets are not known.")
+        return self.labels().to_class(read_solution(self.solution, image_ids)).astype("int32")
+
+    def _known(self) -> "pd.DataFrame | None":
+        """`classes_of_images` of labels.py, None without metadata."""
+        from utils.data.labels import classes_of_images
+
+        files = (self.train_metadata, self.label_file)
+        return classes_of_images(self.metadata(), self.labels(), *files) if self.train_metadata else None
+
+    def refuse_other_labels(self, table: "pd.DataFrame") -> None:
+        """Raise InputError when records (see `first_labels`) have other labels than metadata or labels.json say."""
+        self._compare(table, self._known() if len(table) else None, self.label_file)
+
+    def _compare(
+        self,
+        table: "pd.DataFrame",
+        known: "pd.DataFrame | None",
+        label_file: Path | None,
+        every: bool = False,
+    ) -> None:
+        from utils.data.labels import refuse_other_labels
+
+        if known is not None or label_file is not None:
+            files = {"where": self._where, "metadata_file": self.train_metadata, "label_file": label_file}
+            refuse_other_labels(table, self.labels(), known, every=every, **files)
 
     def _refuse_bad_record(self, n_classes: int | None, otherwise: str) -> None:
         """Raise InputError that names the bad record, found by a look at all; `otherwise` where none is bad."""
-        from contextlib import closing
-
         from utils.data.damage import WAY_OUT, bad_records
 
-        with closing(bad_records(self.train_shards, n_classes)) as found:
-            first = next(found, None)
+        first = next(bad_records(self.train_shards, n_classes), None)
         raise InputError(f"{first or f'{self._where}: {otherwise}'}. {WAY_OUT}.")
-
-
-@functools.lru_cache(maxsize=2)
-def _labels_of(metadata: Path, modified: int) -> "LabelMap":
-    """The labels of a metadata file, kept: the published one takes seconds, and several steps ask."""
-    from utils.data.labels import LabelMap
-    from utils.data.metadata import read_metadata
-
-    return LabelMap.from_metadata(read_metadata(metadata))
 
 
 def find_data(profile: Profile, data_dir: str | Path | None = "auto", *, progress: bool = True) -> Data:
@@ -254,17 +258,13 @@ def beside(folder: Path) -> Data:
     return Data(
         kind="folder",
         train_metadata=folder / metadata[0] if metadata else None,
-        test_metadata=None,
         label_file=folder / "labels.json" if "labels.json" in names else None,
-        train_shards=(),
-        test_shards=(),
-        solution=None,
         folder=folder,
     )
 
 
 def search(root: Path, kind: str = "folder") -> Data:
-    from utils.data.shards import UNFINISHED, refuse_unnamed, shards_below
+    from utils.data.shards import only_file, refuse_unfinished, refuse_unnamed, shards_below
     from utils.data.splits import FILE_NAME
 
     if not root.is_dir():
@@ -272,25 +272,12 @@ def search(root: Path, kind: str = "folder") -> Data:
             f"{root}: no such folder. data_links.md says where each data set comes from and goes."
         )
     by_folder = walk(root)
-    seen = ", ".join(str(folder) for folder in list(by_folder)[:12]) or str(root)
-
-    def one(name: str | re.Pattern) -> Path | None:
-        is_it = name.fullmatch if isinstance(name, re.Pattern) else name.__eq__
-        hits = [folder / file for folder, files in by_folder.items() for file in files if is_it(file)]
-        if len(hits) > 1:
-            listed = ", ".join(str(hit) for hit in hits)
-            raise InputError(f"{root}: several {hits[0].name} ({listed}). Name one data folder.")
-        return hits[0] if hits else None
-
+    one = functools.partial(only_file, root, by_folder)
     train_shards, val_shards = (shards_below(root, by_folder, split) for split in ("train", "val"))
-    unfinished = [folder.parent for folder in by_folder if folder.name == UNFINISHED]
-    if unfinished and (not train_shards or train_shards[0].parent in unfinished):
-        raise InputError(
-            f"{unfinished[0]}: the job that writes these shards is not finished. The same "
-            "`tfrecords write` command continues it."
-        )
+    refuse_unfinished(by_folder, train_shards)
     if not train_shards:
         refuse_unnamed(root, by_folder)
+        seen = ", ".join(str(folder) for folder in list(by_folder)[:12]) or str(root)
         raise InputError(
             f"{_missing('train_shards', root)} Looked in: {seen}. Profile 'laptop' runs on the generated "
             "sample flora and needs none, and so does 'smoke'."

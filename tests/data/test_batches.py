@@ -6,14 +6,18 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from utils.data.augment import BRIGHTNESS, CONTRAST, SATURATION, adjust_colours, flip
 from utils.data.batches import evaluation_dataset, training_dataset
 from utils.data.pixels import (
+    BRIGHTNESS,
+    CONTRAST,
+    SATURATION,
+    adjust_colours,
     augmented_image,
     augmented_on_device,
     crop_box,
     dct_ratio,
     decode_crop_resize,
+    flip,
     random_numbers,
     to_uint8,
 )

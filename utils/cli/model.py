@@ -170,7 +170,7 @@ def predict(
     if images:
         _predict_images(run_dir, images, out, html, tta, skip_bad)
         return
-    from utils.sources import find_data
+    from utils.sources import Data, find_data
     from utils.startup import import_tensorflow
 
     if data:
@@ -178,16 +178,14 @@ def predict(
         if not shards:
             raise InputError(f"{data}: no test shards (*_test*.tfrec). Name the shards by --shards.")
     import_tensorflow()
-    from utils.data.batches import evaluation_dataset
     from utils.data.records import count_records
     from utils.evaluation.predict import predict as predict_sheets
     from utils.evaluation.predict import write_predictions_csv
     from utils.training.runs import load_trained
 
     network, chosen, labels = load_trained(run_dir)
-    dataset = evaluation_dataset(
-        shards, image_size=chosen.image_size, batch_size=chosen.batch_size, crop=chosen.crop
-    )
+    sheets = Data(kind="folder", test_shards=tuple(shards))
+    dataset = sheets.batches("test", chosen, batch_size=chosen.batch_size)
     predictions = predict_sheets(
         network, dataset, tta=tta, augment=chosen.augment, total=count_records(shards), shards=shards
     )

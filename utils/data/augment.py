@@ -1,4 +1,4 @@
-"""What training does to an image: flips and colours, RandAugment's operations, and two images in one.
+"""What training may do beyond flips and colours: RandAugment's operations, and two images in one.
 
 What is drawn depends on (seed, epoch, index of the image) and on nothing else.
 """
@@ -268,49 +268,3 @@ OPERATIONS: dict[str, Callable[[tf.Tensor, tf.Tensor], tf.Tensor]] = {
         equalize,
     )
 }
-BRIGHTNESS = 0.1  # of the full range, either way
-CONTRAST = 0.15  # around 1
-SATURATION = 0.15  # around 1
-COLOURED = ("light", "upright")  # augmentations that change colours
-
-
-def adjust_colours(pixels: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
-    """Change brightness, contrast and saturation a little.
-
-    Contrast scales around the mean of each channel, brightness adds to all, saturation scales around the
-    grey of each pixel; the three are one matrix and one offset, so the image is read once.
-
-    Args:
-        pixels: from 0 to 255, float32 [S, S, 3].
-        numbers: from 0 to 1, float32 [3]: brightness, contrast, saturation; 0.5 changes nothing.
-
-    Returns:
-        From 0 to 255, float32 [S, S, 3].
-    """
-    swing = (2 * numbers - 1) * tf.constant([BRIGHTNESS * 255, CONTRAST, SATURATION])
-    brightness, contrast, saturation = swing[0], 1 + swing[1], 1 + swing[2]
-    grey = np.tile(np.float32(GREY)[:, np.newaxis], [1, 3])
-    saturate = saturation * (np.eye(3, dtype=np.float32) - grey) + grey
-    flat = tf.reshape(pixels, [-1, 3])
-    mean = tf.reduce_mean(flat, axis=0, keepdims=True)
-    offset = tf.matmul((1 - contrast) * mean + brightness, saturate)
-    flat = tf.nn.bias_add(tf.matmul(flat, contrast * saturate), offset[0])
-    return tf.reshape(tf.clip_by_value(flat, 0, 255), tf.shape(pixels))
-
-
-def adjust_colours_of_batch(pixels: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
-    """`adjust_colours` of a batch: float32 [B, pixels, 3] by float32 [B, 3], not clipped."""
-    swing = (2 * numbers - 1) * tf.constant([BRIGHTNESS * 255, CONTRAST, SATURATION])
-    brightness, contrast, saturation = swing[:, :1, None], 1 + swing[:, 1:2, None], 1 + swing[:, 2:, None]
-    grey = np.tile(np.float32(GREY)[:, np.newaxis], [1, 3])
-    saturate = saturation * (np.eye(3, dtype=np.float32) - grey) + grey
-    mean = tf.reduce_mean(pixels, axis=1, keepdims=True)
-    offset = tf.matmul((1 - contrast) * mean + brightness, saturate)
-    return tf.matmul(pixels, contrast * saturate) + offset
-
-
-def flip(pixels: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
-    """Mirror an image [S, S, 3] left-right and up-down, each when its number (float32 [2]) is below 0.5."""
-    mirrored = numbers < 0.5
-    # The public tf.reverse takes fixed axes only; slicing by steps of -1 costs seven times as much.
-    return tf.raw_ops.Reverse(tensor=pixels, dims=tf.stack([mirrored[1], mirrored[0], False]))

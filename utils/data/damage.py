@@ -7,8 +7,6 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import tensorflow as tf
-
 from utils.data import jpeg
 from utils.data.records import (
     CLASS,
@@ -80,6 +78,8 @@ def without_bad(shards: Iterable[Path], bad: Iterable[BadRecord], folder: Path) 
 
     Copies are named by the records they hold. A shard with no whole record is not in the result.
     """
+    import tensorflow as tf
+
     damaged: dict[Path, set[int]] = {}
     for record in bad:
         damaged.setdefault(record.file, set()).update([record.position] if record.lost else [])
@@ -118,6 +118,8 @@ def naming_damage(
     Raises:
         InputError: with the first bad record, when the block raised for it.
     """
+    import tensorflow as tf
+
     try:
         yield
     except (

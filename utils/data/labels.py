@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from utils.data.metadata import Metadata, match_names
+from utils.data.metadata import Metadata, match_names, read_metadata
 from utils.data.shards import MANIFEST, read_manifest
 from utils.files import InputError, read_json, write_json
 
@@ -160,6 +160,12 @@ class LabelMap:
         return cls(*arrays)
 
 
+@lru_cache(maxsize=2)
+def labels_of_tables(metadata_file: Path, modified: int) -> LabelMap:
+    """The labels of a metadata file, kept: the published one takes seconds, and several steps ask."""
+    return LabelMap.from_metadata(read_metadata(metadata_file))
+
+
 def genus_distance_matrix(metadata: Metadata, labels: LabelMap) -> np.ndarray:
     """Patristic distances between genera, float32 [G, G] in the order of `labels.genus_names`.
 
@@ -214,23 +220,35 @@ def classes_of_images(
     return pd.DataFrame({"image_id": metadata.annotations["image_id"].astype(str), "class_index": classes})
 
 
-def refuse_other_classes(
+def refuse_other_labels(
     table: pd.DataFrame,
-    known: pd.DataFrame,
-    names: np.ndarray,
+    labels: LabelMap,
+    known: pd.DataFrame | None,
     *,
     where: Path,
-    metadata_file: Path,
+    metadata_file: Path | None,
+    label_file: Path | None,
     every: bool = False,
 ) -> None:
-    """Raise InputError when records of shards have other classes than the metadata, or images that it has not.
+    """Raise InputError when records of shards have other labels than the metadata or labels.json gives them.
 
     Args:
-        table: image_id (str) and class_index (int64) of records; known: the same of the metadata.
-        names: the species by class, str [C].
+        table: of records, see `utils.data.records.first_labels`.
+        known: image_id (str) and class_index (int64) by the metadata; None not to compare with it.
         where: the folder of the shards; metadata_file: what `known` is read from.
+        label_file: labels.json, whose species must be those of the manifest and whose genera and families those of
+            the records; None not to compare with it.
         every: whether the metadata must list every image, and not one at least.
     """
+    if known is not None:
+        _refuse_other_classes(table, known, labels.names, where, metadata_file, every)
+    if label_file is not None:
+        _refuse_other_ranks(table, labels, where, label_file)
+
+
+def _refuse_other_classes(
+    table: pd.DataFrame, known: pd.DataFrame, names: np.ndarray, where: Path, metadata_file: Path, every: bool
+) -> None:
     both = table.merge(known, on="image_id", suffixes=("", "_known"))
     other = both[both["class_index"] != both["class_index_known"]]
     if len(other):
@@ -250,14 +268,7 @@ def refuse_other_classes(
         )
 
 
-def refuse_other_ranks(table: pd.DataFrame, labels: LabelMap, *, where: Path, label_file: Path) -> None:
-    """Raise InputError when labels.json is not that of the shards, by their manifest or by genera and families.
-
-    Args:
-        table: of records, see `utils.data.records.first_labels`; without genus_index and family_index only the
-            manifest is looked at.
-        labels: what `label_file` holds; where: the folder of the shards.
-    """
+def _refuse_other_ranks(table: pd.DataFrame, labels: LabelMap, where: Path, label_file: Path) -> None:
     manifest = read_manifest(label_file.parent) or {}
     written = manifest.get("labels", {}).get("scientificName", labels.names.tolist())
     if written != labels.names.tolist():

@@ -1,5 +1,6 @@
-"""From the bytes of a JPEG to the pixels of one training or test image: crop, decode, resize.
+"""From the bytes of a JPEG to the pixels of one training or test image: crop, decode, resize, flips and colours.
 
+What `augment` may name is listed in `utils.config.AUGMENTATIONS` and done here, on the CPU and on a device.
 A JPEG is decoded only where the crop lies and only as finely as the target size needs.
 """
 
@@ -10,11 +11,15 @@ import tensorflow as tf
 
 from utils.config import TURNED
 from utils.data import augment
-from utils.data.augment import COLOURED, adjust_colours, adjust_colours_of_batch, flip
+from utils.data.augment import GREY
 
 _DCT_RATIOS = (1, 2, 4, 8)  # scales at which libjpeg can decode
 _MOST_ENLARGED = 1.04  # what is decoded at one of them may be so much smaller than wanted: 216 px for 224
 _AVERAGE_FROM = 1.25  # shrinking by this or more, bilinear would skip pixels
+BRIGHTNESS = 0.1  # of the full range, either way
+CONTRAST = 0.15  # around 1
+SATURATION = 0.15  # around 1
+COLOURED = ("light", "upright")  # augmentations that change colours
 
 
 def augmented_image(
@@ -81,6 +86,48 @@ def _averaging(length: int, target: int) -> np.ndarray:
     pixels = np.arange(length)
     inside = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
     return (np.maximum(inside, 0) * target / length).astype(np.float32)
+
+
+def adjust_colours(pixels: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
+    """Change brightness, contrast and saturation a little.
+
+    Contrast scales around the mean of each channel, brightness adds to all, saturation scales around the
+    grey of each pixel; the three are one matrix and one offset, so the image is read once.
+
+    Args:
+        pixels: from 0 to 255, float32 [S, S, 3].
+        numbers: from 0 to 1, float32 [3]: brightness, contrast, saturation; 0.5 changes nothing.
+
+    Returns:
+        From 0 to 255, float32 [S, S, 3].
+    """
+    swing = (2 * numbers - 1) * tf.constant([BRIGHTNESS * 255, CONTRAST, SATURATION])
+    brightness, contrast, saturation = swing[0], 1 + swing[1], 1 + swing[2]
+    grey = np.tile(np.float32(GREY)[:, np.newaxis], [1, 3])
+    saturate = saturation * (np.eye(3, dtype=np.float32) - grey) + grey
+    flat = tf.reshape(pixels, [-1, 3])
+    mean = tf.reduce_mean(flat, axis=0, keepdims=True)
+    offset = tf.matmul((1 - contrast) * mean + brightness, saturate)
+    flat = tf.nn.bias_add(tf.matmul(flat, contrast * saturate), offset[0])
+    return tf.reshape(tf.clip_by_value(flat, 0, 255), tf.shape(pixels))
+
+
+def adjust_colours_of_batch(pixels: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
+    """`adjust_colours` of a batch: float32 [B, pixels, 3] by float32 [B, 3], not clipped."""
+    swing = (2 * numbers - 1) * tf.constant([BRIGHTNESS * 255, CONTRAST, SATURATION])
+    brightness, contrast, saturation = swing[:, :1, None], 1 + swing[:, 1:2, None], 1 + swing[:, 2:, None]
+    grey = np.tile(np.float32(GREY)[:, np.newaxis], [1, 3])
+    saturate = saturation * (np.eye(3, dtype=np.float32) - grey) + grey
+    mean = tf.reduce_mean(pixels, axis=1, keepdims=True)
+    offset = tf.matmul((1 - contrast) * mean + brightness, saturate)
+    return tf.matmul(pixels, contrast * saturate) + offset
+
+
+def flip(pixels: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
+    """Mirror an image [S, S, 3] left-right and up-down, each when its number (float32 [2]) is below 0.5."""
+    mirrored = numbers < 0.5
+    # The public tf.reverse takes fixed axes only; slicing by steps of -1 costs seven times as much.
+    return tf.raw_ops.Reverse(tensor=pixels, dims=tf.stack([mirrored[1], mirrored[0], False]))
 
 
 def random_numbers(seed: int, epoch: int, index: tf.Tensor) -> tf.Tensor:

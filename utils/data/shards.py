@@ -82,6 +82,30 @@ def shards_below(root: Path, by_folder: dict[Path, list[str]], split: str) -> tu
     return next(iter(found.values()), ())
 
 
+def only_file(root: Path, by_folder: dict[Path, list[str]], name: str | re.Pattern) -> Path | None:
+    """The one file of a name, or of a pattern of names, None without one; arguments as `shards_below`.
+
+    Raises:
+        InputError: there are several.
+    """
+    is_it = name.fullmatch if isinstance(name, re.Pattern) else name.__eq__
+    hits = [folder / file for folder, files in by_folder.items() for file in files if is_it(file)]
+    if len(hits) > 1:
+        listed = ", ".join(str(hit) for hit in hits)
+        raise InputError(f"{root}: several {hits[0].name} ({listed}). Name one data folder.")
+    return hits[0] if hits else None
+
+
+def refuse_unfinished(by_folder: dict[Path, list[str]], shards: tuple[Path, ...]) -> None:
+    """Raise InputError when a job is still writing these training shards, or any where there are none yet."""
+    unfinished = [folder.parent for folder in by_folder if folder.name == UNFINISHED]
+    if unfinished and (not shards or shards[0].parent in unfinished):
+        raise InputError(
+            f"{unfinished[0]}: the job that writes these shards is not finished. The same "
+            "`tfrecords write` command continues it."
+        )
+
+
 def refuse_unnamed(root: Path, by_folder: dict[Path, list[str]]) -> None:
     """Raise InputError when there are compressed shards, or some whose names say no split; as `shards_below`."""
     for folder, names in by_folder.items():

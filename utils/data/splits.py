@@ -12,6 +12,7 @@ from utils.files import InputError, UsageError, replacing
 
 PARTS = ("train", "validation", "test")
 SCORED_FROM = 2  # species: a score over fewer says nothing
+SKIPPED, DUPLICATES = "skipped.csv", "duplicates.csv"  # beside shards of own sheets
 FILE_NAME = "split.csv"  # beside shards, it decides what is held out of training
 
 
@@ -26,10 +27,9 @@ def assign(
 ) -> np.ndarray:
     """The part of each image: "train", "validation" or "test", str [N].
 
-    Every species keeps an image in train. Without groups the parts are stratified, see
-    `utils.data.splits.stratified`. With groups (the institution, the collector) all images of a group are in one
-    part, so that a network cannot score by knowing the paper or the handwriting; then a fraction may not be
-    reached, since a group that holds the only image of a species cannot leave train.
+    Every species keeps an image in train. Without groups the parts are `stratified`. With groups (the institution, the
+    collector) all images of a group are in one part, so that a network cannot score by knowing the paper or the hand;
+    then a fraction may not be reached, since a group that holds the only image of a species cannot leave train.
 
     Args:
         image_ids, class_indices: one entry an image.
@@ -135,6 +135,12 @@ def read_split(path: Path) -> pd.DataFrame:
         ("image_id", table["image_id"].duplicated(), "occurs twice", "Keep one line an image."),
         ("split", ~table["split"].isin(PARTS), f"is not one of {', '.join(PARTS)}", "Mend the line."),
     )
+    _refuse_lines(path, table, checks)
+    return table.reset_index(drop=True)
+
+
+def _refuse_lines(path: Path, table: pd.DataFrame, checks: Sequence[tuple]) -> None:
+    """Raise InputError for the first line of a mask (column, bool by line, what is wrong, way out)."""
     for column, wrong, what, way_out in checks:
         if wrong.any():
             line = wrong.idxmax()
@@ -142,7 +148,6 @@ def read_split(path: Path) -> pd.DataFrame:
                 f"{path}: line {line}: {column} {table[column][line]!r} {what} ({int(wrong.sum())} such lines). "
                 f"{way_out}"
             )
-    return table.reset_index(drop=True)
 
 
 def parts_of(image_ids: Sequence[str] | np.ndarray, path: Path) -> np.ndarray:
@@ -161,6 +166,51 @@ def parts_of(image_ids: Sequence[str] | np.ndarray, path: Path) -> np.ndarray:
             "Write the split for these sheets, or remove the file."
         )
     return parts.to_numpy(dtype=str)
+
+
+def parts_for(
+    table: pd.DataFrame, split_file: Path | None, own_validation: int, fraction: float, seed: int
+) -> np.ndarray:
+    """The part of every labelled record, str [N]: by the split file, else by its validation shards, else by seed.
+
+    Args:
+        table: image_id (str) and class_index (int) of each record; the last `own_validation` are of validation shards.
+        fraction, seed: of `stratified`.
+
+    Raises:
+        InputError: the split file lacks an image, or leaves none to train on.
+    """
+    if split_file is not None:
+        parts = parts_of(table["image_id"].to_numpy(dtype=str), split_file)
+        if len(table) and not (parts == "train").any():
+            raise InputError(f"{split_file}: no image is left to train on. Put some into the part 'train'.")
+        return parts
+    if own_validation:
+        return np.where(np.arange(len(table)) < len(table) - own_validation, "train", "validation")
+    _, validation = stratified(table["image_id"], table["class_index"], fraction, seed)
+    return np.where(validation, "validation", "train")
+
+
+def read_solution(path: Path, image_ids: Sequence[str] | np.ndarray) -> np.ndarray:
+    """The category_id of test sheets by a solution.csv (Id,Predicted), int64 [N] in the order of the ids.
+
+    Raises:
+        InputError: it is no such table, an answer is no whole number, or a sheet is not in it or twice.
+    """
+    way_out = "The answers have the columns Id and Predicted: write the data again."
+    table = read_table(path, ("Id", "Predicted"), way_out=way_out)
+    checks = (
+        ("Predicted", ~table["Predicted"].str.fullmatch(r"-?\d{1,18}"), "is no category_id", way_out),
+        ("Id", table["Id"].duplicated(), "occurs twice", "Keep one line an image."),
+    )
+    _refuse_lines(path, table, checks)
+    answers = table.set_index("Id")["Predicted"].reindex(np.asarray(image_ids, dtype=str))
+    if answers.isna().any():
+        raise InputError(
+            f"{path}: sheet {answers.index[answers.isna()][0]!r} is not in it ({int(answers.isna().sum())} of "
+            f"{len(answers)} sheets). Take the answers that belong to the test shards."
+        )
+    return answers.to_numpy().astype(np.int64)
 
 
 def report(class_indices: Sequence[int] | np.ndarray, parts: np.ndarray) -> pd.DataFrame:
@@ -199,10 +249,9 @@ def stratified(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Split images into train and validation, stratified by class.
 
-    Every class with two or more images has at least one on each side; a single image stays in train. Apart
-    from that each class gives its share, and what rounding leaves goes to the classes that it cost most,
-    so that the whole is as near to `fraction` as this allows. The result depends on the ids, classes,
-    fraction and seed only, not on the order of the rows, and is the same with NumPy 1.26 and 2.0.
+    Every class with two or more images has at least one on each side; a single image stays in train. Apart from that
+    each class gives its share, and what rounding leaves goes to the classes that it cost most, so that the whole is as
+    near to `fraction` as this allows. The order of the rows does not matter, and NumPy 1.26 and 2.0 give the same.
 
     Returns:
         Two masks, bool [N], of train and validation; each image is in exactly one.
@@ -233,9 +282,6 @@ def stratified(
     rank[by_class] = np.arange(len(ids)) - start[classes[by_class]]
     validation = rank < quota[classes]
     return ~validation, validation
-
-
-SKIPPED, DUPLICATES = "skipped.csv", "duplicates.csv"
 
 
 def shared_duplicates(duplicates_csv: Path, image_ids: Sequence[str], parts: Sequence[Any]) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from utils.config import Profile, nearest
-from utils.data import tail
+from utils.data import splits, tail
 from utils.data.labels import LabelMap, genus_distance_matrix
 from utils.evaluation.decide import fit_temperature, least_cost, tempered
 from utils.evaluation.predict import Predictions
@@ -77,7 +77,7 @@ class Trained:
     profile: Profile
     judge: Judge
     trained_on: np.ndarray  # images by class, int [C]
-    sheets: Mapping[str, "tf.data.Dataset"]  # by part, as evaluation_dataset() gives them
+    sheets: Mapping[str, "tf.data.Dataset"]  # by part, as Data.batches() gives them
 
     @functools.cached_property
     def own(self) -> "Linear":
@@ -239,7 +239,6 @@ def score_run(
         InputError: there is no trained run, no such test set, or a step cannot be done with it.
         UsageError: an unknown step.
     """
-    from utils.data.batches import evaluation_dataset
     from utils.experiments.methods import consistency, predict_ranks
     from utils.training.network import ranks_of
     from utils.training.runs import load_trained
@@ -252,35 +251,26 @@ def score_run(
     if isinstance(test, int):
         data = with_extra_test(data, test, progress=False)
     table = data.split(profile)
-    ids = {part: table.loc[table["part"] == part, "image_id"].tolist() for part in table["part"].unique()}
-    if data.solution is None and not ids.get("test"):
-        raise InputError(f"{data.train_shards[0].parent}: no withheld test to score on. Set `test: none`.")
+    if data.solution is None:
+        if not (table["part"] == "test").any():
+            raise InputError(
+                f"{data.train_shards[0].parent}: no withheld test to score on. Set `test: none`."
+            )
+        data = dataclasses.replace(data, test_shards=())  # without answers: the part of the split is scored
 
-    def sheets(part: str) -> "tf.data.Dataset":
-        apart = part == "test" and data.solution is not None
-        return evaluation_dataset(
-            data.test_shards if apart else data.train_shards,
-            image_size=profile.image_size,
-            batch_size=64,
-            crop=profile.crop,
-            only_ids=None if apart else ids.get(part, []),
-        )
-
-    parts = {part: sheets(part) for part in ("train", "validation", "test")}
+    ids = {part: table.loc[table["part"] == part, "image_id"].tolist() for part in splits.PARTS}
+    if data.solution is not None:
+        ids["test"] = None  # all test shards
+    parts = {part: data.batches(part, profile, only_ids=only) for part, only in ids.items()}
     trained_on = tail.class_counts(table.loc[table["part"] == "train", "class_index"], labels.n_classes)
     judge = Judge.of(data, table)
     trained = Trained(model, profile, judge, trained_on, parts)
 
-    solution = None
-    if data.solution is not None:
-        solution = pd.read_csv(data.solution, dtype={"Id": str}).set_index("Id")["Predicted"]
-
     def score(answers: Answers, chain: str) -> dict[str, float]:
         predictions = answers.predictions("test")
         decided = answers.decided(predictions)
-        if solution is not None:
-            true = np.asarray(labels.to_class(solution[predictions.image_ids]), dtype=np.int32)
-            predictions = dataclasses.replace(predictions, true=true)
+        if data.solution is not None:
+            predictions = dataclasses.replace(predictions, true=data.true_classes(predictions.image_ids))
         predictions.save(predictions_file(run_dir, chain))
         return judge.metrics(predictions.true, decided)
 
