@@ -35,12 +35,13 @@ def make_full_metadata(bench: Bench) -> Path:
 def read_ours(bench: Bench, again: bool) -> Callable[[], float]:
     """`read_metadata` without a copy from an earlier call, or with one; the copy is in a folder of its own."""
     from utils.data import metadata
+    from utils.data.forms import kept
 
     path = make_full_metadata(bench)
     scratch = bench.folder / "scratch"
 
     def read() -> float:
-        with mock.patch.object(metadata, "scratch_dir", lambda: scratch):
+        with mock.patch.object(kept, "scratch_dir", lambda: scratch):
             metadata.read_metadata(path)
         return 1.0
 

@@ -283,11 +283,8 @@ class SparseMacroF1(tf.keras.metrics.Metric):
         weights = tf.ones_like(true, tf.float32) if sample_weight is None else sample_weight
         weights = tf.cast(tf.reshape(weights, [-1]), tf.float32)
         hits = weights * tf.cast(true == guess, tf.float32)
-        for counter, amounts, classes in (
-            (self.right, hits, true),
-            (self.predicted, weights, guess),
-            (self.actual, weights, true),
-        ):
+        counted = ((self.right, hits, true), (self.predicted, weights, guess), (self.actual, weights, true))
+        for counter, amounts, classes in counted:
             counter.assign_add(tf.math.unsorted_segment_sum(amounts, classes, self.n_classes))
 
     def result(self) -> tf.Tensor:
