@@ -1,3 +1,4 @@
+import gzip
 import json
 import os
 import subprocess
@@ -459,6 +460,7 @@ def test_json_that_is_none_gets_its_own_reason(tables, tmp_path, reader):
         (text.encode("latin-1"), "not UTF-8 text ('utf-8' codec can't decode byte 0xfc"),
         (text.encode("utf-16"), "not UTF-8 text (UTF-16). Write the file again in UTF-8."),
         (text[:-40].encode(), "not valid JSON"),
+        (gzip.compress(text.encode()), "is a gzip file and no JSON. Unpack it"),
         (b'{"image_id": 1}\n{"image_id": 2}\n', "One object a line (JSON lines) is not read"),
     ):
         path.write_bytes(content)

@@ -202,6 +202,11 @@ def _parse(path: Path, content: bytes) -> Any:
 
 
 def _not_json(path: Path, error: Exception) -> InputError:
+    with path.open("rb") as file:
+        head = file.read(4)
+    kind = {b"\x1f\x8b": "gzip", b"PK": "zip"}.get(head[:2])
+    if kind:
+        return InputError(f"{path}: is a {kind} file and no JSON. Unpack it.")
     if "Extra data" in str(error) or "trailing characters" in str(error):
         return InputError(
             f"{path}: not valid JSON: further data behind the first value ({error}). One object a line (JSON lines) is "
