@@ -170,6 +170,8 @@ def _split_tables(path: Path) -> dict[str, Any]:
     """The tables of a JSON file, each still as its bytes; plain lists where the fast reader gives up."""
     with path.open("rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    if packed := {b"\x1f\x8b": "gzip", b"PK": "zip"}.get(mapped[:2]):
+        raise InputError(f"{path}: is a {packed} file and no JSON. Unpack it.")
     content = memoryview(mapped)
     if content[:3] == codecs.BOM_UTF8:
         content = content[3:]
@@ -202,11 +204,6 @@ def _parse(path: Path, content: bytes) -> Any:
 
 
 def _not_json(path: Path, error: Exception) -> InputError:
-    with path.open("rb") as file:
-        head = file.read(4)
-    kind = {b"\x1f\x8b": "gzip", b"PK": "zip"}.get(head[:2])
-    if kind:
-        return InputError(f"{path}: is a {kind} file and no JSON. Unpack it.")
     if "Extra data" in str(error) or "trailing characters" in str(error):
         return InputError(
             f"{path}: not valid JSON: further data behind the first value ({error}). One object a line (JSON lines) is "
