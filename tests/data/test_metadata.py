@@ -1,3 +1,4 @@
+import gzip
 import json
 import os
 import subprocess
@@ -352,19 +353,19 @@ def test_without_msgspec_as_on_kaggle_the_same_is_read(tables, write_tables, tmp
     path, tests = write_tables(tables), tmp_path / "test_metadata.json"
     md.write_test_metadata(pd.DataFrame({"image_id": [5], "file_name": ["5.jpg"], "license": [0]}), tests)
     fast = [*vars(md.read_metadata(path)).values(), md.read_test_metadata(tests)]
-    monkeypatch.setattr(md.published, "msgspec", None)
+    monkeypatch.setattr(published, "msgspec", None)
     slow = [*vars(md.read_metadata(path)).values(), md.read_test_metadata(tests)]
     for one, other in zip(fast, slow, strict=True):
         pd.testing.assert_frame_equal(one, other)
     path.write_text("[]")
     with pytest.raises(InputError, match="must be an object of tables"):
-        md.published.read_train_json(path)
+        published.read_train_json(path)
 
 
 @pytest.fixture(params=["with msgspec", "without msgspec, as on Kaggle"])
 def reader(request, monkeypatch):
     if request.param != "with msgspec":
-        monkeypatch.setattr(md.published, "msgspec", None)
+        monkeypatch.setattr(published, "msgspec", None)
 
 
 def test_nan_is_as_an_absent_text(tables, write_tables, reader):
@@ -459,6 +460,7 @@ def test_json_that_is_none_gets_its_own_reason(tables, tmp_path, reader):
         (text.encode("latin-1"), "not UTF-8 text ('utf-8' codec can't decode byte 0xfc"),
         (text.encode("utf-16"), "not UTF-8 text (UTF-16). Write the file again in UTF-8."),
         (text[:-40].encode(), "not valid JSON"),
+        (gzip.compress(text.encode()), "is a gzip file and no JSON. Unpack it"),
         (b'{"image_id": 1}\n{"image_id": 2}\n', "One object a line (JSON lines) is not read"),
     ):
         path.write_bytes(content)
@@ -927,7 +929,7 @@ def large(tables, write_tables, tmp_path, monkeypatch):
     """A train_metadata.json that counts as large, changed some time ago, with the folder of its copies."""
     monkeypatch.setattr(kept, "KEPT_FROM", 1)
     monkeypatch.setattr(kept, "_SETTLED_NS", 0)
-    monkeypatch.setattr("utils.files.scratch_dir", lambda: tmp_path / "scratch")
+    monkeypatch.setattr(kept, "scratch_dir", lambda: tmp_path / "scratch")
     return write_tables(tables), tmp_path / "scratch" / ".metadata"
 
 

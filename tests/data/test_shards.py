@@ -1,7 +1,9 @@
 """Shards as others name, compress and leave them: read, or named for what they are by every command alike."""
 
+import bz2
 import gzip
 import io
+import lzma
 import shutil
 import subprocess
 import sys
@@ -123,6 +125,10 @@ OTHERS = {
     "a zip file": b"PK\x03\x04" + bytes(60),
     "a tar file": bytes(257) + b"ustar" + bytes(250),
     "what macOS leaves": b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        ",
+    "compressed by bzip2": bz2.compress(bytes(60)),
+    "compressed by xz": lzma.compress(bytes(60)),
+    "compressed by zstd": b"\x28\xb5\x2f\xfd" + bytes(60),
+    "compressed by lz4": b"\x04\x22\x4d\x18" + bytes(60),
     "a JPEG image": b"\xff\xd8\xff\xe0" + bytes(60),
     "JSON text": b'{"error": "not found"}',
 }
@@ -143,6 +149,11 @@ def test_a_file_that_is_no_shard_is_named_for_what_it_is(tmp_path, what):
 def test_a_folder_without_shards_names_what_may_be_meant(tmp_path):
     (tmp_path / "a.tfrec.part").touch()
     with pytest.raises(InputError, match=r"no shards .*; a\.tfrec\.part \(1 in all\) are not named so\."):
+        shards_in([tmp_path])
+    (tmp_path / "a.tfrec.part").rename(tmp_path / "train-00000-of-00001")
+    with pytest.raises(
+        InputError, match=r"no shards .*; train-00000-of-00001 \(1 in all\) are not named so\."
+    ):
         shards_in([tmp_path])
     for name in ("sub", "__MACOSX"):
         (tmp_path / name).mkdir()

@@ -137,7 +137,7 @@ def _plain_columns(path: Path, columns: list[str], wanted: list[str]) -> dict[st
     unlike = {"", *columns, *(f"\ufeff{column}" for column in columns)}  # a blank row, the names again
     if any(value.strip() in unlike for value in found[wanted[0]]):
         return None
-    return {"": range(2, rows + 2), **found}
+    return {"": [*range(2, rows + 2)], **found}
 
 
 def _columns_of(

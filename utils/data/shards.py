@@ -130,7 +130,9 @@ def _seen_instead(folder: Path, names: list[str]) -> str:
     ]
     if below:
         return f"; they lie in {', '.join(entry.name for entry in below[:5])}{' ...' * (len(below) > 5)}"
-    alike = [name for name in names if "tfrec" in name.lower() and not is_hidden(name)]
+    alike = [
+        name for name in names if re.search(r"tfrec|\d-of-\d", name, re.IGNORECASE) and not is_hidden(name)
+    ]
     return f"; {', '.join(alike[:3])} ({len(alike)} in all) are not named so" if alike else ""
 
 
@@ -189,6 +191,10 @@ def _way_out(path: Path, kind: str | None) -> str:
 _OTHERS = (  # first bytes, what the file is
     (b"version https://git-lfs", "a Git LFS pointer to the shard (`git lfs pull` fetches it)"),
     (b"PK\x03\x04", "a zip file (unzip it)"),
+    (b"BZh", "compressed by bzip2 (bunzip2)"),
+    (b"\xfd7zXZ", "compressed by xz (unxz)"),
+    (b"\x28\xb5\x2f\xfd", "compressed by zstd (unzstd)"),
+    (b"\x04\x22\x4d\x18", "compressed by lz4 (unlz4)"),
     (b"\x00\x05\x16\x07", "what macOS leaves beside a file (delete it)"),
     (b"\xff\xd8\xff", "a JPEG image"),
     (b"\x89PNG", "a PNG image"),

@@ -279,7 +279,7 @@ def _is_binomial(name: str) -> bool:
 
 def _refuse_layout(folder: Path, found: Contents, files: Sequence[tuple[str, ...]]) -> None:
     """Raise InputError unless the first folder of these files (folders and name) is their species."""
-    if not any(len(path) > 2 or any(map(str.isalpha, path[0])) for path in files):
+    if not any(any(map(str.isalpha, each)) for path in files for each in path[:-1]):
         return  # numbers: that they are no names is said by line
     where = shlex.quote(str(folder))
     table = f"Make a table of it, look at its names, and write by it: ./course table {where} --out labels.csv, then "

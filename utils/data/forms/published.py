@@ -170,6 +170,8 @@ def _split_tables(path: Path) -> dict[str, Any]:
     """The tables of a JSON file, each still as its bytes; plain lists where the fast reader gives up."""
     with path.open("rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    if packed := {b"\x1f\x8b": "gzip", b"PK": "zip"}.get(mapped[:2]):
+        raise InputError(f"{path}: is a {packed} file and no JSON. Unpack it.")
     content = memoryview(mapped)
     if content[:3] == codecs.BOM_UTF8:
         content = content[3:]
