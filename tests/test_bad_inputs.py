@@ -357,7 +357,7 @@ CASES = [
     case("several problems at once", "metadata s.csv", {"s.csv": sheets("1,a.jpg,,x", "1,b.jpg,Zea mays,y", "3,,Zea mays,y")}, 1, "s.csv", "line 2", "line 3", "line 4"),
     case("forty problems", "metadata s.csv", {"s.csv": sheets(*["1,a.jpg,,x"] * 40)}, 1, "s.csv", "79 problems, 20 of them", "line 2"),
     case("CSV with a column twice", "metadata s.csv", {"s.csv": sheets("1,a.jpg,Zea mays,1", header="image_id,file_name,scientificName,image_id")}, 1, "s.csv", "'image_id'", "Keep one"),
-    case("CSV with too few fields", "metadata s.csv", {"s.csv": sheets("1,a.jpg,Zea mays")}, 1, "s.csv", "line 2", "Add what is missing"),
+    case("CSV with too few fields", "metadata s.csv", {"s.csv": sheets("1,a.jpg")}, 1, "s.csv", "line 2", "Add what is missing"),
     case("CSV with a quote not closed", "metadata s.csv", {"s.csv": sheets('1,a.jpg,"Zea mays,x', "2,b.jpg,Abies alba,y")}, 1, "s.csv", "a quote opens in line 2", "Close it there"),
     case("CSV with a quote that takes in rows", "metadata s.csv", {"s.csv": sheets('1,a.jpg,Zea mays,"El', "2,b.jpg,Abies alba,y", '3,c.jpg,Abies alba,6"')}, 1, "s.csv", "a quote opens in line 2", "line 4", "Close it there"),
     case("TSV with too many tabs", "metadata s.tsv", {"s.tsv": sheets("1,a.jpg,Zea mays,x,y").replace(",", "\t")}, 1, "s.tsv", "line 2", "remove"),
@@ -431,7 +431,7 @@ CASES = [
     case("shard to verify is cut off", "tfrecords verify x.tfrec", {"x.tfrec": shard(image("JPEG"), keep=500)}, 1, "x.tfrec", "record 0", "again", **TF),
     case("a flipped bit", "tfrecords verify x.tfrec", {"x.tfrec": shard(image("JPEG"), image("JPEG"), flip=300)}, 1, "x.tfrec", "record 0", "again", **TF),
     case("record whose image is none", "tfrecords verify x.tfrec", {"x.tfrec": shard(image("JPEG"), b"text")}, 1, "x.tfrec", "record 1", "again", **TF),
-    case("record of half a JPEG with an end", "tfrecords verify x.tfrec", {"x.tfrec": shard(image("JPEG"), half_a_jpeg())}, 1, "x.tfrec: record 1", "image is not a whole JPEG (Corrupt JPEG data: premature end", "again", **TF),
+    case("record of half a JPEG with an end", "tfrecords verify x.tfrec", {"x.tfrec": shard(image("JPEG"), half_a_jpeg())}, 1, "x.tfrec: record 1", "an image that is not a whole JPEG (Corrupt JPEG data: premature end", "again", **TF),
     case("fewer records than in the name", "tfrecords verify x_train00_3.tfrec", {"x_train00_3.tfrec": shard(image("JPEG"))}, 1, "x_train00_3.tfrec", "1 records", "again", **TF),
 
     # flora

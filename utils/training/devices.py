@@ -1,13 +1,17 @@
-"""Which devices train, and how they share the work: the cluster that TF_CONFIG tells of, GPUs, TPU."""
+"""Which devices train, and how they share the work: the cluster that TF_CONFIG tells of, GPUs, TPU.
+
+TensorFlow is imported inside the functions that need it: TF_CONFIG is read before its start is paid for.
+"""
 
 import json
 import os
 from dataclasses import dataclass
-from typing import Any
-
-import tensorflow as tf
+from typing import TYPE_CHECKING, Any
 
 from utils.files import InputError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 _FORM = '{"cluster": {"worker": ["host1:port", "host2:port"]}, "task": {"type": "worker", "index": 0}}'
 _OTHERS = {
@@ -115,7 +119,7 @@ def _cut(value: Any) -> str:
     return shown if len(shown) <= 80 else f"{shown[:80]}..."
 
 
-def choose_strategy(precision: str = "float32") -> tuple[tf.distribute.Strategy, str]:
+def choose_strategy(precision: str = "float32") -> "tuple[tf.distribute.Strategy, str]":
     """The tf.distribute strategy for what is there, and one line that says so.
 
     In this order: a TPU that TensorFlow finds; the machines of the TF_CONFIG variable, where it names several;
@@ -126,6 +130,8 @@ def choose_strategy(precision: str = "float32") -> tuple[tf.distribute.Strategy,
         InputError: `precision` is mixed_float16 and there is no GPU, or TF_CONFIG is broken.
     """
     cluster = read_cluster()
+    import tensorflow as tf
+
     gpus = tf.config.list_physical_devices("GPU")
     check_precision(precision)
     if "TPU_NAME" in os.environ or tf.config.list_physical_devices("TPU"):
@@ -144,8 +150,10 @@ def choose_strategy(precision: str = "float32") -> tuple[tf.distribute.Strategy,
     return strategy, f"Devices: {how}; {replicas} replica{'s' * (replicas > 1)}; precision {precision}"
 
 
-def wait_for_all(strategy: tf.distribute.Strategy) -> None:
+def wait_for_all(strategy: "tf.distribute.Strategy") -> None:
     """Return once every worker of the strategy has come here; at once where there is only this process."""
+    import tensorflow as tf
+
     if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         one = tf.function(lambda: tf.constant(1.0))
         strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(one), axis=None).numpy()
@@ -153,6 +161,8 @@ def wait_for_all(strategy: tf.distribute.Strategy) -> None:
 
 def check_precision(precision: str) -> None:
     """Raise InputError where `precision` needs a GPU and there is none: on a CPU it would train for weeks."""
+    import tensorflow as tf
+
     if precision == "mixed_float16" and not tf.config.list_physical_devices("GPU"):
         raise InputError(
             "precision is mixed_float16 and TensorFlow finds no GPU. On Kaggle choose Settings > Accelerator > "
