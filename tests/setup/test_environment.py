@@ -175,7 +175,7 @@ def test_uv_installs_the_lock_and_later_brings_it_up_to_date(clone, index, with_
     assert time.monotonic() - begin < 1 and first == f"Setting up {clone.venv} (once).\n"
     out, err = process.communicate(timeout=100)
     assert out.split() == ["show", "a", "b", "tiny_fern=1.0", "tiny_moss=1.0"], err
-    assert re.fullmatch(r"Python 3\.1\d\.\d+, about 2\.5 GB in .* \(\d+ GB are free\)\.\n", err)
+    assert re.fullmatch(r"Python 3\.1\d\.\d+, about 2\.5 GB in .* \(\d+ GB are free\)\.\n(  .*\n)*", err)
     assert "Installed 2 packages" in clone.log(), "uv's words"
     assert not clone.unfinished.exists() and not (clone.venv / ".setup").exists()
     again = clone.run()

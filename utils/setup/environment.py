@@ -23,7 +23,7 @@ from typing import IO
 NEEDS = {"cpu": 4, "gpu": 12}  # GB that must be free, for pip's way, which unpacks what it has downloaded
 TAKES = {"cpu": 2.5, "gpu": 7.5}  # GB in the end
 _DOWNLOADS = {"cpu": 0.7, "gpu": 3.5}  # GB that pip keeps beside it until it has unpacked them
-_EVERY = 8  # seconds between two lines of progress where there is no terminal; to count what is there takes some more
+_EVERY = 6  # seconds between two lines of progress where there is no terminal; to count what is there takes some more
 
 # What has gone wrong, by the words of pip and of uv for it
 _FULL = r"no space left|os error 28|disk quota exceeded|os error 122"
