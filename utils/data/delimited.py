@@ -80,9 +80,7 @@ def read_table(
 def columns_shown(columns: Sequence[str], sought: Sequence[str] = (), most: int = 12) -> str:
     """Names of columns for a message: not too many, none too long, first those that `sought` may mean."""
 
-    def plain(column: str) -> str:
-        return "".join(filter(str.isalnum, column.casefold()))
-
+    plain = lambda column: "".join(filter(str.isalnum, column.casefold()))  # noqa: E731
     meant = {*map(plain, sought)}
     ordered = sorted(dict.fromkeys(columns), key=lambda column: plain(column) not in meant)
     text = ", ".join(name if len(name) <= 40 else f"{name[:37]}..." for name in ordered[:most]) or "nothing"
@@ -103,19 +101,13 @@ def _plain_columns(path: Path, columns: list[str], wanted: list[str]) -> dict[st
         try:
             first = next(file, b"").decode("utf-8-sig")
             delimiter = max(",\t;", key=first.count)
-            if [column.strip() for column in first.rstrip("\r\n").split(delimiter)] != columns or len(
-                columns
-            ) < 2:
+            names = [column.strip() for column in first.rstrip("\r\n").split(delimiter)]
+            if names != columns or len(columns) < 2:
                 return None
-            sign, times = delimiter.encode(), len(columns) - 1
-            rows = 0
+            sign, times, rows = delimiter.encode(), len(columns) - 1, 0
             for rows, line in enumerate(file, 1):  # noqa: B007 - their number is wanted
-                if (
-                    line.count(sign) != times
-                    or b'"' in line
-                    or b"\0" in line
-                    or line.count(b"\r") != line.endswith(b"\r\n")
-                ):
+                odd = line.count(sign) != times or b'"' in line or b"\0" in line
+                if odd or line.count(b"\r") != line.endswith(b"\r\n"):
                     return None
             if not rows:
                 return None
