@@ -1,8 +1,10 @@
 """The one reader of tables: what people bring is read row by row, or refused with the line."""
 
+import pandas as pd
 import pytest
 
 from utils.data.delimited import read_header, read_table
+from utils.data.forms.plain import plain_columns
 from utils.files import InputError
 
 COLUMNS = ("id", "name")
@@ -15,7 +17,11 @@ TAB = TABLE.replace(",", "\t")
 def read(tmp_path, content, **options):
     path = tmp_path / "t.csv"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return read_table(path, COLUMNS, ("notes",), way_out="Give both.", **options)
+    options |= {"way_out": "Give both."}
+    table = read_table(path, COLUMNS, ("notes",), **options)
+    quick = read_table(path, COLUMNS, ("notes",), quick=plain_columns, **options)
+    pd.testing.assert_frame_equal(table, quick)
+    return table
 
 
 # What is in the file, and the lines, ids and notes that are read from it.

@@ -3,7 +3,7 @@
 import csv
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from operator import itemgetter
 from pathlib import Path
 
@@ -16,6 +16,8 @@ csv.field_size_limit(1 << 24)  # Darwin Core tables have outlines of places beyo
 # The lines that a row begins and ends on, its fields, and whether its last fields may be left out: spreadsheets write
 # no delimiters behind the last value of a row. With tabs, where a line is a row, a short one is half of a broken line.
 Row = tuple[int, int, list[str], bool]
+# File, all columns, the wanted ones -> their values, and under "" the line of each row; None where it cannot tell.
+Quick = Callable[[Path, list[str], list[str]], dict[str, Sequence] | None]
 
 
 def read_header(path: Path) -> list[str]:
@@ -28,7 +30,13 @@ def read_header(path: Path) -> list[str]:
 
 
 def read_table(
-    path: Path, needed: Sequence[str], optional: Sequence[str] = (), *, way_out: str, row_names: bool = False
+    path: Path,
+    needed: Sequence[str],
+    optional: Sequence[str] = (),
+    *,
+    way_out: str,
+    row_names: bool = False,
+    quick: Quick | None = None,
 ) -> pd.DataFrame:
     """The columns `needed`, and `optional` ones where they are ("" elsewhere), as text without spaces around it.
 
@@ -42,6 +50,7 @@ def read_table(
         needed, optional: names of columns.
         way_out: what to do where a needed column is missing, for the message.
         row_names: whether rows may begin with a number that the first line has no name for, as R writes them.
+        quick: what reads the `wanted` columns of a long and plain table in less time, or gives None.
 
     Raises:
         InputError: it is not text in UTF-8, a needed column is missing, a column to be read is there twice, a row
@@ -65,7 +74,8 @@ def read_table(
         rows = itertools.chain([first], rows)
         if row_names and len(first[2]) == len(columns) + 1 and first[2][0].isdecimal():
             columns = ["", *columns]
-    found = _plain_columns(path, columns, wanted) or _columns_of(path, rows, columns, wanted, needed)
+    found = quick(path, columns, wanted) if quick else None
+    found = found or _columns_of(path, rows, columns, wanted, needed)
     lines = found.pop("")
     return pd.DataFrame(
         {
@@ -80,7 +90,9 @@ def read_table(
 def columns_shown(columns: Sequence[str], sought: Sequence[str] = (), most: int = 12) -> str:
     """Names of columns for a message: not too many, none too long, first those that `sought` may mean."""
 
-    plain = lambda column: "".join(filter(str.isalnum, column.casefold()))  # noqa: E731
+    def plain(column: str) -> str:
+        return "".join(filter(str.isalnum, column.casefold()))
+
     meant = {*map(plain, sought)}
     ordered = sorted(dict.fromkeys(columns), key=lambda column: plain(column) not in meant)
     text = ", ".join(name if len(name) <= 40 else f"{name[:37]}..." for name in ordered[:most]) or "nothing"
@@ -89,47 +101,6 @@ def columns_shown(columns: Sequence[str], sought: Sequence[str] = (), most: int 
 
 def _header(rows: Iterator[Row]) -> list[str]:
     return [column.strip() for column in next(rows, (0, 0, [], False))[2]]
-
-
-def _plain_columns(path: Path, columns: list[str], wanted: list[str]) -> dict[str, Sequence] | None:
-    """What `_columns_of` gives, in a third of the time, of a file where nothing needs a second look; else None.
-
-    That is one without quotes, whose lines all have the same number of fields, and with something of its own in the
-    first wanted column of each. Equal values are one object, which saves memory and makes comparing them fast.
-    """
-    with path.open("rb") as file:
-        try:
-            first = next(file, b"").decode("utf-8-sig")
-            delimiter = max(",\t;", key=first.count)
-            names = [column.strip() for column in first.rstrip("\r\n").split(delimiter)]
-            if names != columns or len(columns) < 2:
-                return None
-            sign, times, rows = delimiter.encode(), len(columns) - 1, 0
-            for rows, line in enumerate(file, 1):  # noqa: B007 - their number is wanted
-                odd = line.count(sign) != times or b'"' in line or b"\0" in line
-                if odd or line.count(b"\r") != line.endswith(b"\r\n"):
-                    return None
-            if not rows:
-                return None
-            table = pd.read_csv(
-                path,
-                sep=delimiter,
-                header=None,
-                skiprows=1,
-                usecols=[*map(columns.index, wanted)],
-                dtype=str,
-                na_filter=False,
-                quoting=csv.QUOTE_NONE,
-                skip_blank_lines=False,
-                encoding="utf-8",
-            )
-        except UnicodeDecodeError:  # told by the line, by the other reader
-            return None
-    found = {column: table[columns.index(column)].tolist() for column in wanted}
-    unlike = {"", *columns, *(f"\ufeff{column}" for column in columns)}  # a blank row, the names again
-    if any(value.strip() in unlike for value in found[wanted[0]]):
-        return None
-    return {"": [*range(2, rows + 2)], **found}
 
 
 def _columns_of(

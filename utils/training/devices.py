@@ -14,10 +14,8 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 _FORM = '{"cluster": {"worker": ["host1:port", "host2:port"]}, "task": {"type": "worker", "index": 0}}'
-_OTHERS = {
-    "ps": "parameter servers",
-    "evaluator": "an evaluator",
-}  # kinds of tasks of TF_CONFIG that have no part in this training
+# Kinds of tasks of TF_CONFIG that have no part in this training
+_OTHERS = {"ps": "parameter servers", "evaluator": "an evaluator"}
 
 
 @dataclass(frozen=True)

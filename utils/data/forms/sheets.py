@@ -19,6 +19,7 @@ from utils.data.forms.names import (
     split_authors,
     tidy,
 )
+from utils.data.forms.plain import plain_columns
 from utils.data.metadata import COLUMNS, MINI_TABLE, OWN_TABLE, UNKNOWN, Metadata, empty_table, form_of
 from utils.files import InputError
 
@@ -41,7 +42,7 @@ def id_column(path: Path) -> str:
 
 def _read_table(path: Path, needed: tuple[str, ...], row_names: bool = False) -> pd.DataFrame:
     """The `needed` columns and those of the species, see `utils.data.delimited.read_table`."""
-    table = read_table(path, needed, _OF_SPECIES, way_out=_WAY_OUT, row_names=row_names)
+    table = read_table(path, needed, _OF_SPECIES, way_out=_WAY_OUT, row_names=row_names, quick=plain_columns)
     for column in _OF_SPECIES:
         table[column] = table[column].where(~table[column].isin(_NOT_AVAILABLE), "")
     return table
