@@ -97,6 +97,12 @@ def test_each_problem_is_named_with_its_line(tmp_path, header, rows, problem):
     assert all(str(path) in line for line in problems)
 
 
+def test_a_row_that_cannot_be_read_is_not_told_to_be_missing(tmp_path):
+    path = write(tmp_path / "s.csv", "10,0", "11,four", "12,0", "13,0", header="Id,Predicted")
+    (problem,) = validate_submission(path, IDS, CATEGORIES)
+    assert "line 3: Predicted 'four'" in problem
+
+
 def test_an_empty_file_is_a_problem_and_a_missing_one_an_error(tmp_path):
     (tmp_path / "s.csv").write_text("")
     assert "found nothing" in validate_submission(tmp_path / "s.csv", IDS, CATEGORIES)[0]

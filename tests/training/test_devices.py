@@ -255,6 +255,7 @@ def test_the_first_of_several_machines_writes_the_files(
         ("null", "is not a JSON object"),
         ('{"cluster": 1}', "has cluster 1, which is not a JSON object"),
         ('{"cluster": {"worker": ["a:1"]}, "task": "worker"}', "has task 'worker'"),
+        (config({"type": "worker"}, worker=["a:1", "b:1"]), "says that this is a worker and not which of 2"),
         (config(worker="a:1"), "has 'a:1' as addresses of 'worker'"),
         (config(worker=[1, 2]), "which is not a list of texts"),
         (

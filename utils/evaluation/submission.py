@@ -89,6 +89,7 @@ def validate_submission(
     """
     expected, known = _ids(test_ids), {int(category) for category in category_ids}
     rows, problems = _read(path)
+    unread = len(problems)  # lines whose sheets have a row, though not one that can be read
     wanted = set(expected)
     readable = bool(rows) or not problems  # else of another form: that no sheet has a row would only hide it
     first_line: dict[str, int] = {}
@@ -104,7 +105,7 @@ def validate_submission(
             problems.append((line, f"Predicted {category} is not a category_id"))
     listed = [f"{path}, line {line}: {text}." for line, text in sorted(problems)]
     missing = [image_id for image_id in expected if image_id not in first_line]
-    if missing and readable:
+    if readable and len(missing) > unread:
         listed.append(
             f"{path}: {len(missing):,} test sheets have no row (first: {_listed(missing)}); "
             f"{len(expected):,} rows are needed, {len(rows):,} are there."

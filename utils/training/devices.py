@@ -74,6 +74,8 @@ def read_cluster() -> Cluster | None:
         )
     if len(addresses) < 2:
         return None
+    if kind in jobs and len(jobs[kind]) > 1 and "index" not in task:
+        raise _broken(f"says that this is a {kind} and not which of {len(jobs[kind])} (task index)")
     return _several(jobs, addresses, kind, index)
 
 
