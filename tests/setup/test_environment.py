@@ -88,7 +88,11 @@ class Clone:
         (self.folder / "requirements.lock").write_text("# made for a test\n" + "".join(lines))
 
     def start(self, *arguments: str, **variables: str) -> subprocess.Popen:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_"))}
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("PIP_", "UV_", "COURSE_"))
+        }
         chosen = {"PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": self.url, "PYTHON": sys._base_executable}
         return subprocess.Popen(
             [self.folder / "course", *(arguments or ["show"])],
