@@ -264,6 +264,7 @@ def beside(folder: Path) -> Data:
 
 
 def search(root: Path, kind: str = "folder") -> Data:
+    """The data below `root`, by marker files. InputError: no training shards, unfinished ones, or a file twice."""
     from utils.data.shards import only_file, refuse_unfinished, refuse_unnamed, shards_below
     from utils.data.splits import FILE_NAME
 

@@ -133,6 +133,7 @@ def randaugment(
 
 
 def identity(image: tf.Tensor, strength: tf.Tensor) -> tf.Tensor:
+    """The image as it is: RandAugment may also leave it alone."""
     return image
 
 
@@ -152,6 +153,7 @@ def shear_x(image: tf.Tensor, strength: tf.Tensor) -> tf.Tensor:
 
 
 def shear_y(image: tf.Tensor, strength: tf.Tensor) -> tf.Tensor:
+    """Take the pixel at (x, y) from y + shear x x, counted from the top left corner as Pillow does."""
     return _moved(image, [1.0, 0.0, 0.0, strength * FULL_SHEAR, 1.0, 0.0])
 
 

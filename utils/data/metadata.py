@@ -90,6 +90,7 @@ PUBLISHED_FAMILIES = pd.DataFrame(
 
 
 def tables_of(metadata: Metadata) -> dict[str, pd.DataFrame]:
+    """The seven tables by their published names, in the published order."""
     return {field.name: getattr(metadata, field.name) for field in fields(metadata)}
 
 

@@ -83,6 +83,7 @@ class NotAnExample(ValueError):
 
 
 def first_line(error: Exception) -> str:
+    """What TensorFlow's error says, one line without the names of graph nodes."""
     text = str(getattr(error, "message", error)).split("\n")[0].split(" [Op:")[0]
     return re.sub(r"\{\{.*?\}\} ", "", text)  # the graph node that read it
 
@@ -179,6 +180,7 @@ def _id_text(value: bytes | int) -> str:
 
 
 def need_features(features: dict[str, Any], names: Sequence[str], where: str) -> None:
+    """Raise InputError, beginning with `where`, unless a record has the features `names`."""
     for name in names:
         if name not in features:
             raise InputError(
@@ -231,6 +233,7 @@ def first_labels(paths: Sequence[Path], most: int) -> "pd.DataFrame":
 
 
 def label_table(rows: Iterable[tuple[str, int, int, int]]) -> "pd.DataFrame":
+    """Labels of records as a table: image_id (str), class_index, genus_index, family_index (int64)."""
     import pandas as pd
 
     columns = ["image_id", "class_index", "genus_index", "family_index"]

@@ -68,6 +68,7 @@ class BatchRun:
 
     @property
     def title(self) -> str:
+        """Method, profile and seed, as the progress names the run."""
         return f"{self.method}, {self.profile.name}, seed {self.seed}"
 
     @property
@@ -77,6 +78,7 @@ class BatchRun:
 
     @property
     def finished(self) -> bool:
+        """Whether its result is there, with all chains that are asked for after it."""
         file = self.folder / RESULT_FILE
         return file.is_file() and set(self.after) <= set(read_json(file)["after"])
 

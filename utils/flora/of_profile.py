@@ -29,6 +29,7 @@ def full_size_metadata() -> Path:
 
 
 def make_sample(profile: Profile, progress: bool) -> Data:
+    """The sample flora of a profile, drawn at the first call, found whole at later ones."""
     from utils.flora.sample import make_flora
 
     folder = sample_folder(profile)

@@ -38,6 +38,7 @@ class Target:
     python: str
 
     def marker(self) -> str:
+        """The marker of packaging that holds on this platform and Python alone."""
         system, machine = _MARKERS[self.platform]
         return f"python_version == '{self.python}' and sys_platform == '{system}' and platform_machine == '{machine}'"
 

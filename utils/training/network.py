@@ -92,6 +92,7 @@ class NoiseClock:
         self.part: int | tf.Tensor = 0
 
     def follow(self, optimizer: Any) -> None:
+        """Take the steps from now on from the optimizer's iterations."""
         self._iterations = optimizer.iterations
 
     def key(self, seed: int) -> tf.Tensor:

@@ -55,6 +55,7 @@ class Task:
 
     @property
     def steps(self) -> int:
+        """Optimizer steps in an epoch."""
         return self.profile.steps_per_epoch or self.batches
 
     def training(self, epoch: int) -> tf.data.Dataset:
