@@ -45,12 +45,8 @@ class CosineClassifier(tf.keras.layers.Layer):
         return self.scale * tf.reduce_max(by_class, axis=-1)
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "classes": self.classes,
-            "centres": self.centres,
-            "scale": self.scale,
-        }
+        own = {"classes": self.classes, "centres": self.centres, "scale": self.scale}
+        return {**super().get_config(), **own}
 
 
 def classifier(profile: Profile, n_classes: int) -> tf.keras.layers.Layer:
