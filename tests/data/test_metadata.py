@@ -1032,8 +1032,11 @@ metadata = read_metadata(path)
 seconds = time.process_time() - begin
 ten = family_table(metadata, pd.read_csv(path.parent / "solution.csv")["Predicted"]).head(10)
 counts = {name: len(getattr(metadata, name)) for name in ("images", "annotations", "categories", "distances")}
-unit = 1 if sys.platform == "darwin" else 1024
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+status = Path('/proc/self/status')
+if status.is_file():  # ru_maxrss is inherited from the process that starts this one
+    peak = 1024 * int(status.read_text().split('VmHWM:')[1].split()[0])
+else:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
 print(json.dumps({"ten": ten.to_dict("list"), "peak": peak, "seconds": seconds, **counts}))
 """
 
