@@ -4,8 +4,9 @@ import re
 
 import pytest
 
-from utils.config import given, load_profile, profile_from_dict, profile_names
+from utils.config import load_profile, profile_from_dict, profile_names
 from utils.files import REPOSITORY, UsageError
+from utils.startup import given
 
 
 @pytest.mark.parametrize("name", profile_names())

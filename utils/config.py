@@ -16,12 +16,14 @@ from typing import Any
 
 from utils.files import UsageError, on_kaggle
 
-BACKBONES = ("B0", "B1", "B2", "B3", "S", "M", "L", "XL")
+LITE = ("Lite0", "Lite1", "Lite2")  # EfficientNet-Lite; the others are EfficientNetV2
+BACKBONES = ("B0", "B1", "B2", "B3", "S", "M", "L", "XL", *LITE)
 CLASS_WEIGHTS = ("none", "inverse", "class_balanced")
 AUGMENTATIONS = ("none", "flips", "upright", "light")
 TURNED = ("flips", "light")  # augmentations that turn sheets upside down
 RANKS = ("genus", "family")  # above the species, that a network can have heads for
 RESIZE = ("input", "model")
+FEATURES = ("last", "stages")
 LOSSES = ("cross_entropy", "balanced_softmax", "logit_adjusted", "focal", "arcface")
 SIZE_STAGES = 4  # of progressive image sizes, as in EfficientNetV2's paper
 
@@ -67,6 +69,12 @@ _ON_RESIZED: Rule = (
     lambda where, profile: where == "input" or not (profile.randaugment or profile.mixup or profile.cutmix),
     '"input" where randaugment, mixup or cutmix is set: they work on resized images',
 )
+_FITTED: Rule = (
+    lambda c, profile: (
+        not c or not (profile.hidden_units or profile.frozen_epochs or profile.loss == "arcface")
+    ),
+    "0 where hidden_units, frozen_epochs or loss arcface is set",
+)
 _DIVISOR: Rule = (
     lambda parts, profile: 1 <= parts <= 16 and profile.batch_size % parts == 0,
     "from 1 to 16 and a divisor of batch_size, {batch_size}",
@@ -92,11 +100,13 @@ class Profile:
     skip_bad: bool = _data(False)  # look at every record first and leave damaged ones out, not stop there
     seed: int = _data(0, _from(0))  # of the split, the shuffling, the initial weights
 
-    backbone: str = _network("B0", _one_of(BACKBONES))  # EfficientNetV2-<backbone>
+    backbone: str = _network("B0", _one_of(BACKBONES))
     # pixels a side that the network sees, after the crop
     image_size: int = _network(128, (lambda size, _: 32 <= size <= 1024, "from 32 to 1024"))
     # "random", "imagenet21k", "imagenet21k-ft1k", "imagenet", or the path of an .h5 file
     weights: str = _network("random")
+    # what the classifier gets: "last", the means of the last feature map, or "stages", those of four stages beside it
+    features: str = _network("last", _one_of(FEATURES))
     drop_connect: float = _network(0.0, _PART)
     dropout: float = _network(0.0, _PART)  # before and after the hidden layer
     hidden_units: int = _network(0, _from(0))  # dense layer between pooling and logits, 0 for none
@@ -143,6 +153,10 @@ class Profile:
     first_image_size: int = _method(0, _SMALLER)
     # first epochs in which only the classifier learns
     frozen_epochs: int = _method(0, (lambda n, p: 0 <= n <= p.epochs, "from 0 to epochs, {epochs}"))
+    # C of the balanced logistic regression that fits the classifier to frozen features as the first epoch; 0 for none
+    regression: float = _method(0.0, _from(0), _FITTED)
+    frozen_stages: int = _method(0, _from(0))  # first stages, the stem is one, that never learn
+    fixed_statistics: bool = _method(False)  # batch normalisation stays as the weights came
     # where training images are flipped, coloured and resized: by the CPU, or by the device as the first part of
     # a step, which leaves the CPU only the decoding
     resize: str = _method("input", _one_of(RESIZE), _ON_RESIZED)
@@ -168,7 +182,17 @@ class Profile:
         """The stem of the files a training run leaves, in the published run's pattern."""
         tag = {"none": "NOW", "inverse": "INVW", "class_balanced": f"CLSBW{self.class_balanced_n}"}
         weights = tag[self.class_weights]
-        return f"EfficientNetV2{self.backbone}_{self.image_size}_OCEP{self.epochs}_FC_{weights}_None"
+        return f"{self.network_name}_{self.image_size}_OCEP{self.epochs}_FC_{weights}_None"
+
+    @property
+    def network_name(self) -> str:
+        """EfficientNetV2B0, EfficientNetLite0."""
+        return f"EfficientNet{'' if self.backbone in LITE else 'V2'}{self.backbone}"
+
+    @property
+    def sgd_epochs(self) -> int:
+        """Epochs of gradient steps: all but the one of the regression."""
+        return self.epochs - (self.regression > 0)
 
     def image_size_at(self, epoch: int) -> int:
         """Pixels a side of the training images of an epoch, which counts from 0.
@@ -274,25 +298,3 @@ def load_profile(name: str | None = "auto", **overrides: Any) -> Profile:
     source = resources.files("utils") / "profiles" / f"{name}.yaml"
     values = yaml.safe_load(source.read_text(encoding="utf-8"))
     return profile_from_dict({"name": name, **values, **overrides}, f"profile {name}")
-
-
-def given(value: Any, default: Any) -> Any:
-    """The value of a notebook's parameter; its default where None was given for it.
-
-    `papermill -p NAME None` injects None and `-r NAME None` the text. A text in place of a number, True or False
-    (`-r` gives nothing else) is read as one.
-
-    Raises:
-        UsageError: a text is not of the default's type.
-    """
-    if value is None or value == "None":
-        return default
-    if not isinstance(value, str) or isinstance(default, str):
-        return value
-    try:
-        if isinstance(default, bool):
-            return {"true": True, "false": False}[value.lower()]
-        return type(default)(value)
-    except (KeyError, ValueError):
-        kind = "True or False" if isinstance(default, bool) else f"of type {type(default).__name__}"
-        raise UsageError(f"a parameter is {value!r}, must be {kind}, as {default!r} is.") from None

@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from importlib import metadata, util
 from pathlib import Path
 from types import ModuleType
-from typing import IO
+from typing import IO, Any
 
 import utils
-from utils.files import REPOSITORY, InputError, attach, on_kaggle
+from utils.files import REPOSITORY, InputError, UsageError, attach, on_kaggle
 
 STARTED = time.time()  # of this notebook: its first cell imports this module
 COMMIT = (
@@ -219,3 +219,25 @@ def _devices(tf: ModuleType) -> str:
     ]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return ", ".join([*gpus, f"{cores} CPU cores"])
+
+
+def given(value: Any, default: Any) -> Any:
+    """The value of a notebook's parameter; its default where None was given for it.
+
+    `papermill -p NAME None` injects None and `-r NAME None` the text. A text in place of a number, True or False
+    (`-r` gives nothing else) is read as one.
+
+    Raises:
+        UsageError: a text is not of the default's type.
+    """
+    if value is None or value == "None":
+        return default
+    if not isinstance(value, str) or isinstance(default, str):
+        return value
+    try:
+        if isinstance(default, bool):
+            return {"true": True, "false": False}[value.lower()]
+        return type(default)(value)
+    except (KeyError, ValueError):
+        kind = "True or False" if isinstance(default, bool) else f"of type {type(default).__name__}"
+        raise UsageError(f"a parameter is {value!r}, must be {kind}, as {default!r} is.") from None

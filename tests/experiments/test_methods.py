@@ -5,12 +5,11 @@ import tensorflow as tf
 from sklearn.metrics import f1_score
 
 from utils.data.tail import logit_adjustment
-from utils.evaluation import decide
-from utils.evaluation.classifiers import Features, Linear
 from utils.evaluation.predict import Predictions, predict
-from utils.experiments import methods
+from utils.experiments import decide, methods
 from utils.experiments.table import gains_over
 from utils.files import InputError
+from utils.training.features import Features, Linear
 
 COUNTS = np.array([70, 5, 30, 0, 12, 50])
 

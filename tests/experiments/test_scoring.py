@@ -11,14 +11,14 @@ from sklearn.metrics import f1_score
 from utils.data.batches import evaluation_dataset
 from utils.data.labels import genus_distance_matrix
 from utils.data.tail import bins, class_counts
-from utils.evaluation import classifiers
-from utils.evaluation.decide import fit_temperature, tempered
 from utils.evaluation.predict import Predictions, predict
-from utils.experiments import scoring
+from utils.experiments import classifiers, scoring
+from utils.experiments.decide import fit_temperature, tempered
 from utils.files import REPOSITORY, UsageError
 from utils.sources import find_data
 from utils.training import loop, runs
 from utils.training import network as network_module
+from utils.training.features import classifier_of, extract_features
 
 CLASSES = 8
 
@@ -108,10 +108,8 @@ def test_steps_are_what_they_say(trained):
         part: evaluation_dataset(data.train_shards, only_ids=ids, **options) for part, ids in parts.items()
     }
     sheets["test"] = evaluation_dataset(data.test_shards, **options)
-    features = {
-        part: classifiers.extract_features(network, each, progress=False) for part, each in sheets.items()
-    }
-    own = classifiers.classifier_of(network)
+    features = {part: extract_features(network, each, progress=False) for part, each in sheets.items()}
+    own = classifier_of(network)
     counts = class_counts(features["train"].classes, CLASSES)
     predicted = {
         "": own.predicted(features["test"].features),

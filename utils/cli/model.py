@@ -35,9 +35,7 @@ def model(profile: str, settings: tuple[str, ...], classes: int) -> None:
     from utils.training.network import build_model, parameter_counts
 
     total, trainable, fixed = parameter_counts(build_model(chosen, classes))
-    click.echo(
-        f"EfficientNetV2{chosen.backbone}, {chosen.image_size} x {chosen.image_size} px, {classes:,} classes"
-    )
+    click.echo(f"{chosen.network_name}, {chosen.image_size} x {chosen.image_size} px, {classes:,} classes")
     for name, value in (("total", total), ("trainable", trainable), ("non-trainable", fixed)):
         click.echo(f"{name:<14} {value:>12,}")
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from utils.data.labels import LabelMap
-    from utils.evaluation.classifiers import Features, Linear
+    from utils.training.features import Features, Linear
 
 
 def adjusted_scores(
@@ -75,7 +75,7 @@ def compare_classifiers(
     """Score classifiers on the same cached features.
 
     Args:
-        classifiers: by name, from `utils.evaluation.classifiers.classifier_methods`.
+        classifiers: by name, from `utils.experiments.classifiers.classifier_methods`.
         test: features of sheets that no classifier has seen.
         train_counts: training images by class, int [C], which tell head, medium and tail apart.
         labels, distances: with both, the mean patristic distances too; see mistake_distance().

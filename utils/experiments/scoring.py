@@ -16,9 +16,9 @@ import pandas as pd
 from utils.config import Profile, nearest
 from utils.data import splits, tail
 from utils.data.labels import LabelMap, genus_distance_matrix
-from utils.evaluation.decide import fit_temperature, least_cost, tempered
 from utils.evaluation.predict import Predictions
 from utils.evaluation.scores import macro_f1, mistake_distance, scores_by_bin
+from utils.experiments.decide import fit_temperature, least_cost, tempered
 from utils.files import InputError, UsageError
 from utils.flora.of_profile import with_extra_test
 from utils.sources import Data
@@ -26,7 +26,7 @@ from utils.sources import Data
 if TYPE_CHECKING:
     import tensorflow as tf
 
-    from utils.evaluation.classifiers import Features, Linear
+    from utils.training.features import Features, Linear
 
 
 KEPT = 100  # classes kept of every sheet
@@ -82,14 +82,14 @@ class Trained:
     @functools.cached_property
     def own(self) -> "Linear":
         """The classifier that the network was trained with."""
-        from utils.evaluation.classifiers import classifier_of
+        from utils.training.features import classifier_of
 
         return classifier_of(self.model)
 
     @functools.cached_property
     def train_features(self) -> "Features":
         """What the classifier gets to see of the training images, without augmentation."""
-        from utils.evaluation.classifiers import extract_features
+        from utils.training.features import extract_features
 
         return extract_features(self.model, self.sheets["train"], progress=False)
 
@@ -132,31 +132,31 @@ class Answers:
 
 
 def _adjusted(trained: Trained) -> "Linear":
-    from utils.evaluation.classifiers import adjusted
+    from utils.experiments.classifiers import adjusted
 
     return adjusted(trained.own, trained.trained_on)
 
 
 def _tau_normalised(trained: Trained) -> "Linear":
-    from utils.evaluation.classifiers import tau_normalised
+    from utils.experiments.classifiers import tau_normalised
 
     return tau_normalised(trained.own, 1.0)
 
 
 def _scaled(trained: Trained) -> "Linear":
-    from utils.evaluation.classifiers import learn_scales
+    from utils.experiments.classifiers import learn_scales
 
     return learn_scales(trained.own, trained.train_features, seed=trained.profile.seed)
 
 
 def _retrained(trained: Trained) -> "Linear":
-    from utils.evaluation.classifiers import retrain
+    from utils.experiments.classifiers import retrain
 
     return retrain(trained.train_features, len(trained.trained_on), seed=trained.profile.seed)
 
 
 def _balanced(trained: Trained) -> "Linear":
-    from utils.evaluation.classifiers import retrain
+    from utils.experiments.classifiers import retrain
     from utils.training.losses import LogitAdjusted
 
     return retrain(

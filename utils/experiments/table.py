@@ -61,8 +61,8 @@ def summary_table(batch: Batch) -> pd.DataFrame:
 
 def _ensemble_rows(batch: Batch) -> Iterator[dict[str, Any]]:
     """The rows of the seeds' mean probabilities, of those whose runs have all finished."""
-    from utils.evaluation.decide import ensemble
     from utils.evaluation.predict import Predictions
+    from utils.experiments.decide import ensemble
     from utils.experiments.scoring import Judge, predictions_file
 
     place = "." if batch.notebook is None else "output"

@@ -123,8 +123,8 @@ def reliability(table: pd.DataFrame, ece: float) -> Figure:
     """Accuracy against confidence, and how many sheets have which confidence.
 
     Args:
-        table: from reliability() of utils.evaluation.decide.
-        ece: expected calibration error, from utils.evaluation.decide.
+        table: from reliability() of utils.experiments.decide.
+        ece: expected calibration error, from utils.experiments.decide.
     """
     images = table["images"].to_numpy()
     confidence, accuracy = (

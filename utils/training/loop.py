@@ -156,9 +156,14 @@ def train(
             while done.epoch < last and guard.allows(longest_epoch(profile, done)):
                 start = time.perf_counter()
                 model.prepare(done.epoch)
-                fitted = model.fit(
-                    task.training(done.epoch), steps_per_epoch=task.steps, callbacks=callbacks, verbose=0
-                )
+                if profile.regression and not done.epoch:
+                    from utils.training.features import fit_classifier
+
+                    fitted, rate = fit_classifier(task, model, progress and state.chief), 0.0
+                else:
+                    batches, steps = task.training(done.epoch), task.steps
+                    fitted = model.fit(batches, steps_per_epoch=steps, callbacks=callbacks, verbose=0).history
+                    rate = float(schedule((done.epoch + 1 - profile.epochs + profile.sgd_epochs) * steps - 1))
                 if guard.stopped:
                     break
                 scored = dict.fromkeys(("loss", "f1_score", "accuracy"), math.nan)
@@ -167,10 +172,10 @@ def train(
                         scored = model.evaluate(validation, verbose=0, return_dict=True)
                 row = {
                     "epoch": done.epoch + 1,
-                    "loss": float(fitted.history["loss"][0]),
-                    "f1_score": float(fitted.history["f1_score"][0]),
+                    "loss": float(fitted["loss"][0]),
+                    "f1_score": float(fitted["f1_score"][0]),
                     "time": round(time.perf_counter() - start, 3),
-                    "learning_rate": float(schedule((done.epoch + 1) * task.steps - 1)),
+                    "learning_rate": rate,
                     "momentum": profile.momentum,
                     "weight_decay": profile.weight_decay,
                     "val_loss": float(scored["loss"]),

@@ -1,9 +1,11 @@
-"""The network: EfficientNetV2 (arXiv:2104.00298) of keras-efficientnet-v2, its classifier, and heads
-for genus and family beside it.
+"""The network: EfficientNetV2 (arXiv:2104.00298) of keras-efficientnet-v2 or EfficientNet-Lite, its classifier, and
+heads for genus and family beside it.
 """
 
 import contextlib
 import io
+import math
+import re
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -12,9 +14,13 @@ import keras_efficientnet_v2
 import numpy as np
 import tensorflow as tf
 
-from utils.config import RANKS, Profile
+from utils.config import LITE, RANKS, Profile
 from utils.data.labels import LabelMap
 from utils.training.weights import CLASSIFIER, find_weights, load_weights, rescale_mode_of
+
+# Of which the means are taken with `features: stages`, as stack_<number> names their layers: those of strides 8 to 32.
+POOLED_STAGES = (2, 3, 4, 5)
+STAGES_SCALE = 1 / 4  # times these means: about as long as those of the last map, so that one learning rate fits both
 
 
 @tf.keras.utils.register_keras_serializable(package="naflora")
@@ -128,7 +134,8 @@ def build_model(profile: Profile, n_classes: int, *, head: bool = False) -> tf.k
 
     Input [B, S, S, 3], uint8 or float 0 to 255; output logits float32 [B, n_classes]. The first layer scales
     the image as the weights were trained, without weights of its own: x / 128 - 1 for S to XL and all
-    ImageNet-21k weights, ImageNet mean and std for B0 to B3 otherwise (the library's `rescale_mode`).
+    ImageNet-21k weights, ImageNet mean and std for B0 to B3 otherwise (the library's `rescale_mode`),
+    (x - 127) / 128 for EfficientNet-Lite.
 
     Args:
         profile: `weights` is "random", a name of the library's ("imagenet", "imagenet21k", "imagenet21k-ft1k":
@@ -152,19 +159,8 @@ def _network(profile: Profile, n_classes: int, rescale_mode: str | None) -> tf.k
     # a network for one size knows it, which its printed summary shows
     size, clock = None if profile.first_image_size else profile.image_size, NoiseClock()
     with under_policy(profile.precision):
-        with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
-            # It prints that no weights were loaded, as asked here, and shares one initializer among all
-            # layers, which would start layers of one shape with the same values. The clone below gives each
-            # layer its own.
-            warnings.filterwarnings("ignore", "The initializer VarianceScaling is unseeded", UserWarning)
-            library = getattr(keras_efficientnet_v2, f"EfficientNetV2{profile.backbone}")(
-                input_shape=(size, size, 3),
-                num_classes=0,
-                drop_connect_rate=profile.drop_connect,
-                include_preprocessing=True,
-                pretrained=None,
-            )
-        rescale_mode = rescale_mode or library.rescale_mode
+        library, own_mode = _backbone(profile, size)
+        rescale_mode = rescale_mode or own_mode
         seeds = iter(range(profile.seed * 1000, profile.seed * 1000 + 1000))
 
         def replace(layer: tf.keras.layers.Layer) -> tf.keras.layers.Layer:
@@ -178,6 +174,13 @@ def _network(profile: Profile, n_classes: int, rescale_mode: str | None) -> tf.k
         tf.keras.utils.set_random_seed(profile.seed)
         features = tf.keras.models.clone_model(library, clone_function=replace)
         outputs = tf.keras.layers.GlobalAveragePooling2D(name="avg_pool")(features.output)
+        if profile.features == "stages":
+            earlier = [
+                tf.keras.layers.GlobalAveragePooling2D(name=f"{stage}_pool", dtype="float32")(output)
+                for stage, output in _stage_outputs(features)
+            ]
+            outputs = tf.keras.layers.Concatenate(name="all_pools", dtype="float32")([outputs, *earlier])
+            outputs = tf.keras.layers.Rescaling(STAGES_SCALE, dtype="float32", name="scaled_pools")(outputs)
         if profile.dropout:
             outputs = StepDropout(profile.dropout, next(seeds), clock, name="dropout")(outputs)
         if profile.hidden_units:
@@ -185,10 +188,44 @@ def _network(profile: Profile, n_classes: int, rescale_mode: str | None) -> tf.k
             if profile.dropout:
                 outputs = StepDropout(profile.dropout, next(seeds), clock, name="hidden_dropout")(outputs)
         logits = classifier(profile, n_classes)(outputs)
-        model = tf.keras.Model(features.input, logits, name=f"EfficientNetV2{profile.backbone}")
+        model = tf.keras.Model(features.input, logits, name=profile.network_name)
     model.rescale_mode = rescale_mode
     model.noise_clock = clock
     return model
+
+
+def _backbone(profile: Profile, size: int | None) -> tuple[tf.keras.Model, str]:
+    """The profile's network up to its last feature map, and how it wants its images scaled."""
+    if profile.backbone in LITE:
+        from utils.training.lite import backbone
+
+        return backbone(profile.backbone, size, profile.drop_connect), "lite"
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        # It prints that no weights were loaded, as asked here, and shares one initializer among all layers, which
+        # would start layers of one shape with the same values. The clone of it gives each layer its own.
+        warnings.filterwarnings("ignore", "The initializer VarianceScaling is unseeded", UserWarning)
+        library = getattr(keras_efficientnet_v2, profile.network_name)(
+            input_shape=(size, size, 3),
+            num_classes=0,
+            drop_connect_rate=profile.drop_connect,
+            include_preprocessing=True,
+            pretrained=None,
+        )
+    return library, library.rescale_mode
+
+
+def stage_of(layer: str) -> float:
+    """The stage of a layer of the backbone by its name: 0 for the stem, 1 for stack_0, infinite for what follows."""
+    stack = re.match(r"stack_(\d+)_", layer)
+    return int(stack.group(1)) + 1 if stack else 0 if layer.startswith("stem_") else math.inf
+
+
+def _stage_outputs(features: tf.keras.Model) -> Iterator[tuple[str, tf.Tensor]]:
+    """Name and output [B, H, W, F] of the stages that `features: stages` takes, which is what their next one gets."""
+    names = [layer.name for layer in features.layers]
+    for stage in POOLED_STAGES:
+        following = next(name for name in names if name.startswith((f"stack_{stage + 1}_", "post_conv")))
+        yield f"stack_{stage}", features.get_layer(following).input
 
 
 @contextlib.contextmanager
@@ -204,14 +241,15 @@ def under_policy(policy: Any) -> Iterator[None]:
 
 def _rescaling(mode: str) -> tf.keras.layers.Layer:
     """The first layer; in float32 whatever the precision, since float16 rounds the ImageNet means."""
-    if mode == "tf":
-        return tf.keras.layers.Rescaling(1 / 128, offset=-1.0, dtype="float32", name="rescale")
+    if mode in _OFFSETS:
+        return tf.keras.layers.Rescaling(1 / 128, offset=_OFFSETS[mode], dtype="float32", name="rescale")
     mean, std = np.array(_IMAGENET_MEAN), np.array(_IMAGENET_STD)
     return tf.keras.layers.Rescaling(
         (1 / (255 * std)).tolist(), offset=(-mean / std).tolist(), dtype="float32", name="rescale"
     )
 
 
+_OFFSETS = {"tf": -1.0, "lite": -127 / 128}
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 

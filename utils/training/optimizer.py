@@ -113,10 +113,10 @@ def sgdw(learning_rate: Any, weight_decay: float, momentum: float) -> tf.keras.o
 
 
 def make_schedule(profile: Profile, steps_per_epoch: int) -> OneCycle:
-    """The profile's learning rate: one cycle over all epochs."""
+    """The profile's learning rate: one cycle over all epochs of gradient steps."""
     return OneCycle(
         max_lr=profile.max_lr,
-        cycle_steps=profile.epochs * steps_per_epoch,
+        cycle_steps=profile.sgd_epochs * steps_per_epoch,
         initial_lr_scale=profile.initial_lr_scale,
         final_lr_scale=profile.final_lr_scale,
         warmup_fraction=profile.warmup_fraction,

@@ -111,7 +111,7 @@ def take_up_run(output: Path, profile: Profile) -> None:
     state = output / "state"
     shutil.rmtree(state, ignore_errors=True)
     state.mkdir(parents=True)
-    for pattern in ("EfficientNetV2*", "labels.json", "training_images.csv"):
+    for pattern in ("EfficientNet*", "labels.json", "training_images.csv"):
         for path in run.glob(pattern):
             shutil.copyfile(path, output / path.name)
     for path in sorted((run / "state").iterdir(), key=lambda path: path.name == "state.json"):

@@ -38,6 +38,7 @@ class Task:
     profile: Profile
     shards: tuple[Path, ...]
     labels: LabelMap
+    training_ids: np.ndarray
     validation_ids: np.ndarray
     held_out_ids: np.ndarray  # of validation, and of a test part among the shards
     counts: np.ndarray  # training images by class, without what is held out
@@ -83,18 +84,22 @@ class Task:
             dataset = dataset.repeat()
         return dataset.take(self.steps).with_options(_sharding())
 
-    def validation(self) -> tf.data.Dataset:
-        """The whole validation split in file order: (uint8 [B, S, S, 3], int32 [B])."""
+    def sheets(self, ids: np.ndarray) -> tf.data.Dataset:
+        """These sheets in file order, as they are scored: (uint8 [B, S, S, 3], int32 [B])."""
         dataset = evaluation_dataset(
             self.shards,
             image_size=self.profile.image_size,
             batch_size=self.profile.batch_size,
             crop=self.profile.crop,
-            only_ids=self.validation_ids,
+            only_ids=ids,
             n_classes=self.labels.n_classes,
-            count=len(self.validation_ids),
+            count=len(ids),
         )
         return dataset.map(lambda image, label, _: (image, label)).with_options(_sharding())
+
+    def validation(self) -> tf.data.Dataset:
+        """The whole validation split, as `sheets` gives it."""
+        return self.sheets(self.validation_ids)
 
 
 def _sharding() -> tf.data.Options:
@@ -117,6 +122,7 @@ def _task(profile: Profile, data: "Data", skipped: tuple[BadRecord, ...] = ()) -
         profile=profile,
         shards=data.train_shards,
         labels=labels,
+        training_ids=ids[train].astype(str),
         validation_ids=ids[part == "validation"].astype(str),
         held_out_ids=ids[~train].astype(str),
         counts=tail.class_counts(classes[train], labels.n_classes),

@@ -2,19 +2,20 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from utils.config import Profile
 from utils.data.labels import LabelMap
 from utils.data.pixels import augmented_on_device
 from utils.training.losses import SparseCrossentropy, WithRelatives, unmixed
-from utils.training.network import logits_of_all_ranks, under_policy
+from utils.training.network import logits_of_all_ranks, stage_of, under_policy
 from utils.training.weights import CLASSIFIER
 
 
@@ -30,6 +31,11 @@ class WeightAverage:
     def __init__(self, weights: list[tf.Variable], decay: float) -> None:
         self.decay, self.weights = decay, weights
         self.averages = [tf.Variable(weight, trainable=False, dtype=weight.dtype) for weight in weights]
+
+    def restart(self) -> None:
+        """Take the weights as they are for the average so far."""
+        for average, weight in zip(self.averages, self.weights, strict=True):
+            average.assign(weight)
 
     def update(self, steps: tf.Tensor) -> None:
         """Take in the weights after the optimizer has made `steps` steps."""
@@ -100,7 +106,8 @@ class Trainer(tf.keras.Model):
 
         In the first `frozen_epochs` only the classifier, hidden layer and heads learn, and batch normalisation
         keeps its statistics, so that a new classifier does not spoil good features (Kumar et al. 2022,
-        arXiv:2202.10054). From `class_weights_from` x epochs on, class weights count: deferred re-weighting,
+        arXiv:2202.10054). The first `frozen_stages` never learn, nor does batch normalisation with
+        `fixed_statistics`. From `class_weights_from` x epochs on, class weights count: deferred re-weighting,
         Cao et al. (2019, arXiv:1906.07413). Another image size is only noted here, or with
         resize "model" is what a step resizes images to.
         """
@@ -112,7 +119,9 @@ class Trainer(tf.keras.Model):
             return
         learning = {"hidden", CLASSIFIER, "genus_logits", "family_logits"}
         for layer in self.layers:
-            layer.trainable = not frozen or layer.name in learning
+            fixed = profile.fixed_statistics and isinstance(layer, tf.keras.layers.BatchNormalization)
+            early = stage_of(layer.name) < profile.frozen_stages
+            layer.trainable = layer.name in learning or not (frozen or fixed or early)
         self._to_compile.loss.weighted = weighted
         if profile.resize == "model":
             self._view = partial(augmented_on_device, image_size=size, augment=profile.augment)
@@ -130,6 +139,13 @@ class Trainer(tf.keras.Model):
                 metrics=self._to_compile.metrics,
             )
         self._prepared = (frozen, weighted, size)
+
+    def take_classifier(self, classifiers: Mapping[str, Sequence[np.ndarray]]) -> None:
+        """Set the weights of the classifier and heads, by layer; the moving average begins anew with them."""
+        for name, weights in classifiers.items():
+            self.get_layer(name).set_weights(weights)
+        if self.average is not None:
+            self.average.restart()
 
     def train_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
         """One step on images uint8 [B, S, S, 3] and labels, int [B] or mixed [B, 3]; figures so far.

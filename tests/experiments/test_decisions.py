@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from utils.evaluation import decide
 from utils.evaluation.predict import Predictions
+from utils.experiments import decide
 from utils.files import InputError
 
 # Carex, Poa, Rosa, Rubus

@@ -9,9 +9,9 @@ import tensorflow as tf
 import tiny
 from sklearn.linear_model import LogisticRegression
 
-from utils.evaluation import classifiers
-from utils.evaluation.classifiers import Features, Linear
+from utils.experiments import classifiers
 from utils.files import InputError, UsageError
+from utils.training.features import Features, Linear, classifier_of, extract_features
 from utils.training.losses import LogitAdjusted, SparseCrossentropy
 
 CLASSES = 5
@@ -40,22 +40,22 @@ def test_features_are_what_the_classifier_sees() -> None:
     classes = np.arange(10, dtype=np.int32) % CLASSES
     ids = [str(number) for number in range(10)]
     dataset = tf.data.Dataset.from_tensor_slices((images, classes, ids)).batch(4)
-    found = classifiers.extract_features(network, dataset, progress=False)
+    found = extract_features(network, dataset, progress=False)
     assert found.features.shape == (10, 8) and found.features.dtype == np.float32
     np.testing.assert_array_equal(found.classes, classes)
-    own = classifiers.classifier_of(network)
+    own = classifier_of(network)
     np.testing.assert_allclose(own.logits(found.features), network(images), atol=1e-4)
     np.testing.assert_array_equal(
         own.predicted(found.features, chunk=3), network(images).numpy().argmax(axis=1)
     )
     with pytest.raises(InputError, match="no image"):
-        classifiers.extract_features(network, dataset.take(0), progress=False)
+        extract_features(network, dataset.take(0), progress=False)
 
 
 def test_only_a_dense_classifier_comes_apart() -> None:
     network = tiny.tiny_network(tiny.tiny_profile(1, loss="arcface"), CLASSES, None)
     with pytest.raises(UsageError, match="CosineClassifier"):
-        classifiers.classifier_of(network)
+        classifier_of(network)
 
 
 def test_features_are_saved_whole_and_read_back(tmp_path: Path) -> None:
@@ -165,6 +165,6 @@ def test_features_are_kept_in_a_file_and_read_from_it(tmp_path):
     )
     batches = [(tf.random.stateless_uniform([4, 2, 2, 3], [1, 2]), tf.constant([0, 1, 2, 0]))]
     cache = tmp_path / "new" / "features.npz"
-    first = classifiers.extract_features(network, batches, progress=False, cache=cache)
-    again = classifiers.extract_features(network, [], progress=False, cache=cache)
+    first = extract_features(network, batches, progress=False, cache=cache)
+    again = extract_features(network, [], progress=False, cache=cache)
     assert (again.features == first.features).all() and again.classes.tolist() == [0, 1, 2, 0]

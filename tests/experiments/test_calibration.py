@@ -3,8 +3,8 @@ import pytest
 from scipy.optimize import minimize_scalar
 from scipy.special import logsumexp, softmax
 
-from utils.evaluation.decide import expected_calibration_error, fit_temperature, reliability, tempered
 from utils.evaluation.predict import Predictions
+from utils.experiments.decide import expected_calibration_error, fit_temperature, reliability, tempered
 from utils.files import InputError
 
 

@@ -5,128 +5,16 @@ network trained on all images as they come has good features, and it is mostly i
 rare classes.
 """
 
-import zipfile
-from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path
-
 import numpy as np
 import tensorflow as tf
 
 from utils.data.tail import class_counts, class_weights, logit_adjustment
-from utils.files import InputError, UsageError, replacing
+from utils.files import InputError, UsageError
+from utils.training.features import Features, Linear
 from utils.training.losses import Focal, LogitAdjusted, SparseCrossentropy
-from utils.training.weights import CLASSIFIER
 
 # a class with n images is drawn as often as n ** power says
 SAMPLINGS = {"instance": 1.0, "square_root": 0.5, "class_balanced": 0.0}
-
-
-@dataclass(frozen=True)
-class Features:
-    """What a network's classifier gets to see of N images: float32 [N, F], and their classes, int32 [N]."""
-
-    features: np.ndarray
-    classes: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.features)
-
-    def save(self, path: Path) -> Path:
-        """Write an .npz file, whole. 1,280 features of 1,173 images are 6 MB, of 839,772 images 4.3 GB."""
-        with replacing(Path(path)) as temporary:
-            np.savez(temporary, features=self.features, classes=self.classes)
-        return Path(path)
-
-    @classmethod
-    def load(cls, path: Path) -> "Features":
-        """Read a file that `save` wrote.
-
-        Raises:
-            InputError: the file is missing or holds no features.
-        """
-        try:
-            with np.load(path) as stored:
-                return cls(stored["features"], stored["classes"])
-        except FileNotFoundError:
-            raise InputError(f"{path}: no such file. Extract the features again.") from None
-        except (KeyError, ValueError, EOFError, zipfile.BadZipFile):
-            raise InputError(f"{path}: not a file of features. Extract them again.") from None
-
-
-@dataclass(frozen=True)
-class Linear:
-    """A linear classifier: kernel float32 [F, C], bias float32 [C]."""
-
-    kernel: np.ndarray
-    bias: np.ndarray
-
-    def logits(self, features: np.ndarray) -> np.ndarray:
-        """float32 [N, C] of float32 [N, F]."""
-        return features @ self.kernel + self.bias
-
-    def predicted(self, features: np.ndarray, chunk: int = 4096) -> np.ndarray:
-        """The best class of every image, int64 [N]; some thousand images at a time."""
-        parts = [features[start : start + chunk] for start in range(0, len(features), chunk)]
-        return np.concatenate([self.logits(part).argmax(axis=1) for part in parts])
-
-
-def extract_features(
-    network: tf.keras.Model,
-    dataset: Iterable,
-    *,
-    total: int | None = None,
-    progress: bool = True,
-    cache: Path | None = None,
-) -> Features:
-    """One pass over images, without augmentation, to what the classifier would get.
-
-    Args:
-        network: from `build_model` or `load_trained`.
-        dataset: batches of (images, classes, ...), from evaluation_dataset(); `only_ids` takes the train part.
-        total: number of images, for the time left in the bar.
-        cache: file that keeps them: it is read where it is there, and written where not. Name it by the network.
-
-    Raises:
-        InputError: the data set gave no image, or `cache` is damaged.
-    """
-    from tqdm import tqdm
-
-    if cache is not None and cache.exists():
-        return Features.load(cache)
-
-    body = tf.keras.Model(network.input, network.get_layer(CLASSIFIER).input)
-    run = None
-    features, classes = [], []
-    with tqdm(total=total, unit=" sheets", desc="features", disable=not progress) as bar:
-        for images, labels, *_ in dataset:
-            if run is None:  # one graph for batches of all lengths
-                batch = tf.TensorSpec([None, *images.shape[1:]], images.dtype)
-                run = tf.function(
-                    lambda x: tf.cast(body(x, training=False), tf.float32), input_signature=[batch]
-                )
-            features.append(run(images).numpy())
-            classes.append(np.asarray(labels, dtype=np.int32))
-            bar.update(len(classes[-1]))
-    if not features:
-        raise InputError("There was no image to take features of. Check the shards and the chosen image ids.")
-    found = Features(np.concatenate(features), np.concatenate(classes))
-    if cache is not None:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        found.save(cache)
-    return found
-
-
-def classifier_of(network: tf.keras.Model) -> Linear:
-    """The classifier that a network was trained with.
-
-    Raises:
-        UsageError: it is not linear, as with ArcFace.
-    """
-    layer = network.get_layer(CLASSIFIER)
-    if not isinstance(layer, tf.keras.layers.Dense):
-        raise UsageError(f"The classifier is a {type(layer).__name__}; only a dense one can be taken apart.")
-    return Linear(*layer.get_weights())
 
 
 def retrain(
