@@ -89,7 +89,7 @@ def test_a_botanist_is_told_what_the_answers_are_worth(tmp_path, facts):
     assert page.styled["h1"] == ["Predicted species of 2 sheets"]
     assert page.styled["h2"] == ["a.jpg", "b.jpg low confidence"]
     for told in (
-        "model mine: EfficientNetV2-B0 at 64 × 64 pixels, trained on 145 images",
+        "model mine: EfficientNetV2B0 at 64 × 64 pixels, trained on 145 images",
         "guesses among these 6 species and no others",
         "macro-F1 0.612",
         "1 of 2 here",

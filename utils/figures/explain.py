@@ -21,14 +21,20 @@ def explainer(
 
         layer = last_feature_map(model)
     feature_map = model.get_layer(layer).output
-    # in two halves, so that the gradient is taken through the short upper one only
-    lower, upper = tf.keras.Model(model.inputs, feature_map), tf.keras.Model(feature_map, model.output)
+    # In two halves, so that the gradient is taken through the short upper one only; what else the classifier gets
+    # (means of earlier stages) passes by.
+    names = [each.name for each in model.layers]
+    pools = [each for each in model.layers if isinstance(each, tf.keras.layers.GlobalAveragePooling2D)]
+    before = [each for each in pools if names.index(each.input.node.layer.name) < names.index(layer)]
+    aside = [each.output for each in before]
+    lower = tf.keras.Model(model.inputs, [feature_map, *aside])
+    upper = tf.keras.Model([feature_map, *aside], model.output)
 
     def explain(images: tf.Tensor, classes: tf.Tensor | None) -> tf.Tensor:
-        features = lower(images, training=False)
+        features, *others = tf.nest.flatten(lower(images, training=False))
         with tf.GradientTape() as tape:
             tape.watch(features)
-            logits = tf.cast(upper(features, training=False), tf.float32)
+            logits = tf.cast(upper([features, *others], training=False), tf.float32)
             wanted = tf.argmax(logits, axis=1, output_type=tf.int32) if classes is None else classes
             score = tf.gather(logits, wanted, axis=1, batch_dims=1)
         gradient = tf.cast(tape.gradient(score, features), tf.float32)
