@@ -240,6 +240,3 @@ def family_table(metadata: Metadata, test_categories: Sequence[int] | None = Non
         table[name] = categories["category_id"].map(images.value_counts()).fillna(0).astype("int64")
     table = table.groupby("family", as_index=False).sum()
     return table.sort_values(["species", "family"], ascending=[False, True], ignore_index=True)
-
-
-__all__ = ["COLUMNS", "UNKNOWN", "Metadata"]  # from tables, for those who use the tables
