@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from utils.data.forms.names import tidy
+from utils.data.forms.names import tidy, word_set
 from utils.files import InputError, InputWarning, UsageError, is_hidden, replacing
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff")
@@ -24,35 +24,10 @@ _PARTS = {
     **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-_GENERIC = {
-    "image",
-    "images",
-    "img",
-    "imgs",
-    "photo",
-    "photos",
-    "picture",
-    "pictures",
-    "pics",
-    "scan",
-    "scans",
-}
-
-_GENERIC |= {
-    "sheet",
-    "sheets",
-    "specimen",
-    "specimens",
-    "media",
-    "multimedia",
-    "jpg",
-    "jpeg",
-    "png",
-    "tif",
-    "tiff",
-}
-
-_GENERIC |= {"data", "dataset", "set", "herbarium"}
+_GENERIC = word_set(
+    "image images img imgs photo photos picture pictures pics scan scans sheet sheets specimen specimens "
+    "media multimedia jpg jpeg png tif tiff data dataset set herbarium"
+)
 _BINOMIAL = re.compile(r"(?:[×xX] ?)?[^\W\d_a-zß-ÿ][\w.-]* (?:[×xX] ?)?[^\W\d_A-ZÀ-Þ][\w.-]*( .*)?")
 _NEAREST_FOR = 20  # names that are not there, for which the nearest file is looked for
 # Folders of iNaturalist's data sets: 00042_Plantae_Tracheophyta_Liliopsida_Poales_Poaceae_Zea_mays.
