@@ -3,6 +3,7 @@
 import ast
 import csv
 import itertools
+import json
 import os
 import time
 import zipfile
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.config import Profile, nearest
-from utils.files import REPOSITORY, InputError, UsageError, read_json
+from utils.files import REPOSITORY, InputError, UsageError, read_json, write_text
 from utils.startup import standard_error_to
 
 
@@ -132,6 +133,11 @@ def read_parameters(path: Path) -> dict[str, Any]:
             f"{path}: {len(tagged)} cells are tagged `parameters`, there must be one. Tag the cell that holds them."
         )
     return parse_parameters(tagged[0], str(path))
+
+
+def write_notebook(path: Path, notebook: Mapping[str, Any]) -> None:
+    """Write a notebook as nbformat does, so that Jupyter makes no other change to it."""
+    write_text(path, json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
 
 
 def parse_parameters(source: str, where: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.course.notebooks import COURSE, Run
-from utils.files import read_json, replacing
+from utils.files import read_json, write_text
 
 TEMPLATES = Path(__file__).parent  # index.html.j2 and notebook.html.j2
 
@@ -30,8 +30,7 @@ def write_page(run: Run, name: str) -> Path:
     # Links between notebooks lead to the pages of this run
     for other in COURSE:
         body = body.replace(f'href="{other}.ipynb"', f'href="{other}.html"')
-    with replacing(page) as temporary:
-        temporary.write_text(body, encoding="utf-8")
+    write_text(page, body)
     return page
 
 
@@ -51,8 +50,7 @@ def write_index(run: Run, scores: Mapping[str, Any]) -> Path:
         address=_address,
         clock=clock,
     )
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, text)
     return path
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from utils.data.delimited import read_table
-from utils.files import InputError, UsageError, replacing
+from utils.files import InputError, UsageError, write_csv
 
 PARTS = ("train", "validation", "test")
 SCORED_FROM = 2  # species: a score over fewer says nothing
@@ -112,8 +112,7 @@ def _whole_groups(
 def write_split(image_ids: Sequence[str] | np.ndarray, parts: np.ndarray, path: Path) -> Path:
     """Write the parts as CSV with the columns image_id and split, sorted by id, whole."""
     table = pd.DataFrame({"image_id": np.asarray(image_ids, dtype=str), "split": parts})
-    with replacing(Path(path)) as temporary:
-        table.sort_values("image_id").to_csv(temporary, index=False, lineterminator="\n")
+    write_csv(table.sort_values("image_id"), path)
     return Path(path)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from utils.data.metadata import Metadata
-from utils.files import InputError, UsageError, read_json, replacing
+from utils.files import InputError, UsageError, read_json, write_csv
 from utils.flora import phylogeny
 
 
@@ -95,10 +95,7 @@ def images_of_test(count: int) -> pd.DataFrame:
 
 def write_solution(categories: np.ndarray, path: Path) -> None:
     """The withheld answers, as a perfect submission: `categories` in the order of the test ids."""
-    with replacing(path) as temporary:
-        pd.DataFrame({"Id": np.arange(len(categories)), "Predicted": categories}).to_csv(
-            temporary, index=False
-        )
+    write_csv(pd.DataFrame({"Id": np.arange(len(categories)), "Predicted": categories}), path)
 
 
 LICENSE = {"id": 0, "name": "CC0 1.0", "url": "https://creativecommons.org/publicdomain/zero/1.0/"}

@@ -13,7 +13,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from utils.files import REPOSITORY, InputError, replacing
+from utils.files import REPOSITORY, InputError, write_text
 from utils.setup.environment import Failed, tool_variables, uv_settings
 
 SOURCE = "requirements.txt"
@@ -237,7 +237,6 @@ def make_locks(root: Path = REPOSITORY) -> None:
                     cwd=folder,
                 )
             text = made.read_text(encoding="utf-8")
-        with replacing(path) as new:
-            new.write_text(_head(root / SOURCE, text) + text, encoding="utf-8")
+        write_text(path, _head(root / SOURCE, text) + text)
         print(f"{path.name}: {sum(line[:1] not in '# ' for line in text.splitlines())} pins, "
               f"{len(text) // 1000} KB")  # fmt: skip

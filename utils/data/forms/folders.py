@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from utils.data.forms.names import tidy, word_set
-from utils.files import InputError, InputWarning, UsageError, is_hidden, replacing
+from utils.files import InputError, InputWarning, UsageError, is_hidden, write_csv
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff")
 _WITHOUT_SUFFIX = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # JPEG, PNG; a TIFF may be a camera's raw file
@@ -337,8 +337,7 @@ def table_of(folder: Path, out: Path) -> pd.DataFrame:
         rows.append((name, name, species, family, parts[-1] if parts else ""))
     table = pd.DataFrame(rows, columns=["image_id", "file_name", "scientificName", "family", "split"])
     table = table.drop(columns=[column for column in ("family", "split") if not table[column].any()])
-    with replacing(out) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")
+    write_csv(table, out)
     return table
 
 
