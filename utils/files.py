@@ -37,6 +37,12 @@ class InputWarning(UserWarning):
     """Something of the user's was left out, which need not be wrong; shown as one line beside the result."""
 
 
+def check_option(name: str, value: Any, holds: bool, allowed: str) -> None:
+    """Raise UsageError unless `holds`; `allowed` says in words which values would be right."""
+    if not holds:
+        raise UsageError(f"{name} is {value!r}, must be {allowed}.")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` and rename it over `path` when the block succeeds.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.config import Profile
-from utils.files import REPOSITORY, InputError, UsageError, attach, is_auto, kaggle_root, on_kaggle, walk
+from utils.files import REPOSITORY, InputError, attach, check_option, is_auto, kaggle_root, on_kaggle, walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -161,8 +161,7 @@ class Data:
         from utils.data.batches import evaluation_dataset
         from utils.data.splits import PARTS
 
-        if part not in PARTS:
-            raise UsageError(f"part is {part!r}, must be one of {', '.join(PARTS)}.")
+        check_option("part", part, part in PARTS, f"one of {', '.join(PARTS)}")
         shards = (part == "test" and self.test_shards) or self.train_shards
         if only_ids is None and shards is self.train_shards:
             table = self.split(profile)

@@ -162,11 +162,9 @@ def read_metadata(path: Path) -> Metadata:
         raise InputError(
             f"{path}: is a list, as test_metadata.json is: it names no species. Give the train_metadata.json."
         )
-    if form == TRAIN_JSON:
-        return (
-            read_through_copy(path) if path.stat().st_size >= KEPT_FROM else published.read_train_json(path)
-        )
+    is_large = path.stat().st_size >= KEPT_FROM
     readers = {
+        TRAIN_JSON: read_through_copy if is_large else published.read_train_json,
         MINI_TABLE: sheets.read_mini,
         OWN_TABLE: sheets.read_own_table,
         SPECIES_FOLDERS: sheets.read_species_folders,

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from utils.data.labels import LabelMap
 from utils.data.metadata import Metadata, write_metadata, write_test_metadata
-from utils.files import InputError, UsageError, building, read_json, write_json
+from utils.files import InputError, building, check_option, read_json, write_json
 from utils.flora import morphology, phylogeny, sheet
 from utils.flora.tables import (
     MIN_IMAGES,
@@ -291,8 +291,7 @@ def make_extra_test(
         InputError: `flora` is no sample flora or of another generator version, or `folder` holds other files.
     """
     flora, folder = Path(flora), Path(folder)
-    if sheets < 1:
-        raise UsageError(f"extra test set: sheets is {sheets!r}, must be 1 or more.")
+    check_option("extra test set: sheets", sheets, sheets >= 1, "1 or more")
     made = read_json(flora / "flora.json").get("spec", {}) if (flora / "flora.json").is_file() else {}
     if "species" not in made:
         raise InputError(f"{flora}: not a sample flora with images, so no further sheets of it can be drawn.")

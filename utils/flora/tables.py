@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from utils.data.metadata import Metadata
-from utils.files import InputError, UsageError, read_json, write_csv
+from utils.files import InputError, check_option, read_json, write_csv
 from utils.flora import phylogeny
 
 
@@ -109,19 +109,16 @@ def check_options(
     Raises:
         UsageError: the first that is, with what is allowed.
     """
-    rules = [
-        ("species", species >= 2, "2 or more"),
-        ("seed", seed >= 0, "0 or more"),
-        ("min_images", min_images >= 2, "2 or more: one to train on, one to test with"),
-        ("max_images", max_images >= min_images, "min_images or more"),
-        ("test_fraction", 0 < test_fraction <= 0.5, "above 0, at most 0.5"),
-        ("size", 32 <= size <= 2000, "from 32 to 2000"),
-        ("form", form in ("shards", "images"), '"shards" or "images"'),
-    ]
-    values = locals()
-    for key, holds, allowed in rules:
-        if not holds:
-            raise UsageError(f"sample flora: {key} is {values[key]!r}, must be {allowed}.")
+    for key, value, holds, allowed in (
+        ("species", species, species >= 2, "2 or more"),
+        ("seed", seed, seed >= 0, "0 or more"),
+        ("min_images", min_images, min_images >= 2, "2 or more: one to train on, one to test with"),
+        ("max_images", max_images, max_images >= min_images, "min_images or more"),
+        ("test_fraction", test_fraction, 0 < test_fraction <= 0.5, "above 0, at most 0.5"),
+        ("size", size, 32 <= size <= 2000, "from 32 to 2000"),
+        ("form", form, form in ("shards", "images"), '"shards" or "images"'),
+    ):
+        check_option(f"sample flora: {key}", value, holds, allowed)
 
 
 def is_made(folder: Path, spec: dict[str, Any]) -> bool:

@@ -20,7 +20,7 @@ from utils.data.labels import LabelMap
 from utils.data.metadata import Metadata, read_metadata
 from utils.data.shards import MANIFEST, UNFINISHED, is_shard
 from utils.data.splits import DUPLICATES, SKIPPED
-from utils.files import InputError, UsageError, read_json
+from utils.files import InputError, UsageError, check_option, read_json
 from utils.own.images import FITS
 
 PREFIX = "own"
@@ -118,16 +118,11 @@ def check_options(
     Raises:
         UsageError: the first that is, with what is allowed.
     """
-    if not 16 <= size <= 4096:
-        raise UsageError(f"size is {size}, must be from 16 to 4096 pixels.")
-    if not 1 <= quality <= 100:
-        raise UsageError(f"quality is {quality}, must be from 1 to 100.")
-    if fit not in FITS:
-        raise UsageError(f"fit is {fit!r}, must be {' or '.join(FITS)}.")
-    if seed < 0:
-        raise UsageError(f"seed is {seed}, must be 0 or more.")
-    if not 0 <= test_fraction < 1:
-        raise UsageError(f"test fraction is {test_fraction}, must be from 0 to below 1.")
+    check_option("size", size, 16 <= size <= 4096, "from 16 to 4096 pixels")
+    check_option("quality", quality, 1 <= quality <= 100, "from 1 to 100")
+    check_option("fit", fit, fit in FITS, " or ".join(FITS))
+    check_option("seed", seed, seed >= 0, "0 or more")
+    check_option("test fraction", test_fraction, 0 <= test_fraction < 1, "from 0 to below 1")
     if split is not None and test_fraction:
         raise UsageError("a split file and a test fraction are given; the file says what is withheld.")
     if shard_images < 1:
