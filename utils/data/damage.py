@@ -168,9 +168,8 @@ class Verdict:
 
     reason: str | None = None  # why it cannot be used: words behind "record 7"
     note: str = ""  # what is wrong with its JPEG without harm
-    kinds: dict[str, str] = field(
-        default_factory=dict
-    )  # of the features looked at, where these are as they must be
+    # Of the features looked at, where these are as they must be.
+    kinds: dict[str, str] = field(default_factory=dict)
     values: dict[str, bytes | int] = field(default_factory=dict)  # the same
 
 

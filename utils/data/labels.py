@@ -175,10 +175,8 @@ def genus_distance_matrix(metadata: Metadata, labels: LabelMap) -> np.ndarray:
     n_genera = len(labels.genus_names)
     matrix = np.full((n_genera, n_genera), np.nan, dtype=np.float32)
     np.fill_diagonal(matrix, 0.0)
-    names = metadata.genera["genus"].to_numpy(dtype=str)
-    position = np.minimum(np.searchsorted(labels.genus_names, names), n_genera - 1)
-    known = labels.genus_names[position] == names
-    index_of = dict(zip(metadata.genera["genus_id"].to_numpy()[known], position[known], strict=True))
+    position = {genus: index for index, genus in enumerate(labels.genus_names.tolist())}
+    index_of = metadata.genera.set_index("genus_id")["genus"].map(position)
     x = metadata.distances["genus_id_x"].map(index_of)
     y = metadata.distances["genus_id_y"].map(index_of)
     both = (x.notna() & y.notna()).to_numpy()

@@ -50,13 +50,7 @@ class Predictions:
     def save(self, path: Path) -> Path:
         """Write an .npz file, whole."""
         with replacing(Path(path)) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(
-                file,
-                image_ids=self.image_ids,
-                classes=self.classes,
-                probabilities=self.probabilities,
-                true=self.true,
-            )
+            np.savez_compressed(file, **vars(self))
         return Path(path)
 
     @classmethod

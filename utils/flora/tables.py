@@ -16,12 +16,15 @@ def with_gaps(count: int, missing: tuple[int, ...]) -> np.ndarray:
     return np.setdiff1d(np.arange(count + len(missing)), missing)
 
 
+def _numbered(names: np.ndarray, missing: tuple[int, ...]) -> np.ndarray:
+    """Ids in the order of the names, with gaps, int64."""
+    rank = np.argsort(np.argsort(names, kind="stable"))
+    return with_gaps(len(names), missing)[rank]
+
+
 def category_ids_of(names: dict[str, list[str]], missing: tuple[int, ...]) -> np.ndarray:
     """The category_id of every species, in the order of the tree; ids are in the order of the names."""
-    species = len(names["scientificName"])
-    rank = np.empty(species, dtype=np.int64)
-    rank[np.argsort(np.array(names["scientificName"]), kind="stable")] = np.arange(species)
-    return with_gaps(species, missing)[rank]
+    return _numbered(np.array(names["scientificName"]), missing)
 
 
 def missing_categories(species: int) -> tuple[int, ...]:
@@ -42,9 +45,7 @@ def tables_of_tree(
     category_id = category_ids_of(names, missing_categories)
     first = np.flatnonzero(np.diff(tree.genus, prepend=-1))
     genus_names = np.array(names["genus"])[first]
-    genus_rank = np.empty(len(first), dtype=np.int64)
-    genus_rank[np.argsort(genus_names, kind="stable")] = np.arange(len(first))
-    genus_id = with_gaps(len(first), missing_genera)[genus_rank]
+    genus_id = _numbered(genus_names, missing_genera)
 
     by_category = np.argsort(category_id)
     categories = pd.DataFrame({"category_id": category_id, **names}).iloc[by_category]
