@@ -22,8 +22,8 @@ from utils.flora import morphology, phylogeny, sheet
 from utils.flora.tables import (
     MIN_IMAGES,
     TEST_FRACTION,
-    category_ids_of,
     check_options,
+    ids_of,
     images_of_test,
     is_made,
     missing_categories,
@@ -306,7 +306,7 @@ def make_extra_test(
         return folder
     species, seed, size = made["species"], made["seed"], made["size"]
     tree = phylogeny.grow(species, seed)
-    category_id = category_ids_of(phylogeny.name(tree, seed), missing_categories(species))
+    category_id = ids_of(phylogeny.name(tree, seed)["scientificName"], missing_categories(species))
     traits = morphology.evolve(tree, seed)
     rng = np.random.default_rng([seed, 14])
     position = rng.permutation(np.repeat(np.arange(species), sheets))

@@ -1,5 +1,6 @@
 """Tables of a generated flora, and what is in its folder: what the sample and the full-size metadata share."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +12,10 @@ from utils.files import InputError, check_option, read_json, write_csv
 from utils.flora import phylogeny
 
 
-def with_gaps(count: int, missing: tuple[int, ...]) -> np.ndarray:
-    """The first `count` whole numbers from 0 on that are not in `missing`, int64 [count]."""
-    return np.setdiff1d(np.arange(count + len(missing)), missing)
-
-
-def _numbered(names: np.ndarray, missing: tuple[int, ...]) -> np.ndarray:
-    """Ids in the order of the names, with gaps, int64."""
-    rank = np.argsort(np.argsort(names, kind="stable"))
-    return with_gaps(len(names), missing)[rank]
-
-
-def category_ids_of(names: dict[str, list[str]], missing: tuple[int, ...]) -> np.ndarray:
-    """The category_id of every species, in the order of the tree; ids are in the order of the names."""
-    return _numbered(np.array(names["scientificName"]), missing)
+def ids_of(names: Sequence[str], missing: tuple[int, ...]) -> np.ndarray:
+    """An id from 0 on of each name, in the order of the names, that is not in `missing`, int64 [names]."""
+    ids = np.setdiff1d(np.arange(len(names) + len(missing)), missing)
+    return ids[np.argsort(np.argsort(np.array(names), kind="stable"))]
 
 
 def missing_categories(species: int) -> tuple[int, ...]:
@@ -42,10 +33,10 @@ def tables_of_tree(
     seed: int,
 ) -> tuple[Metadata, np.ndarray]:
     """The published tables of a flora, and the category_id of every species in the order of the tree."""
-    category_id = category_ids_of(names, missing_categories)
+    category_id = ids_of(names["scientificName"], missing_categories)
     first = np.flatnonzero(np.diff(tree.genus, prepend=-1))
     genus_names = np.array(names["genus"])[first]
-    genus_id = _numbered(genus_names, missing_genera)
+    genus_id = ids_of(genus_names, missing_genera)
 
     by_category = np.argsort(category_id)
     categories = pd.DataFrame({"category_id": category_id, **names}).iloc[by_category]
