@@ -199,11 +199,13 @@ class Data:
         label_file: Path | None,
         every: bool = False,
     ) -> None:
-        from utils.data.labels import refuse_other_labels
+        from utils.data.labels import refuse_other_classes, refuse_other_ranks
 
-        if known is not None or label_file is not None:
-            files = {"where": self._where, "metadata_file": self.train_metadata, "label_file": label_file}
-            refuse_other_labels(table, self.labels(), known, every=every, **files)
+        if known is not None:
+            names = self.labels().names
+            refuse_other_classes(table, known, names, self._where, self.train_metadata, every)
+        if label_file is not None:
+            refuse_other_ranks(table, self.labels(), self._where, label_file)
 
     def _refuse_bad_record(self, n_classes: int | None, otherwise: str) -> None:
         """Raise InputError that names the bad record, found by a look at all; `otherwise` where none is bad."""

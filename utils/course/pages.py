@@ -45,7 +45,7 @@ def write_index(run: Run, scores: Mapping[str, Any]) -> Path:
     text = templates.get_template("index.html.j2").render(
         run=run,
         macro_f1=scores.get("macro_f1"),
-        baselines=baseline_rows(scores),
+        baselines=scores.get("baselines", {}).items(),
         figures=_figures,
         address=_address,
         clock=clock,
@@ -68,15 +68,6 @@ def _figures(executed: Path) -> Iterator[str]:
             if "image/png" in output.get("data", {}):
                 data = output["data"]["image/png"]
                 yield "".join("".join(data).split())
-
-
-def baseline_rows(scores: Mapping[str, Any]) -> list[tuple[str, float]]:
-    """(method, macro-F1) of the baselines, written as rows of a table or by name."""
-    baselines = scores.get("baselines") or []
-    if isinstance(baselines, Mapping):
-        rows = list(baselines.items())
-        return [(name, value["macro_f1"] if isinstance(value, Mapping) else value) for name, value in rows]
-    return [(row["method"], row["macro_f1"]) for row in baselines]
 
 
 def clock(seconds: float) -> str:

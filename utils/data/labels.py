@@ -218,35 +218,17 @@ def classes_of_images(
     return pd.DataFrame({"image_id": metadata.annotations["image_id"].astype(str), "class_index": classes})
 
 
-def refuse_other_labels(
-    table: pd.DataFrame,
-    labels: LabelMap,
-    known: pd.DataFrame | None,
-    *,
-    where: Path,
-    metadata_file: Path | None,
-    label_file: Path | None,
-    every: bool = False,
+def refuse_other_classes(
+    table: pd.DataFrame, known: pd.DataFrame, names: np.ndarray, where: Path, metadata_file: Path, every: bool
 ) -> None:
-    """Raise InputError when records of shards have other labels than the metadata or labels.json gives them.
+    """Raise InputError when records of shards have other classes than the metadata gives them.
 
     Args:
         table: of records, see `utils.data.records.first_labels`.
-        known: image_id (str) and class_index (int64) by the metadata; None not to compare with it.
+        known: image_id (str) and class_index (int64) by the metadata; names: of the classes.
         where: the folder of the shards; metadata_file: what `known` is read from.
-        label_file: labels.json, whose species must be those of the manifest and whose genera and families those of
-            the records; None not to compare with it.
         every: whether the metadata must list every image, and not one at least.
     """
-    if known is not None:
-        _refuse_other_classes(table, known, labels.names, where, metadata_file, every)
-    if label_file is not None:
-        _refuse_other_ranks(table, labels, where, label_file)
-
-
-def _refuse_other_classes(
-    table: pd.DataFrame, known: pd.DataFrame, names: np.ndarray, where: Path, metadata_file: Path, every: bool
-) -> None:
     both = table.merge(known, on="image_id", suffixes=("", "_known"))
     other = both[both["class_index"] != both["class_index_known"]]
     if len(other):
@@ -266,7 +248,12 @@ def _refuse_other_classes(
         )
 
 
-def _refuse_other_ranks(table: pd.DataFrame, labels: LabelMap, where: Path, label_file: Path) -> None:
+def refuse_other_ranks(table: pd.DataFrame, labels: LabelMap, where: Path, label_file: Path) -> None:
+    """Raise InputError when labels.json has other species than the manifest, or other genera and families than records.
+
+    Args:
+        table, where: as for `refuse_other_classes`.
+    """
     manifest = read_manifest(label_file.parent) or {}
     written = manifest.get("labels", {}).get("scientificName", labels.names.tolist())
     if written != labels.names.tolist():

@@ -58,12 +58,8 @@ class Metadata:
 
 def empty_table(name: str) -> pd.DataFrame:
     """A published table without rows."""
-    return pd.DataFrame(
-        {
-            column: pd.Series(dtype=object if kind is str else np.dtype(kind))
-            for column, kind in COLUMNS[name].items()
-        }
-    )
+    kinds = {column: object if kind is str else kind for column, kind in COLUMNS[name].items()}
+    return pd.DataFrame(columns=list(kinds)).astype(kinds)
 
 
 # The forms of metadata, as `form_of` tells them.

@@ -199,12 +199,8 @@ def concatenate(parts: "Sequence[Predictions]") -> Predictions:
     """
     if not parts:
         raise InputError("There was no sheet to predict. Check the shards and the chosen image ids.")
-    return Predictions(
-        **{
-            name: np.concatenate([getattr(part, name) for part in parts])
-            for name in Predictions.__dataclass_fields__
-        }
-    )
+    columns = zip(*(vars(part).values() for part in parts), strict=True)
+    return Predictions(*map(np.concatenate, columns))
 
 
 def write_predictions_csv(predictions: Predictions, labels: "LabelMap", path: Path) -> Path:
