@@ -202,8 +202,7 @@ class Data:
         from utils.data.labels import refuse_other_classes, refuse_other_ranks
 
         if known is not None:
-            names = self.labels().names
-            refuse_other_classes(table, known, names, self._where, self.train_metadata, every)
+            refuse_other_classes(table, known, self.labels(), self._where, self.train_metadata, every)
         if label_file is not None:
             refuse_other_ranks(table, self.labels(), self._where, label_file)
 

@@ -219,13 +219,13 @@ def classes_of_images(
 
 
 def refuse_other_classes(
-    table: pd.DataFrame, known: pd.DataFrame, names: np.ndarray, where: Path, metadata_file: Path, every: bool
+    table: pd.DataFrame, known: pd.DataFrame, labels: LabelMap, where: Path, metadata_file: Path, every: bool
 ) -> None:
     """Raise InputError when records of shards have other classes than the metadata gives them.
 
     Args:
         table: of records, see `utils.data.records.first_labels`.
-        known: image_id (str) and class_index (int64) by the metadata; names: of the classes.
+        known: image_id (str) and class_index (int64) by the metadata.
         where: the folder of the shards; metadata_file: what `known` is read from.
         every: whether the metadata must list every image, and not one at least.
     """
@@ -236,7 +236,7 @@ def refuse_other_classes(
         raise InputError(
             f"{where}: image {row['image_id']} has class {row['class_index']} in the "
             f"shards, and by {metadata_file} it is {row['class_index_known']}, "
-            f"{str(names[row['class_index_known']])!r} ({len(other):,} such images of "
+            f"{str(labels.names[row['class_index_known']])!r} ({len(other):,} such images of "
             f"{len(both):,} looked at): they are of other labels. Give the metadata that the shards were made from."
         )
     unknown = table[~table["image_id"].isin(known["image_id"])]
