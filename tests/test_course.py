@@ -1,6 +1,7 @@
 """The script `course`, run as a process on a machine made of stubs: set-up, its failures, the hand-over."""
 
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from utils.__main__ import main
 from utils.files import REPOSITORY
 
 TOOLS = (
@@ -97,6 +99,31 @@ def test_help_needs_no_python_and_no_set_up(machine, arguments):
     done = machine.run(*arguments)
     assert done.returncode == 0 and "./course run" in done.stdout and "setup [--gpu]" in done.stdout
     assert not machine.venv.exists()
+
+
+@pytest.mark.parametrize(
+    "arguments", [["runn"], ["runn", "--help"], ["train", "--help"], ["run", "03", "-h"]]
+)
+def test_what_needs_no_environment_is_said_before_the_set_up(machine, arguments):
+    machine.python("python3.11", "3.11 ok")
+    done = machine.run(*arguments)
+    assert machine.set_ups() == []
+    if arguments[0] == "runn":
+        assert done.returncode == 2
+        assert done.stderr == "course: no command runn. ./course --help lists them.\n"
+    else:
+        assert done.returncode == 0
+        words = f"./course {' '.join(arguments)} says more once the course is set up: ./course setup"
+        assert done.stdout.splitlines()[-1] == words
+    machine.run("lab")
+    assert machine.run(*arguments).stdout.splitlines()[-len(arguments) :] == arguments, (
+        "then it is handed over"
+    )
+
+
+def test_the_script_knows_every_command():
+    (commands,) = re.findall(r'commands="(.*)"', (REPOSITORY / "course").read_text())
+    assert sorted(commands.split()) == sorted(main.commands)
 
 
 def test_hands_over_with_the_folder_of_the_caller(machine):

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from utils.config import Profile
 
 _Item, _Result = TypeVar("_Item"), TypeVar("_Result")
@@ -33,6 +35,12 @@ class UsageError(InputError):
 
 class InputWarning(UserWarning):
     """Something of the user's was left out, which need not be wrong; shown as one line beside the result."""
+
+
+def check_option(name: str, value: Any, holds: bool, allowed: str) -> None:
+    """Raise UsageError unless `holds`; `allowed` says in words which values would be right."""
+    if not holds:
+        raise UsageError(f"{name} is {value!r}, must be {allowed}.")
 
 
 @contextmanager
@@ -93,11 +101,22 @@ def check_writable(path: Path) -> None:
         raise InputError(f"{path}: cannot be written, no permission in {folder}. Name another place.")
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text in UTF-8, whole."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_csv(table: "pd.DataFrame", path: Path) -> None:
+    """Write a table as CSV, without its index, whole."""
+    with replacing(path) as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n")
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, whole; a NaN, which JSON does not know, becomes null."""
     text = json.dumps(_without_nan(value), indent=2, ensure_ascii=False, allow_nan=False)
-    with replacing(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_text(path, text + "\n")
 
 
 def _without_nan(value: Any) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.config import Profile
-from utils.files import REPOSITORY, InputError, UsageError, attach, is_auto, kaggle_root, on_kaggle, walk
+from utils.files import REPOSITORY, InputError, attach, check_option, is_auto, kaggle_root, on_kaggle, walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -161,8 +161,7 @@ class Data:
         from utils.data.batches import evaluation_dataset
         from utils.data.splits import PARTS
 
-        if part not in PARTS:
-            raise UsageError(f"part is {part!r}, must be one of {', '.join(PARTS)}.")
+        check_option("part", part, part in PARTS, f"one of {', '.join(PARTS)}")
         shards = (part == "test" and self.test_shards) or self.train_shards
         if only_ids is None and shards is self.train_shards:
             table = self.split(profile)
@@ -200,11 +199,12 @@ class Data:
         label_file: Path | None,
         every: bool = False,
     ) -> None:
-        from utils.data.labels import refuse_other_labels
+        from utils.data.labels import refuse_other_classes, refuse_other_ranks
 
-        if known is not None or label_file is not None:
-            files = {"where": self._where, "metadata_file": self.train_metadata, "label_file": label_file}
-            refuse_other_labels(table, self.labels(), known, every=every, **files)
+        if known is not None:
+            refuse_other_classes(table, known, self.labels(), self._where, self.train_metadata, every)
+        if label_file is not None:
+            refuse_other_ranks(table, self.labels(), self._where, label_file)
 
     def _refuse_bad_record(self, n_classes: int | None, otherwise: str) -> None:
         """Raise InputError that names the bad record, found by a look at all; `otherwise` where none is bad."""

@@ -20,9 +20,8 @@ import utils
 from utils.files import REPOSITORY, InputError, UsageError, attach, on_kaggle
 
 STARTED = time.time()  # of this notebook: its first cell imports this module
-COMMIT = (
-    Path(utils.__file__).parent / "COMMIT"
-)  # in the data set that `kaggle build` makes, where there is no git
+# In the data set that `kaggle build` makes, where there is no git.
+COMMIT = Path(utils.__file__).parent / "COMMIT"
 
 # "2026-11-23 20:13:34.387589: I path/file.cc:31] " or "E0000 00:00:1763929614.387   1234 path/file.cc:31] "
 _PREFIX = r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: [IWE] |[IWE]\d{4} \d\d:\d\d:\d+\.\d+ +\d+ )\S+\.cc:\d+\] "

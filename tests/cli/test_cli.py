@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -158,12 +159,31 @@ def test_tests_are_named_from_the_folder_of_the_caller(monkeypatch, tmp_path):
         return subprocess.CompletedProcess(command, 5)
 
     monkeypatch.setattr("utils.cli.course.subprocess.run", run)
+    monkeypatch.setattr("utils.cli.course.signal.signal", lambda *_: None)  # this process goes on
     monkeypatch.chdir(tmp_path)
     (tmp_path / "test_x.py").touch()
     assert call("test", "--all", "test_x.py::test_y", "-k", "name").exit_code == 5
     ((command, options),) = calls
     assert command[-4:] == ["--all", f"{tmp_path}/test_x.py::test_y", "-k", "name"]
     assert options["cwd"] == REPOSITORY
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_sigterm_ends_pytest_too(tmp_path):
+    sleeps = (
+        "import os, time\ndef test():\n    open('pid', 'w').write(str(os.getpid()))\n    time.sleep(300)\n"
+    )
+    (tmp_path / "test_x.py").write_text(sleeps.replace("'pid'", repr(str(tmp_path / "pid"))))
+    command = [sys.executable, "-m", "utils", "test", str(tmp_path / "test_x.py")]
+    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not ((tmp_path / "pid").is_file() and (tmp_path / "pid").read_text()):
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(timeout=60) == 1
+    status, deadline = Path(f"/proc/{(tmp_path / 'pid').read_text()}/stat"), time.monotonic() + 30
+    while status.is_file() and ") Z " not in status.read_text() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert time.monotonic() < deadline, "pytest still runs"
 
 
 PROBE = """

@@ -222,8 +222,7 @@ def test_the_last_line_is_the_score(tmp_path):
     ]
     run.output.mkdir()
     (run.output / "scores.json").write_text('{"macro_f1": 0.71234, "accuracy": 0.8}')
-    baselines = [{"method": "thumbnails", "macro_f1": 0.2, "accuracy": 0.25}]
-    (run.output / "evaluation.json").write_text(json.dumps({"macro_f1": 0.5, "baselines": baselines}))
+    (run.output / "evaluation.json").write_text('{"macro_f1": 0.5, "baselines": {"thumbnails": 0.2}}')
     lines = summary(run, read_scores(run.output)).splitlines()
     assert lines[-1] == "macro-F1 0.712 (withheld test)"
     assert any(line.split() == ["together", "3:15", "1:40", "1:35"] for line in lines)
@@ -253,7 +252,7 @@ def test_text_from_notebooks_and_files_is_escaped_in_the_index(tmp_path):
     for path, text in ((run.executed(name), content), (run.page(name), "page")):
         path.parent.mkdir(parents=True)
         path.write_text(text)
-    scores = {"macro_f1": 0.5, "baselines": [{"method": markup, "macro_f1": 0.1}]}
+    scores = {"macro_f1": 0.5, "baselines": {markup: 0.1}}
     page = pages.write_index(run, scores).read_text()
     found = []
 

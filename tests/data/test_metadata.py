@@ -1003,7 +1003,7 @@ def test_a_damaged_copy_or_none_is_told_and_the_file_itself_read(large, monkeypa
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(kept, "_write_columns", full)
+    monkeypatch.setattr(kept, "write_columns", full)
     os.utime(path, ns=(0, 0))
     with pytest.warns(UserWarning, match="No copy of .* No space left"):
         found = md.read_metadata(path)

@@ -47,12 +47,11 @@ def cheapest(row, labels, miss, classes=range(6)):
     return min(costs, key=costs.get)
 
 
-@pytest.mark.parametrize("miss", [None, 0.0, 60.0])
+@pytest.mark.parametrize("miss", [0.0, 17.5, 60.0])
 def test_the_class_of_least_expected_cost_is_chosen(six_species, probabilities, miss, monkeypatch):
     monkeypatch.setattr(decide, "CELLS", 36 * 7)  # seven sheets at a time
     found = decide.least_cost(predictions(probabilities), six_species, DISTANCES, miss)
-    used = 17.5 if miss is None else miss
-    expected = [cheapest(row.astype(np.float32), six_species, used) for row in probabilities]
+    expected = [cheapest(row.astype(np.float32), six_species, miss) for row in probabilities]
     assert found.dtype == np.int32
     if miss == 0:  # species of one genus cost the same then
         genus = six_species.genus_index
@@ -64,12 +63,7 @@ def test_the_class_of_least_expected_cost_is_chosen(six_species, probabilities, 
 
 def test_two_relatives_beat_a_stranger_that_is_a_little_more_probable(six_species):
     row = np.array([[0.0, 0.0, 0.4, 0.0, 0.31, 0.29]])  # Poa against two Rubus
-    assert decide.least_cost(predictions(row), six_species, DISTANCES).tolist() == [4]
-
-
-def test_a_mistake_within_a_genus_costs_half_of_the_way_to_the_next():
-    nearest = [40, 40, 30, 30]
-    assert decide.within_genus_cost(DISTANCES) == np.median(nearest) / 2 == 17.5
+    assert decide.least_cost(predictions(row), six_species, DISTANCES, 17.5).tolist() == [4]
 
 
 def test_a_large_cost_of_any_mistake_gives_the_most_probable_class(six_species, probabilities):

@@ -55,18 +55,6 @@ def test_adjusted_predictions_are_those_of_adjusted_logits(model, images, datase
     assert np.array_equal(found.predicted, expected.argmax(axis=1))
 
 
-def test_strengths_are_scored_in_one_pass(model, images, dataset):
-    table = methods.adjusted_scores(model, dataset, COUNTS, (0.0, 0.5, 2.0))
-    logits = model.predict(images, verbose=0)
-    for row in table.to_dict("records"):
-        guess = (logits - row["tau"] * np.log(np.maximum(COUNTS, 1) / 168)).argmax(axis=1)
-        expected = f1_score(np.arange(50) % 6, guess, labels=range(6), average="macro", zero_division=0)
-        assert row["macro_f1"] == pytest.approx(expected)
-        assert row["accuracy"] == pytest.approx((guess == np.arange(50) % 6).mean())
-    with pytest.raises(InputError, match="no sheet"):
-        methods.adjusted_scores(model, dataset.take(0), COUNTS)
-
-
 # Ensembles
 
 

@@ -240,9 +240,7 @@ def test_throughput():
 
     assert title(figures.throughput(table(500.0, 1500.0))) == "Fastest: way 1, 3.0 times the slowest (way 0)"
     assert title(figures.throughput(table(500.0, 510.0))) == "All ways read about 505 images a second"
-    figure = figures.throughput(table(500.0), needed=85)
-    assert title(figure) == "way 0: 500 images a second"
-    assert "what the network takes: 85" in texts(figure)
+    assert title(figures.throughput(table(500.0))) == "way 0: 500 images a second"
 
 
 def test_learning_rate_schedule():

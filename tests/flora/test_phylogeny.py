@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from distances import species_distances
 
 from utils.flora import phylogeny
 
@@ -41,7 +42,7 @@ def test_a_branch_starts_where_its_parent_ends(tree):
 
 def test_distances_are_the_branch_lengths_between_two_species(tree):
     found, paths = phylogeny.branches(tree), _paths(tree)
-    distances = tree.species_distances()
+    distances = species_distances(tree)
     for first in range(tree.n_species):
         for second in range(tree.n_species):
             apart = set(paths[first]) ^ set(paths[second])  # branches on the way, not shared
@@ -50,7 +51,7 @@ def test_distances_are_the_branch_lengths_between_two_species(tree):
 
 
 def test_genus_distances_are_those_of_their_species(tree):
-    species = tree.species_distances()
+    species = species_distances(tree)
     genera = tree.genus_distances()
     for first in range(tree.n_species):
         for second in range(tree.n_species):
@@ -59,7 +60,7 @@ def test_genus_distances_are_those_of_their_species(tree):
 
 
 def test_genera_lie_within_families_and_are_closer_than_families(tree):
-    species = tree.species_distances()
+    species = species_distances(tree)
     same_genus = tree.genus[:, None] == tree.genus[None, :]
     same_family = tree.family[:, None] == tree.family[None, :]
     assert not (same_genus & ~same_family).any()
@@ -78,7 +79,7 @@ def test_a_tree_has_the_genera_and_families_asked_for():
     tree = phylogeny.grow_sized(np.array([1, 30, 2, 7, 1, 9]), np.array([0, 0, 0, 1, 2, 2]), seed=1)
     assert np.bincount(tree.genus).tolist() == [1, 30, 2, 7, 1, 9]
     assert np.bincount(tree.family).tolist() == [33, 7, 10]
-    species = tree.species_distances()
+    species = species_distances(tree)
     same_genus = tree.genus[:, None] == tree.genus[None, :]
     same_family = tree.family[:, None] == tree.family[None, :]
     assert species[same_genus].max() <= species[same_family & ~same_genus].min()
@@ -101,7 +102,7 @@ def test_given_names_are_kept_and_the_others_made_up():
 def test_small_trees_grow(species):
     tree = phylogeny.grow(species, seed=0)
     assert tree.n_species == species
-    assert tree.species_distances().max() == 2 * phylogeny.CROWN_AGE
+    assert species_distances(tree).max() == 2 * phylogeny.CROWN_AGE
 
 
 def test_names_are_unique_and_agree():

@@ -16,7 +16,7 @@ from PIL import Image
 from utils.files import REPOSITORY, InputError
 from utils.own import duplicates, images
 from utils.own.decode import UPRIGHT, Budget, decode
-from utils.own.images import BadImage, encode_image, encode_images
+from utils.own.images import BadImage, encode_image, prepare_images
 
 
 def decoded(jpeg):
@@ -336,7 +336,7 @@ def test_a_broken_image_is_named(tmp_path, content):
     path = tmp_path / "broken.jpg"
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"broken\.jpg: not a readable image"):
-        list(encode_images([path], progress=False))
+        encode_image(path)
 
 
 @pytest.mark.parametrize("kind", ["jpg", "progressive.jpg", "png", "tif", "lzw.tif"])
@@ -417,9 +417,10 @@ def test_images_come_back_in_order_whatever_the_number_of_workers(tmp_path, make
         size = 400 if number == 0 else 40  # the first takes longest
         paths.append(tmp_path / f"{number}.png")
         make_sheet(number, size, size).save(paths[-1])
-    alone = list(encode_images(paths, size=32, workers=1, progress=False))
-    together = list(encode_images(paths, size=32, workers=3, progress=False))
-    assert alone == together == [encode_image(path, size=32) for path in paths]
+    alone = list(prepare_images(paths, size=32, workers=1))
+    together = list(prepare_images(paths, size=32, workers=3))
+    assert alone == together
+    assert [image.jpeg for image in alone] == [encode_image(path, size=32) for path in paths]
 
 
 def test_without_files_in_memory_the_bytes_are_the_same(tmp_path, make_sheet, monkeypatch):

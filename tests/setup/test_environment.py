@@ -95,7 +95,7 @@ class Clone:
         }
         chosen = {"PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": self.url, "PYTHON": sys._base_executable}
         return subprocess.Popen(
-            [self.folder / "course", *(arguments or ["show"])],
+            [self.folder / "course", *(arguments or ["model"])],
             env=kept | {"HOME": str(self.folder)} | chosen | variables,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -174,23 +174,23 @@ def served(folder: Path, handler: type = http.server.SimpleHTTPRequestHandler) -
 def test_uv_installs_the_lock_and_later_brings_it_up_to_date(clone, index, with_uv):
     clone.lock(with_uv, tiny(index), tiny(index, name="tiny_fern"))
     begin = time.monotonic()
-    process = clone.start("show", "a b")
+    process = clone.start("model", "a b")
     first = process.stderr.readline()
     assert time.monotonic() - begin < 1 and first == f"Setting up {clone.venv} (once).\n"
     out, err = process.communicate(timeout=100)
-    assert out.split() == ["show", "a", "b", "tiny_fern=1.0", "tiny_moss=1.0"], err
+    assert out.split() == ["model", "a", "b", "tiny_fern=1.0", "tiny_moss=1.0"], err
     assert re.fullmatch(r"Python 3\.1\d\.\d+, about 2\.5 GB in .* \(\d+ GB are free\)\.\n(  .*\n)*", err)
     assert "Installed 2 packages" in clone.log(), "uv's words"
     assert not clone.unfinished.exists() and not (clone.venv / ".setup").exists()
     again = clone.run()
-    assert (again.stdout, again.stderr) == ("show tiny_fern=1.0 tiny_moss=1.0\n", "")
+    assert (again.stdout, again.stderr) == ("model tiny_fern=1.0 tiny_moss=1.0\n", "")
 
     own = tiny(index, name="tiny_own").partition("==")[0]
     pip = [sys.executable, "-m", "pip", "--python", clone.venv / "bin" / "python", "install", own]
     subprocess.run([*pip, "--quiet", "--index-url", index.url], check=True)
     clone.lock(with_uv, tiny(index, "2.0"), tiny(index, name="tiny_fern"))
     update = clone.run()
-    assert update.stdout == "show tiny_fern=1.0 tiny_moss=2.0 tiny_own=1.0\n"
+    assert update.stdout == "model tiny_fern=1.0 tiny_moss=2.0 tiny_own=1.0\n"
     assert f"{clone.venv} was made for another lock file: bringing it up to date." in update.stderr
 
 
@@ -200,7 +200,7 @@ def test_where_the_index_has_no_uv_pip_installs_the_same_and_says_so(clone, inde
     config = clone.folder / "pip.conf"
     config.write_text(f"[global]\nconstraint = {clone.folder}/constraints.txt\n")
     done = clone.run(PIP_CONFIG_FILE=str(config), PIP_PLATFORM="any", FORCE_COLOR="1")
-    assert done.stdout == "show tiny_moss=1.0\n", done.stderr
+    assert done.stdout == "model tiny_moss=1.0\n", done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("uv ")]
     assert line.startswith("uv does not work here (ERROR: No matching distribution found for uv==1.0")
     assert line.endswith("): installing with pip, which takes minutes.")
@@ -316,7 +316,7 @@ def test_pip_s_configuration_becomes_uv_s(tmp_path, monkeypatch):
 def test_where_uv_does_not_run_pip_installs(clone, index, program):
     clone.lock(index.add("uv", "1.0", {"uv-1.0.data/scripts/uv": program}), tiny(index))
     done = clone.run()
-    assert done.stdout == "show tiny_moss=1.0\n" and "uv does not work here (" in done.stderr
+    assert done.stdout == "model tiny_moss=1.0\n" and "uv does not work here (" in done.stderr
     assert "Exec format error" in done.stderr or "no luck" in done.stderr
 
 
@@ -334,7 +334,7 @@ def test_extra_indexes_and_folders_are_asked_in_both_ways(clone, index, with_uv,
     for first in ([with_uv], []):
         clone.lock(*first, *lines)
         process = clone.run(PIP_CONFIG_FILE=str(config), PIP_INDEX_URL="")
-        assert process.stdout == "show tiny_alga=3.0 tiny_fern=2.0 tiny_moss=1.0\n", process.stderr
+        assert process.stdout == "model tiny_alga=3.0 tiny_fern=2.0 tiny_moss=1.0\n", process.stderr
         assert ("installing with pip" in process.stderr) is not bool(first)
         shutil.rmtree(clone.venv)
 
@@ -353,15 +353,16 @@ def test_what_is_wrong_with_the_index_is_one_line(clone, index, with_uv, tmp_pat
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         port = nobody.getsockname()[1]
-    line = clone.problem(PIP_INDEX_URL=f"http://127.0.0.1:{port}", PIP_RETRIES="1")
-    assert "the package index could not be reached" in line
+    for retries in ("1", "0"):
+        line = clone.problem(PIP_INDEX_URL=f"http://127.0.0.1:{port}", PIP_RETRIES=retries)
+        assert "the package index could not be reached" in line
     clone.lock(with_uv, re.sub("sha256:.{8}", "sha256:01234567", tiny(index)))
     for lines in (with_uv, ""):
         clone.lock(lines, re.sub("sha256:.{8}", "sha256:01234567", tiny(index)))
         line = clone.problem()
         assert "the package index serves another file than the lock names" in line and "tiny" in line, line
     clone.lock(with_uv, tiny(index))
-    assert clone.run().stdout == "show tiny_moss=1.0\n", "after all of these"
+    assert clone.run().stdout == "model tiny_moss=1.0\n", "after all of these"
 
 
 @needs_uv
@@ -396,7 +397,7 @@ def test_a_set_up_killed_at_any_moment_ends_well_at_the_next_call(clone, index, 
         process.communicate()
         assert not (clone.venv / "course-stamp").exists()
         done = clone.run(PIP_INDEX_URL=url)
-    assert done.stdout == "show tiny_fern=1.0 tiny_moss=1.0\n", done.stderr
+    assert done.stdout == "model tiny_fern=1.0 tiny_moss=1.0\n", done.stderr
     assert f"{clone.venv} was not finished: making it anew." in done.stderr
     assert not clone.unfinished.exists()
 
@@ -419,16 +420,16 @@ def test_an_interrupt_ends_the_set_up_and_what_it_has_started(clone, index, with
         _, err = process.communicate(timeout=20)
     assert process.returncode == 130 or process.returncode == -signal.SIGINT
     assert "course: interrupted. The same command sets up anew" in err
-    assert clone.run().stdout == "show tiny_moss=1.0\n"
+    assert clone.run().stdout == "model tiny_moss=1.0\n"
 
 
 @needs_uv
 @pytest.mark.long
 def test_of_two_calls_one_sets_up_and_the_other_waits(clone, index, with_uv):
     clone.lock(with_uv, tiny(index))
-    both = [clone.start("show", str(number)) for number in (1, 2)]
+    both = [clone.start("model", str(number)) for number in (1, 2)]
     results = [process.communicate(timeout=100) for process in both]
-    assert [out for out, _ in results] == ["show 1 tiny_moss=1.0\n", "show 2 tiny_moss=1.0\n"]
+    assert [out for out, _ in results] == ["model 1 tiny_moss=1.0\n", "model 2 tiny_moss=1.0\n"]
     errors = sorted((err for _, err in results), key=lambda err: "waiting" in err)
     assert "waiting" not in errors[0] and "GB" in errors[0]
     assert "Another ./course is setting up" in errors[1] and "has set it up meanwhile" in errors[1]
@@ -463,7 +464,7 @@ def test_a_full_disk_is_one_line_and_leaves_it_free(clone, index, with_uv, small
         assert f"no space left on the disk of {venv}" in clone.problem(COURSE_VENV=venv)
         assert shutil.disk_usage(small_disk).used < 1 << 20
     clone.lock(tiny(index))
-    assert clone.run(COURSE_VENV=venv).stdout == "show tiny_moss=1.0\n"
+    assert clone.run(COURSE_VENV=venv).stdout == "model tiny_moss=1.0\n"
 
 
 @needs_uv
@@ -475,11 +476,11 @@ def test_an_environment_of_the_earlier_script_is_brought_up_to_date(clone, index
     (clone.venv / "course-stamp").write_text(f"1234567-2279 {version} cpu\n")
     clone.lock(with_uv, tiny(index))
     done = clone.run()
-    assert done.stdout == "show tiny_moss=1.0\n" and "bringing it up to date" in done.stderr
+    assert done.stdout == "model tiny_moss=1.0\n" and "bringing it up to date" in done.stderr
     (clone.venv / "course-stamp").write_text("1234567-2279 3.9 cpu\n")
     done = clone.run()
-    assert done.stdout == "show tiny_moss=1.0\n" and "is of Python 3.9: making it anew" in done.stderr
+    assert done.stdout == "model tiny_moss=1.0\n" and "is of Python 3.9: making it anew" in done.stderr
     (clone.venv / "course-stamp").unlink()
     clone.unfinished.write_text("cpu\n")
     done = clone.run()
-    assert done.stdout == "show tiny_moss=1.0\n" and "was not finished: making it anew" in done.stderr
+    assert done.stdout == "model tiny_moss=1.0\n" and "was not finished: making it anew" in done.stderr

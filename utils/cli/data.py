@@ -253,16 +253,13 @@ def verify(files: tuple[Path, ...]) -> None:
     import_tensorflow()
     notes: list[str] = []
     problems = verify_shards(shards, progress=True, notes=notes)
-    for note in notes[:20] + [f"... and {len(notes) - 20} more"] * (len(notes) > 20):
+    for note in _first(notes):
         click.echo(f"note: {note}", err=True)
     if problems:
-        shown = problems[:20] + [f"... and {len(problems) - 20} more"] * (len(problems) > 20)
-        raise InputError(
-            "\n".join(
-                [
-                    f"{len(problems)} problems. Write or download these again, unless a line says otherwise:",
-                    *shown,
-                ]
-            )
-        )
+        heading = f"{len(problems)} problems. Write or download these again, unless a line says otherwise:"
+        raise InputError("\n".join([heading, *_first(problems)]))
     click.echo(f"{len(shards)} shards are whole.")
+
+
+def _first(lines: list[str], most: int = 20) -> list[str]:
+    return lines[:most] + [f"... and {len(lines) - most} more"] * (len(lines) > most)

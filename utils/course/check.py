@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from utils.course.notebooks import parse_parameters
-from utils.files import REPOSITORY, InputError, replacing
+from utils.course.notebooks import parse_parameters, write_notebook
+from utils.files import REPOSITORY, InputError
 from utils.setup import lock
 
 FIX = "./course check --fix"
@@ -173,7 +173,5 @@ def fix_notebook(path: Path) -> bool:
         identifiers.add(cell["id"])
     if json.dumps(notebook) == before:
         return False
-    with replacing(path) as temporary:  # as nbformat writes, so that Jupyter makes no other change
-        text = json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True)
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_notebook(path, notebook)
     return True

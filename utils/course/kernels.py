@@ -8,7 +8,6 @@ dataset-metadata.json.
 
 import base64
 import hashlib
-import json
 import re
 import shutil
 import zipfile
@@ -20,7 +19,8 @@ from typing import Any
 import yaml
 
 from utils.config import nearest
-from utils.files import REPOSITORY, InputError, UsageError, read_json, replacing, write_json
+from utils.course.notebooks import write_notebook
+from utils.files import REPOSITORY, InputError, UsageError, read_json, replacing, write_json, write_text
 from utils.sources import COMPETITION, TEST_SHARDS, TRAIN_SHARDS
 from utils.startup import COMMIT, commit_of_package
 
@@ -153,7 +153,7 @@ def build(owner: str, out: Path, state: str = "") -> list[Path]:
             cell["source"] = "".join(cell["source"]).splitlines(keepends=True)
         _set_parameters(notebook, kernel)
         _link_kernels(notebook, owner)
-        _write_text(folder / f"{kernel.notebook}.ipynb", _notebook_text(notebook))
+        write_notebook(folder / f"{kernel.notebook}.ipynb", notebook)
         write_json(folder / KERNEL_FILE, kernel_metadata(kernel, owner, state))
         folders.append(folder)
     return folders
@@ -202,15 +202,6 @@ def _emptied(folder: Path, marker: str) -> Path:
     return folder
 
 
-def _write_text(path: Path, text: str) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def _notebook_text(notebook: dict[str, Any]) -> str:
-    return json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
-
-
 def _build_utils(owner: str, folder: Path) -> Path:
     _emptied(folder, DATASET_FILE)
     package = REPOSITORY / "utils"
@@ -220,7 +211,7 @@ def _build_utils(owner: str, folder: Path) -> Path:
         copy = folder / path.relative_to(REPOSITORY)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, copy)
-    _write_text(folder / "utils" / COMMIT.name, commit_of_package() + "\n")
+    write_text(folder / "utils" / COMMIT.name, commit_of_package() + "\n")
     shutil.copyfile(REPOSITORY / "LICENSE", folder / "LICENSE")
     _write_wheel(LIBRARY, folder)
     write_json(folder / DATASET_FILE, dataset_metadata(UTILS, owner))

@@ -3,6 +3,7 @@
 import ast
 import csv
 import itertools
+import json
 import os
 import time
 import zipfile
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.config import Profile, nearest
-from utils.files import REPOSITORY, InputError, UsageError, read_json
+from utils.files import REPOSITORY, InputError, UsageError, read_json, write_text
 from utils.startup import standard_error_to
 
 
@@ -134,6 +135,11 @@ def read_parameters(path: Path) -> dict[str, Any]:
     return parse_parameters(tagged[0], str(path))
 
 
+def write_notebook(path: Path, notebook: Mapping[str, Any]) -> None:
+    """Write a notebook as nbformat does, so that Jupyter makes no other change to it."""
+    write_text(path, json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
+
+
 def parse_parameters(source: str, where: str) -> dict[str, Any]:
     """Name and value of each line of a parameters cell; InputError when one is not a plain literal."""
     values: dict[str, Any] = {}
@@ -245,7 +251,7 @@ def run_notebook(run: Run, path: Path, parameters: Mapping[str, Any]) -> Noteboo
     profile = with_overrides(run.profile, parameters)
     os.environ.update(kernel_variables())
     begin = time.time()
-    raised = ""
+    problem = ""
     try:
         # a kernel repeats there what the notebook has, and its last words
         with executed.with_suffix(".log").open("wb") as log, standard_error_to(log):
@@ -259,17 +265,14 @@ def run_notebook(run: Run, path: Path, parameters: Mapping[str, Any]) -> Noteboo
                 start_timeout=180,
             )
     except PapermillExecutionError as error:
-        raised = f"cell {error.cell_index + 1}: {_shortened(error.ename, error.evalue)}"
+        problem = f"cell {error.cell_index + 1}: {_shortened(error.ename, error.evalue)}"
     except DeadKernelError:
-        raised = f"the kernel died (out of memory, or a crash: see {executed.with_suffix('.log')})"
+        problem = f"the kernel died (out of memory, or a crash: see {executed.with_suffix('.log')})"
     seconds = time.time() - begin
-    problem = raised
     if not problem and not executed.is_file():
         problem = "papermill wrote no executed notebook"
-    if not problem:
-        problem = judge_cells(nbformat.read(executed, as_version=4))
-    if not problem:
-        problem = judge_files(run.output, COURSE.get(path.stem, ()), profile, begin)
+    problem = problem or judge_cells(nbformat.read(executed, as_version=4))
+    problem = problem or judge_files(run.output, COURSE.get(path.stem, ()), profile, begin)
     training = sum(epoch_seconds(run.output, profile, begin)) if path.stem.startswith("03_train") else 0.0
     return NotebookResult(path.stem, seconds, min(training, seconds), problem)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.course.notebooks import COURSE, Run
-from utils.files import read_json, replacing
+from utils.files import read_json, write_text
 
 TEMPLATES = Path(__file__).parent  # index.html.j2 and notebook.html.j2
 
@@ -30,8 +30,7 @@ def write_page(run: Run, name: str) -> Path:
     # Links between notebooks lead to the pages of this run
     for other in COURSE:
         body = body.replace(f'href="{other}.ipynb"', f'href="{other}.html"')
-    with replacing(page) as temporary:
-        temporary.write_text(body, encoding="utf-8")
+    write_text(page, body)
     return page
 
 
@@ -46,13 +45,12 @@ def write_index(run: Run, scores: Mapping[str, Any]) -> Path:
     text = templates.get_template("index.html.j2").render(
         run=run,
         macro_f1=scores.get("macro_f1"),
-        baselines=baseline_rows(scores),
+        baselines=scores.get("baselines", {}).items(),
         figures=_figures,
         address=_address,
         clock=clock,
     )
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(path, text)
     return path
 
 
@@ -70,15 +68,6 @@ def _figures(executed: Path) -> Iterator[str]:
             if "image/png" in output.get("data", {}):
                 data = output["data"]["image/png"]
                 yield "".join("".join(data).split())
-
-
-def baseline_rows(scores: Mapping[str, Any]) -> list[tuple[str, float]]:
-    """(method, macro-F1) of the baselines, written as rows of a table or by name."""
-    baselines = scores.get("baselines") or []
-    if isinstance(baselines, Mapping):
-        rows = list(baselines.items())
-        return [(name, value["macro_f1"] if isinstance(value, Mapping) else value) for name, value in rows]
-    return [(row["method"], row["macro_f1"]) for row in baselines]
 
 
 def clock(seconds: float) -> str:

@@ -23,7 +23,7 @@ from utils.data.pixels import (
     to_uint8,
 )
 from utils.data.records import CLASS, IMAGE, IMAGE_ID, NotAnExample, dataset_options, lists_of, read_schema
-from utils.files import InputError, UsageError
+from utils.files import InputError, UsageError, check_option
 
 _READ_AT_ONCE = 8  # shards that training mixes
 _READ_BUFFER = 1 << 20  # bytes a shard
@@ -88,10 +88,8 @@ def training_dataset(
     A record that is damaged, or lacks what the first one has, raises TensorFlow's own error when it is read;
     `utils.data.damage.naming_damage` says which one it was.
     """
-    if augment not in AUGMENTATIONS:
-        raise UsageError(f"augment is {augment!r}, must be one of {', '.join(AUGMENTATIONS)}.")
-    if resize not in RESIZE:
-        raise UsageError(f"resize is {resize!r}, must be one of {', '.join(RESIZE)}.")
+    check_option("augment", augment, augment in AUGMENTATIONS, f"one of {', '.join(AUGMENTATIONS)}")
+    check_option("resize", resize, resize in RESIZE, f"one of {', '.join(RESIZE)}")
     if resize == "model" and (randaugment or mixup or cutmix):
         raise UsageError("resize is 'model': not with randaugment, mixup or cutmix.")
     _check_options(image_size, batch_size, crop)
@@ -207,13 +205,9 @@ def evaluation_dataset(
 
 
 def _check_options(image_size: int, batch_size: int, crop: float) -> None:
-    for name, value, holds, allowed in (
-        ("image_size", image_size, image_size >= 1, "1 or more"),
-        ("batch_size", batch_size, batch_size >= 1, "1 or more"),
-        ("crop", crop, 0 < crop <= 1, "above 0, at most 1"),
-    ):
-        if not holds:
-            raise UsageError(f"{name} is {value!r}, must be {allowed}.")
+    check_option("image_size", image_size, image_size >= 1, "1 or more")
+    check_option("batch_size", batch_size, batch_size >= 1, "1 or more")
+    check_option("crop", crop, 0 < crop <= 1, "above 0, at most 1")
 
 
 def _shards(shards: Sequence[Path]) -> tuple[list[str], dict[str, str]]:

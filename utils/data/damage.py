@@ -1,8 +1,6 @@
 """What is wrong with a record, decided in `judge` alone; bad records found, named by file and position, left out."""
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +18,7 @@ from utils.data.records import (
     raw_records,
 )
 from utils.data.shards import COUNT_IN_NAME, masked_crc, refuse_compressed, stem_of, what_instead
-from utils.files import InputError
+from utils.files import InputError, in_order
 
 WAY_OUT = "Download or write the shard again"
 
@@ -63,14 +61,9 @@ def bad_records(
     for path in paths:
         if not path.is_file():
             raise InputError(f"{path}: no such file.")
-    pool = ThreadPoolExecutor(os.cpu_count() or 1)
-    try:
-        found = pool.map(lambda path: _bad_in_shard(path, n_classes), paths)
-        bar = tqdm(found, total=len(paths), desc="check records", unit=" shards", disable=not progress)
-        for bad in bar:
+    with closing(in_order(lambda path: _bad_in_shard(path, n_classes), paths)) as found:
+        for bad in tqdm(found, total=len(paths), desc="check records", unit=" shards", disable=not progress):
             yield from bad
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def without_bad(shards: Iterable[Path], bad: Iterable[BadRecord], folder: Path) -> dict[Path, Path]:
@@ -175,9 +168,8 @@ class Verdict:
 
     reason: str | None = None  # why it cannot be used: words behind "record 7"
     note: str = ""  # what is wrong with its JPEG without harm
-    kinds: dict[str, str] = field(
-        default_factory=dict
-    )  # of the features looked at, where these are as they must be
+    # Of the features looked at, where these are as they must be.
+    kinds: dict[str, str] = field(default_factory=dict)
     values: dict[str, bytes | int] = field(default_factory=dict)  # the same
 
 

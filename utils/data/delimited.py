@@ -165,8 +165,8 @@ def _rows(path: Path) -> Iterator[Row]:
             if not told:
                 lines = itertools.chain([(number, first)], lines)
             yield from _tab_rows(lines) if delimiter == "\t" else _quoted_rows(path, lines, delimiter)
-        except UnicodeDecodeError as error:
-            raise _not_utf8(path, start, error) from None
+        except UnicodeDecodeError:
+            raise _not_utf8(path, start) from None
 
 
 def _text_lines(path: Path, file: Iterator[str]) -> Iterator[tuple[int, str]]:
@@ -179,7 +179,7 @@ def _text_lines(path: Path, file: Iterator[str]) -> Iterator[tuple[int, str]]:
         yield number, line
 
 
-def _not_utf8(path: Path, start: bytes, error: UnicodeDecodeError) -> InputError:
+def _not_utf8(path: Path, start: bytes) -> InputError:
     if start[:2] in (b"\xff\xfe", b"\xfe\xff"):
         where = "UTF-16"
     else:

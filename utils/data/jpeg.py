@@ -177,9 +177,8 @@ class _Scan:
     components: tuple[int, ...]  # those of the scan
     frequencies: range  # 0 is the mean of a block
     bit: int  # the lowest that the scan has
-    blocks: list[
-        tuple[int, int]
-    ]  # Huffman tables of each block of a unit: of the mean, of the other frequencies
+    # Huffman tables of each block of a unit: of the mean, of the other frequencies.
+    blocks: list[tuple[int, int]]
     tables: dict[int, tuple[bytes, bytes]]  # by class and number: codes of each length, symbols
     content: bytes
     start: int

@@ -175,10 +175,8 @@ def genus_distance_matrix(metadata: Metadata, labels: LabelMap) -> np.ndarray:
     n_genera = len(labels.genus_names)
     matrix = np.full((n_genera, n_genera), np.nan, dtype=np.float32)
     np.fill_diagonal(matrix, 0.0)
-    names = metadata.genera["genus"].to_numpy(dtype=str)
-    position = np.minimum(np.searchsorted(labels.genus_names, names), n_genera - 1)
-    known = labels.genus_names[position] == names
-    index_of = dict(zip(metadata.genera["genus_id"].to_numpy()[known], position[known], strict=True))
+    position = {genus: index for index, genus in enumerate(labels.genus_names.tolist())}
+    index_of = metadata.genera.set_index("genus_id")["genus"].map(position)
     x = metadata.distances["genus_id_x"].map(index_of)
     y = metadata.distances["genus_id_y"].map(index_of)
     both = (x.notna() & y.notna()).to_numpy()
@@ -220,35 +218,17 @@ def classes_of_images(
     return pd.DataFrame({"image_id": metadata.annotations["image_id"].astype(str), "class_index": classes})
 
 
-def refuse_other_labels(
-    table: pd.DataFrame,
-    labels: LabelMap,
-    known: pd.DataFrame | None,
-    *,
-    where: Path,
-    metadata_file: Path | None,
-    label_file: Path | None,
-    every: bool = False,
+def refuse_other_classes(
+    table: pd.DataFrame, known: pd.DataFrame, labels: LabelMap, where: Path, metadata_file: Path, every: bool
 ) -> None:
-    """Raise InputError when records of shards have other labels than the metadata or labels.json gives them.
+    """Raise InputError when records of shards have other classes than the metadata gives them.
 
     Args:
         table: of records, see `utils.data.records.first_labels`.
-        known: image_id (str) and class_index (int64) by the metadata; None not to compare with it.
+        known: image_id (str) and class_index (int64) by the metadata.
         where: the folder of the shards; metadata_file: what `known` is read from.
-        label_file: labels.json, whose species must be those of the manifest and whose genera and families those of
-            the records; None not to compare with it.
         every: whether the metadata must list every image, and not one at least.
     """
-    if known is not None:
-        _refuse_other_classes(table, known, labels.names, where, metadata_file, every)
-    if label_file is not None:
-        _refuse_other_ranks(table, labels, where, label_file)
-
-
-def _refuse_other_classes(
-    table: pd.DataFrame, known: pd.DataFrame, names: np.ndarray, where: Path, metadata_file: Path, every: bool
-) -> None:
     both = table.merge(known, on="image_id", suffixes=("", "_known"))
     other = both[both["class_index"] != both["class_index_known"]]
     if len(other):
@@ -256,7 +236,7 @@ def _refuse_other_classes(
         raise InputError(
             f"{where}: image {row['image_id']} has class {row['class_index']} in the "
             f"shards, and by {metadata_file} it is {row['class_index_known']}, "
-            f"{str(names[row['class_index_known']])!r} ({len(other):,} such images of "
+            f"{str(labels.names[row['class_index_known']])!r} ({len(other):,} such images of "
             f"{len(both):,} looked at): they are of other labels. Give the metadata that the shards were made from."
         )
     unknown = table[~table["image_id"].isin(known["image_id"])]
@@ -268,7 +248,12 @@ def _refuse_other_classes(
         )
 
 
-def _refuse_other_ranks(table: pd.DataFrame, labels: LabelMap, where: Path, label_file: Path) -> None:
+def refuse_other_ranks(table: pd.DataFrame, labels: LabelMap, where: Path, label_file: Path) -> None:
+    """Raise InputError when labels.json has other species than the manifest, or other genera and families than records.
+
+    Args:
+        table, where: as for `refuse_other_classes`.
+    """
     manifest = read_manifest(label_file.parent) or {}
     written = manifest.get("labels", {}).get("scientificName", labels.names.tolist())
     if written != labels.names.tolist():

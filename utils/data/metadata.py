@@ -58,12 +58,8 @@ class Metadata:
 
 def empty_table(name: str) -> pd.DataFrame:
     """A published table without rows."""
-    return pd.DataFrame(
-        {
-            column: pd.Series(dtype=object if kind is str else np.dtype(kind))
-            for column, kind in COLUMNS[name].items()
-        }
-    )
+    kinds = {column: object if kind is str else kind for column, kind in COLUMNS[name].items()}
+    return pd.DataFrame(columns=list(kinds)).astype(kinds)
 
 
 # The forms of metadata, as `form_of` tells them.
@@ -162,11 +158,9 @@ def read_metadata(path: Path) -> Metadata:
         raise InputError(
             f"{path}: is a list, as test_metadata.json is: it names no species. Give the train_metadata.json."
         )
-    if form == TRAIN_JSON:
-        return (
-            read_through_copy(path) if path.stat().st_size >= KEPT_FROM else published.read_train_json(path)
-        )
+    is_large = path.stat().st_size >= KEPT_FROM
     readers = {
+        TRAIN_JSON: read_through_copy if is_large else published.read_train_json,
         MINI_TABLE: sheets.read_mini,
         OWN_TABLE: sheets.read_own_table,
         SPECIES_FOLDERS: sheets.read_species_folders,
@@ -240,6 +234,3 @@ def family_table(metadata: Metadata, test_categories: Sequence[int] | None = Non
         table[name] = categories["category_id"].map(images.value_counts()).fillna(0).astype("int64")
     table = table.groupby("family", as_index=False).sum()
     return table.sort_values(["species", "family"], ascending=[False, True], ignore_index=True)
-
-
-__all__ = ["COLUMNS", "UNKNOWN", "Metadata"]  # from tables, for those who use the tables

@@ -7,7 +7,6 @@ import itertools
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from utils.data.shards import COUNT_IN_NAME, begins_as_shard, refuse_compressed, what_instead
-from utils.files import InputError
+from utils.files import InputError, in_order
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -227,9 +226,9 @@ def first_labels(paths: Sequence[Path], most: int) -> "pd.DataFrame":
         none).
     """
     each = None if count_records(paths) <= most else -(-most // len(paths))
-    with ThreadPoolExecutor(4 * (os.cpu_count() or 1)) as pool:  # they wait for the disk or the net
-        found = pool.map(lambda path: _first_labels(path, each), paths)
-        return label_table(itertools.chain.from_iterable(found))
+    threads = 4 * (os.cpu_count() or 1)  # they wait for the disk or the net
+    found = in_order(lambda path: _first_labels(path, each), paths, threads)
+    return label_table(itertools.chain.from_iterable(found))
 
 
 def label_table(rows: Iterable[tuple[str, int, int, int]]) -> "pd.DataFrame":

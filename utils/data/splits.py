@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from utils.data.delimited import read_table
-from utils.files import InputError, UsageError, replacing
+from utils.files import InputError, UsageError, check_option, write_csv
 
 PARTS = ("train", "validation", "test")
 SCORED_FROM = 2  # species: a score over fewer says nothing
@@ -40,11 +40,9 @@ def assign(
     Raises:
         UsageError: a fraction is out of range, both together are 1 or more, or the seed is below 0.
     """
-    if seed < 0:
-        raise UsageError(f"seed is {seed}, must be 0 or more.")
-    for name, value in (("validation", validation), ("test", test)):
-        if not 0 <= value < 1:
-            raise UsageError(f"{name} fraction is {value!r}, must be from 0 to below 1.")
+    check_option("seed", seed, seed >= 0, "0 or more")
+    check_option("validation fraction", validation, 0 <= validation < 1, "from 0 to below 1")
+    check_option("test fraction", test, 0 <= test < 1, "from 0 to below 1")
     if validation + test >= 1:
         raise UsageError(
             f"validation and test fraction are {validation + test:g} together: nothing to train on."
@@ -112,8 +110,7 @@ def _whole_groups(
 def write_split(image_ids: Sequence[str] | np.ndarray, parts: np.ndarray, path: Path) -> Path:
     """Write the parts as CSV with the columns image_id and split, sorted by id, whole."""
     table = pd.DataFrame({"image_id": np.asarray(image_ids, dtype=str), "split": parts})
-    with replacing(Path(path)) as temporary:
-        table.sort_values("image_id").to_csv(temporary, index=False, lineterminator="\n")
+    write_csv(table.sort_values("image_id"), path)
     return Path(path)
 
 
@@ -259,8 +256,7 @@ def stratified(
     Raises:
         UsageError: `fraction` is not between 0 and 1.
     """
-    if not 0 < fraction < 1:
-        raise UsageError(f"validation fraction is {fraction!r}, must be between 0 and 1.")
+    check_option("validation fraction", fraction, 0 < fraction < 1, "between 0 and 1")
     ids = np.asarray(image_ids, dtype=str)
     classes = np.asarray(class_indices, dtype=np.int64)
     generator = np.random.default_rng(seed)

@@ -50,13 +50,7 @@ class Predictions:
     def save(self, path: Path) -> Path:
         """Write an .npz file, whole."""
         with replacing(Path(path)) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(
-                file,
-                image_ids=self.image_ids,
-                classes=self.classes,
-                probabilities=self.probabilities,
-                true=self.true,
-            )
+            np.savez_compressed(file, **vars(self))
         return Path(path)
 
     @classmethod
@@ -205,12 +199,8 @@ def concatenate(parts: "Sequence[Predictions]") -> Predictions:
     """
     if not parts:
         raise InputError("There was no sheet to predict. Check the shards and the chosen image ids.")
-    return Predictions(
-        **{
-            name: np.concatenate([getattr(part, name) for part in parts])
-            for name in Predictions.__dataclass_fields__
-        }
-    )
+    columns = zip(*(vars(part).values() for part in parts), strict=True)
+    return Predictions(*map(np.concatenate, columns))
 
 
 def write_predictions_csv(predictions: Predictions, labels: "LabelMap", path: Path) -> Path:

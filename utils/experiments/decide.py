@@ -110,28 +110,8 @@ def fit_temperature(predictions: Predictions, *, by_species: bool = False) -> fl
 CELLS = 1 << 22  # of a table of costs, at a time: 34 MB
 
 
-def within_genus_cost(distances: np.ndarray) -> float:
-    """What taking a species for another of its genus costs: half the median distance to the nearest genus.
-
-    The published table has no distances within a genus, and 0 would make such mistakes free. Two species of a
-    genus are nearer to each other than to the next genus; half of that is a plain guess between.
-
-    Args:
-        distances: float [G, G] from genus_distance_matrix(), NaN where unknown.
-
-    Raises:
-        InputError: no distance between two genera is known.
-    """
-    others = _without_diagonal(distances)
-    nearest = np.nanmin(np.where(np.isnan(others), np.inf, others), axis=1)
-    nearest = nearest[np.isfinite(nearest)]
-    if not len(nearest):
-        raise InputError("No distance between two genera is known. Read the metadata with its distances.")
-    return float(np.median(nearest) / 2)
-
-
 def least_cost(
-    predictions: Predictions, labels: "LabelMap", distances: np.ndarray, miss: float | None = None
+    predictions: Predictions, labels: "LabelMap", distances: np.ndarray, miss: float = 0.0
 ) -> np.ndarray:
     """The class of least expected cost of every sheet, int32 [N], among those that `predictions` keeps.
 
@@ -148,13 +128,11 @@ def least_cost(
 
     Args:
         distances: float [G, G] from genus_distance_matrix(); unknown ones count as the largest known.
-        miss: in the unit of the distances; `within_genus_cost` without it.
+        miss: in the unit of the distances.
 
     Raises:
         InputError: no distance between two genera is known.
     """
-    if miss is None:
-        miss = within_genus_cost(distances)
     filled = _filled(distances)
     genus = labels.genus_index
     n_sheets, kept = predictions.classes.shape
@@ -174,13 +152,13 @@ def compare_decisions(
     predictions: Predictions,
     labels: "LabelMap",
     distances: np.ndarray,
-    misses: tuple[float, ...] | None = None,
+    misses: tuple[float, ...] = (0.0,),
     species: np.ndarray | None = None,
 ) -> pd.DataFrame:
     """The most probable class against least cost, on sheets whose species is known.
 
     Args:
-        misses: costs of any mistake to try, `within_genus_cost` without it. Choose among them on validation.
+        misses: costs of any mistake to try. Choose among them on validation.
         species: class indices that macro-F1 is the mean over, where the sheets are of some species only; all of the
             label map without it.
 
@@ -189,7 +167,7 @@ def compare_decisions(
         patristic distance over_all sheets (right: 0) and over_mistakes, as in mistake_distance().
     """
     decisions = [("most probable", float("nan"), predictions.predicted)]
-    for miss in misses or (within_genus_cost(distances),):
+    for miss in misses:
         decisions.append(("least cost", miss, least_cost(predictions, labels, distances, miss)))
     rows = []
     for name, miss, decided in decisions:
@@ -209,14 +187,9 @@ def compare_decisions(
     return pd.DataFrame(rows)
 
 
-def _without_diagonal(distances: np.ndarray) -> np.ndarray:
+def _filled(distances: np.ndarray) -> np.ndarray:
     others = np.array(distances, dtype=np.float64)
     np.fill_diagonal(others, np.nan)
-    return others
-
-
-def _filled(distances: np.ndarray) -> np.ndarray:
-    others = _without_diagonal(distances)
     if np.isnan(others).all():
         raise InputError("No distance between two genera is known. Read the metadata with its distances.")
     filled = np.where(np.isnan(others), np.nanmax(others), others)

@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 
 from utils.config import RANKS
-from utils.data.tail import logit_adjustment
 from utils.evaluation.scores import macro_f1, mistake_distance, overall_scores, scores_by_bin
 from utils.files import InputError
 
@@ -16,53 +15,6 @@ if TYPE_CHECKING:
 
     from utils.data.labels import LabelMap
     from utils.training.features import Features, Linear
-
-
-def adjusted_scores(
-    model: "tf.keras.Model",
-    dataset: Iterable,
-    counts: np.ndarray,
-    taus: Sequence[float] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5),
-) -> pd.DataFrame:
-    """Try strengths of post-hoc logit adjustment (Menon et al. 2021, arXiv:2007.07314) in one pass.
-
-    Of every sheet one class a strength is kept, so it takes as little memory for 15,501 classes as for 40.
-    Choose tau on validation, then give predict() `adjustment=logit_adjustment(counts, tau)`.
-
-    Args:
-        model: images to logits [B, C].
-        dataset: batches of (images, classes, ...) whose classes are known.
-        counts: training images by class, int [C].
-
-    Returns:
-        One row a strength: tau, macro_f1, accuracy.
-
-    Raises:
-        InputError: the data set gave no sheet.
-    """
-    import tensorflow as tf
-
-    shifts = tf.constant(np.stack([logit_adjustment(counts, tau) for tau in taus]))
-
-    @tf.function(reduce_retracing=True)
-    def best_classes(images: "tf.Tensor") -> "tf.Tensor":
-        logits = tf.cast(model(images, training=False), tf.float32)
-        return tf.map_fn(
-            lambda shift: tf.argmax(logits - shift, axis=-1, output_type=tf.int32),
-            shifts,
-            fn_output_signature=tf.int32,
-        )
-
-    pairs = [(np.asarray(true), best_classes(images).numpy()) for images, true, *_ in dataset]
-    if not pairs:
-        raise InputError("There was no sheet to score. Check the shards and the chosen image ids.")
-    true = np.concatenate([pair[0] for pair in pairs])
-    predicted = np.concatenate([pair[1] for pair in pairs], axis=1)
-    rows = []
-    for tau, guess in zip(taus, predicted, strict=True):
-        score = overall_scores(true, guess, len(counts))
-        rows.append({"tau": tau, "macro_f1": score["macro_f1"], "accuracy": score["accuracy"]})
-    return pd.DataFrame(rows)
 
 
 def compare_classifiers(

@@ -98,16 +98,13 @@ def mistakes_by_kind(table: pd.DataFrame) -> Figure:
         )
     figure, ((axes,),) = new_figure(title, 3.3)
     names = {"within family": "within family,\nother genus"}
+    shares = table[["share", "chance"]].fillna(0)
     pairs = [
-        (label, colour, values, [share_text(value) for value in values])
-        for label, colour, values in (
-            ("mistakes of the model", BLUE, table["share"].fillna(0)),
-            ("by chance", LIGHT_GREY, table["chance"].fillna(0)),
-        )
+        ("mistakes of the model", BLUE, shares["share"]),
+        ("by chance", LIGHT_GREY, shares["chance"]),
     ]
     draw_pairs(axes, [names.get(kind, kind) for kind in table["kind"]], pairs)
-    axes.set(ylabel="share of the mistakes")
-    axes.set_ylim(0, max(1.12 * np.nanmax(table[["share", "chance"]].fillna(0).to_numpy()), 0.1))
+    axes.set(ylabel="share of the mistakes", ylim=(0, max(1.12 * shares.to_numpy().max(), 0.1)))
     percent_axis(axes.yaxis)
     axes.legend()
     return figure

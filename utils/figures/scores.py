@@ -76,19 +76,8 @@ def scores_by_bin(table: pd.DataFrame) -> Figure:
         f"{BIN_RULES[row.bin]}\n{row.species:,} species\n{row.test_images:,} test sheets"
         for row in table.itertuples()
     ]
-    pairs = [
-        (
-            label,
-            colour,
-            values.fillna(0),
-            ["no sheet" if np.isnan(value) else f"{value:.2f}" for value in values],
-        )
-        for label, colour, values in (
-            ("macro-F1", BLUE, table["macro_f1"]),
-            ("accuracy", SKY, table["accuracy"]),
-        )
-    ]
-    draw_pairs(axes, names, pairs)
+    pairs = [("macro-F1", BLUE, table["macro_f1"]), ("accuracy", SKY, table["accuracy"])]
+    draw_pairs(axes, names, pairs, lambda value: "no sheet" if np.isnan(value) else f"{value:.2f}")
     axes.set(ylabel="score", ylim=(0, 1.1))
     axes.legend(ncols=2, loc="upper right")
     return figure
@@ -263,10 +252,7 @@ def predicted_classes(predicted: np.ndarray, train_counts: np.ndarray) -> Figure
     count_axis(row[0].xaxis)
     row[0].xaxis.set_major_locator(MaxNLocator(5))
     row[0].legend(fontsize=9)
-    pairs = [
-        (label, colour, shares[column], [share_text(value) for value in shares[column]])
-        for label, colour, column in (("train images", VERMILION, "train"), ("answers", BLUE, "answers"))
-    ]
+    pairs = [("train images", VERMILION, shares["train"]), ("answers", BLUE, shares["answers"])]
     draw_pairs(row[1], BINS, pairs, fontsize=8)
     row[1].set(ylabel="share")
     row[1].set_ylim(top=shares.to_numpy().max() * 1.3)

@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from utils.figures.style import (
     BIN_COLOURS,
     BLUE,
-    VERMILION,
     WIDTH,
     count_axis,
     draw_bars,
@@ -109,13 +108,8 @@ def augmentations(original: np.ndarray, augmented: np.ndarray, columns: int = 6)
 
 
 @styled
-def throughput(table: pd.DataFrame, needed: float | None = None) -> Figure:
-    """Input speed of several ways to read.
-
-    Args:
-        table: columns way and images_per_second.
-        needed: images a second that the network takes, drawn as a line.
-    """
+def throughput(table: pd.DataFrame) -> Figure:
+    """Input speed of several ways to read; table: columns way and images_per_second."""
     table = table.sort_values("images_per_second", ascending=False)
     rates = table["images_per_second"].to_numpy()
     if len(rates) > 1 and rates[0] >= 1.05 * rates[-1]:
@@ -127,9 +121,6 @@ def throughput(table: pd.DataFrame, needed: float | None = None) -> Figure:
         title = f"{table['way'].iloc[0]}: {rates[0]:,.0f} images a second"
     figure, ((axes,),) = new_figure(title, 1.4 + 0.36 * len(table))
     draw_bars(axes, table["way"], rates, [f"{rate:,.0f}" for rate in rates], color=BLUE)
-    if needed is not None:
-        axes.axvline(needed, color=VERMILION, ls="--", label=f"what the network takes: {needed:,.0f}")
-        axes.legend(loc="lower right")
     axes.set_xlabel("images a second")
     count_axis(axes.xaxis)
     return figure

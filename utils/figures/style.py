@@ -125,21 +125,23 @@ def draw_bars(
 def draw_pairs(
     axes: Axes,
     names: Sequence[str],
-    pairs: Sequence[tuple[str, str, Sequence[float], Sequence[str]]],
-    **options,
+    pairs: Sequence[tuple[str, str, Sequence[float]]],
+    text: Callable[[float], str] = share_text,
+    fontsize: int = 9,
 ) -> None:
     """Two upright bars a name, side by side, each with its text on top.
 
     Args:
         axes: where.
         names: below each pair.
-        pairs: of the left bars and of the right ones: label, colour, values, texts, as many as names.
-        options: of the texts; `fontsize` is 9 without it.
+        pairs: of the left bars and of the right ones: label, colour, values, as many as names; NaN has no bar.
+        text: of a value.
+        fontsize: of the texts.
     """
     places = np.arange(len(names))
-    for shift, (label, colour, values, texts) in zip((-0.2, 0.2), pairs, strict=True):
-        drawn = axes.bar(places + shift, values, 0.38, color=colour, label=label)
-        axes.bar_label(drawn, texts, padding=2, **{"fontsize": 9} | options)
+    for shift, (label, colour, values) in zip((-0.2, 0.2), pairs, strict=True):
+        drawn = axes.bar(places + shift, np.nan_to_num(values), 0.38, color=colour, label=label)
+        axes.bar_label(drawn, [text(value) for value in values], padding=2, fontsize=fontsize)
     axes.set_xticks(places, names)
     axes.grid(axis="x", visible=False)
 

@@ -147,10 +147,7 @@ def class_bins(counts: np.ndarray) -> Figure:
     else:
         title = f"The tail is {share_text(species[2])} of the species and {share_text(images[2])} of the train images"
     figure, ((axes,),) = new_figure(title, 3.2)
-    pairs = [
-        (label, colour, values, [share_text(value) for value in values])
-        for label, colour, values in (("species", GREEN, species), ("train images", BLUE, images))
-    ]
+    pairs = [("species", GREEN, species), ("train images", BLUE, images)]
     draw_pairs(axes, [BIN_RULES[name] for name in BINS], pairs)
     axes.set(xlabel="train images of a species", ylabel="share")
     axes.set_ylim(top=max(species.max(), images.max()) * 1.12)
@@ -182,11 +179,8 @@ def genus_sizes(genera: Sequence[str]) -> Figure:
             genera_in.append(len(inside) / len(sizes))
             species_in.append(inside.sum() / sizes.sum())
     figure, ((axes,),) = new_figure(title, 3.4)
-    pairs = [
-        (label, colour, values, [share_text(value) if value else "" for value in values])
-        for label, colour, values in (("genera", ORANGE, genera_in), ("species in them", GREEN, species_in))
-    ]
-    draw_pairs(axes, names, pairs, fontsize=8)
+    pairs = [("genera", ORANGE, genera_in), ("species in them", GREEN, species_in)]
+    draw_pairs(axes, names, pairs, lambda value: share_text(value) if value else "", fontsize=8)
     axes.set(xlabel="species in the genus", ylabel="share")
     percent_axis(axes.yaxis)
     axes.legend()

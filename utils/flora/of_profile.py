@@ -9,11 +9,19 @@ from utils.files import read_json, scratch_dir
 from utils.sources import Data, find_data, search
 
 
+def _size_of(profile: Profile) -> dict[str, int]:
+    return {
+        "species": profile.flora_species,
+        "seed": profile.flora_seed,
+        "max_images": profile.flora_max_images,
+    }
+
+
 def sample_folder(profile: Profile) -> Path:
     """Where the sample flora of a profile lies, by its size, seed and generator version."""
     from utils.flora.sample import GENERATOR_VERSION
 
-    size = f"{profile.flora_species}species-max{profile.flora_max_images}-seed{profile.flora_seed}"
+    size = "{species}species-max{max_images}-seed{seed}".format(**_size_of(profile))
     return scratch_dir() / f"flora-v{GENERATOR_VERSION}-{size}"
 
 
@@ -33,13 +41,7 @@ def make_sample(profile: Profile, progress: bool) -> Data:
     from utils.flora.sample import make_flora
 
     folder = sample_folder(profile)
-    make_flora(
-        folder,
-        species=profile.flora_species,
-        seed=profile.flora_seed,
-        max_images=profile.flora_max_images,
-        progress=progress,
-    )
+    make_flora(folder, **_size_of(profile), progress=progress)
     return search(folder, kind="sample")
 
 
@@ -56,12 +58,7 @@ def first_sheets(profile: Profile, data_dir: str | Path = "auto", count: int = 1
     from utils.flora import sample
 
     if str(data_dir) == "auto" and profile.source == "flora" and not sample_folder(profile).is_dir():
-        return sample.first_sheets(
-            count,
-            species=profile.flora_species,
-            seed=profile.flora_seed,
-            max_images=profile.flora_max_images,
-        )
+        return sample.first_sheets(count, **_size_of(profile))
     data = find_data(profile, data_dir)
     names = data.labels().names
     records = itertools.islice(read_records(data.train_shards), count)

@@ -28,17 +28,18 @@ class Phylogeny:
         """The number of species, the tips of the tree."""
         return len(self.genus)
 
-    def species_distances(self) -> np.ndarray:
-        """Patristic distances (million years, both ways) between species, float64 [species, species]."""
-        return _distances(self.heights)
-
     def genus_distances(self) -> np.ndarray:
         """Patristic distances (million years, both ways) between genera, float64 [genera, genera].
 
         All pairs of species of two genera are equally far apart, as the tree is ultrametric and genera
         are whole clades or parts of one split.
         """
-        return _distances(self.heights[np.diff(self.genus) > 0])
+        heights = self.heights[np.diff(self.genus) > 0]
+        ages = np.zeros((len(heights) + 1, len(heights) + 1))
+        for row in range(len(heights)):
+            ages[row, row + 1 :] = np.maximum.accumulate(heights[row:])
+        ages += ages.T
+        return 2 * ages
 
 
 @dataclass(frozen=True)
@@ -49,15 +50,6 @@ class Branch:
     start: float
     end: float
     species: int  # the species it leads to, -1 for an inner branch
-
-
-def _distances(heights: np.ndarray) -> np.ndarray:
-    size = len(heights) + 1
-    ages = np.zeros((size, size))
-    for row in range(size - 1):
-        ages[row, row + 1 :] = np.maximum.accumulate(heights[row:])
-    ages += ages.T
-    return 2 * ages
 
 
 def grow(species: int, seed: int) -> Phylogeny:

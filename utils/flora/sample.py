@@ -17,13 +17,13 @@ from tqdm import tqdm
 
 from utils.data.labels import LabelMap
 from utils.data.metadata import Metadata, write_metadata, write_test_metadata
-from utils.files import InputError, UsageError, building, read_json, write_json
+from utils.files import InputError, building, check_option, read_json, write_json
 from utils.flora import morphology, phylogeny, sheet
 from utils.flora.tables import (
     MIN_IMAGES,
     TEST_FRACTION,
-    category_ids_of,
     check_options,
+    ids_of,
     images_of_test,
     is_made,
     missing_categories,
@@ -98,14 +98,11 @@ class _Plan:
 
     metadata: Metadata
     labels: LabelMap
-    class_of: np.ndarray  # by position in the tree, as all that follows
-    category_id: np.ndarray
     order: np.ndarray  # rows of the training images as the shards hold them
-    train_position: np.ndarray
-    test_position: np.ndarray
+    classes: np.ndarray  # of the training images in that order
+    answers: np.ndarray  # category_id of the test images
     tasks: list[sheet.Task]  # training images in that order, then the test images
-    genera: int
-    families: int
+    counts: dict[str, int]  # genera, families
 
 
 def _plan(
@@ -121,18 +118,16 @@ def _plan(
         tree, names, train_counts, _INSTITUTIONS, missing, (genera // 2,), seed
     )
     labels = LabelMap.from_metadata(metadata)
-    class_of = labels.to_class(category_id)  # by position in the tree
 
     rng = np.random.default_rng([seed, 9])
-    position = np.empty(species, dtype=np.int64)
-    position[class_of] = np.arange(species)
-    train_position = position[labels.to_class(metadata.annotations["category_id"].to_numpy())]
+    position = np.argsort(labels.to_class(category_id))  # of each class in the tree
+    classes = labels.to_class(metadata.annotations["category_id"])
+    train_position = position[classes]
     test_position = rng.permutation(np.repeat(np.arange(species), test_counts))
     # Shards hold the training images in random order, as the published ones do.
     order = rng.permutation(len(train_position))
     specimen = metadata.images["image_id"].str[-3:].astype(int).to_numpy()
     held = metadata.annotations["institution_id"].to_numpy()
-    test_held = rng.integers(_INSTITUTIONS, size=(2, len(test_position))).min(axis=0)
     tasks = [
         sheet.Task(
             traits[train_position[row]],
@@ -142,22 +137,31 @@ def _plan(
         )
         for row in order
     ]
-    tasks += [
-        sheet.Task(traits[where], int(test_held[row]), size, (seed, 11, int(where), row))
-        for row, where in enumerate(test_position)
-    ]
+    tasks += _test_tasks(traits, test_position, rng, size, (seed, 11))
     return _Plan(
         metadata=metadata,
         labels=labels,
-        class_of=class_of,
-        category_id=category_id,
         order=order,
-        train_position=train_position,
-        test_position=test_position,
+        classes=classes[order],
+        answers=category_id[test_position],
         tasks=tasks,
-        genera=genera,
-        families=int(tree.family[-1]) + 1,
+        counts={"genera": genera, "families": int(tree.family[-1]) + 1},
     )
+
+
+def _test_tasks(
+    traits: list[morphology.Traits],
+    position: np.ndarray,
+    rng: np.random.Generator,
+    size: int,
+    key: tuple[int, int],
+) -> list[sheet.Task]:
+    """Test sheets of the species at these positions of the tree, of institutions as `rng` draws them."""
+    held = rng.integers(_INSTITUTIONS, size=(2, len(position))).min(axis=0)
+    return [
+        sheet.Task(traits[where], int(held[row]), size, (*key, int(where), row))
+        for row, where in enumerate(position)
+    ]
 
 
 def first_sheets(
@@ -168,8 +172,7 @@ def first_sheets(
     They are those of its first shard, in its order, and take a fraction of a second.
     """
     plan = _plan(species, seed, MIN_IMAGES, max_images, TEST_FRACTION, size)
-    classes = plan.class_of[plan.train_position[plan.order[:count]]]
-    names = [plan.labels.names[index] for index in classes]
+    names = [plan.labels.names[index] for index in plan.classes[:count]]
     return list(zip(sheet.draw_chunk(plan.tasks[: len(names)]), names, strict=True))
 
 
@@ -227,60 +230,41 @@ def make_flora(
         return folder
 
     plan = _plan(species, seed, min_images, max_images, test_fraction, size)
-    metadata, labels, class_of = plan.metadata, plan.labels, plan.class_of
-    order, train_position, test_position = plan.order, plan.train_position, plan.test_position
+    metadata, labels, order = plan.metadata, plan.labels, plan.order
 
     digest = hashlib.sha256()
-    test_images = images_of_test(len(test_position))
+    test_images = images_of_test(len(plan.answers))
     with building(folder) as temporary:
-        drawn = draw(plan.tasks, workers or os.cpu_count() or 1, progress)
 
-        def records(rows: list[int], split: str) -> Iterator[tuple[int, bytes]]:
-            for row in rows:
-                image = next(drawn)
+        def drawn() -> Iterator[bytes]:
+            for image in draw(plan.tasks, workers or os.cpu_count() or 1, progress):
                 digest.update(image)
-                yield row, image
+                yield image
 
+        images = drawn()
         if form == "shards":
+            ids = metadata.images["image_id"].to_numpy()[order]
             train_records = (
-                Record(
-                    image=image,
-                    image_id=str(metadata.images["image_id"].iat[row]),
-                    class_index=int(class_of[train_position[row]]),
-                    genus_index=int(labels.genus_index[class_of[train_position[row]]]),
-                    family_index=int(labels.family_index[class_of[train_position[row]]]),
-                )
-                for row, image in records(order.tolist(), "train")
+                Record(next(images), image_id, index, labels.genus_index[index], labels.family_index[index])
+                for image_id, index in zip(ids, plan.classes, strict=True)
             )
             write_shards(train_records, temporary, split="train", size=size, shard_images=_SHARD_IMAGES)
-            test_records = (
-                Record(image=image, image_id=row)
-                for row, image in records(list(range(len(test_images))), "test")
-            )
+            test_records = (Record(image, number) for number, image in enumerate(images))
             write_shards(test_records, temporary, split="test", size=size, shard_images=_SHARD_IMAGES)
         else:
-            for split, rows, table in (
-                ("train", order.tolist(), metadata.images),
-                ("test", list(range(len(test_images))), test_images),
+            for split, names in (
+                ("train", metadata.images["file_name"].to_numpy()[order]),
+                ("test", test_images["file_name"]),
             ):
-                for row, image in records(rows, split):
-                    path = temporary / f"{split}_images" / table["file_name"].iat[row]
+                for name, image in zip(names, images, strict=False):
+                    path = temporary / f"{split}_images" / name
                     path.parent.mkdir(parents=True, exist_ok=True)
                     path.write_bytes(image)
         write_metadata(metadata, temporary / "train_metadata.json")
         write_test_metadata(test_images, temporary / "test_metadata.json")
-        write_solution(plan.category_id[test_position], temporary / "solution.csv")
-        write_json(
-            temporary / "flora.json",
-            {
-                "spec": spec,
-                "train_images": len(train_position),
-                "test_images": len(test_position),
-                "genera": plan.genera,
-                "families": plan.families,
-                "sha256": digest.hexdigest(),
-            },
-        )
+        write_solution(plan.answers, temporary / "solution.csv")
+        counts = {"train_images": len(order), "test_images": len(plan.answers), **plan.counts}
+        write_json(temporary / "flora.json", {"spec": spec, **counts, "sha256": digest.hexdigest()})
     return folder
 
 
@@ -307,8 +291,7 @@ def make_extra_test(
         InputError: `flora` is no sample flora or of another generator version, or `folder` holds other files.
     """
     flora, folder = Path(flora), Path(folder)
-    if sheets < 1:
-        raise UsageError(f"extra test set: sheets is {sheets!r}, must be 1 or more.")
+    check_option("extra test set: sheets", sheets, sheets >= 1, "1 or more")
     made = read_json(flora / "flora.json").get("spec", {}) if (flora / "flora.json").is_file() else {}
     if "species" not in made:
         raise InputError(f"{flora}: not a sample flora with images, so no further sheets of it can be drawn.")
@@ -323,15 +306,11 @@ def make_extra_test(
         return folder
     species, seed, size = made["species"], made["seed"], made["size"]
     tree = phylogeny.grow(species, seed)
-    category_id = category_ids_of(phylogeny.name(tree, seed), missing_categories(species))
+    category_id = ids_of(phylogeny.name(tree, seed)["scientificName"], missing_categories(species))
     traits = morphology.evolve(tree, seed)
     rng = np.random.default_rng([seed, 14])
     position = rng.permutation(np.repeat(np.arange(species), sheets))
-    held = rng.integers(_INSTITUTIONS, size=(2, len(position))).min(axis=0)
-    tasks = [
-        sheet.Task(traits[where], int(held[row]), size, (seed, 15, int(where), row))
-        for row, where in enumerate(position)
-    ]
+    tasks = _test_tasks(traits, position, rng, size, (seed, 15))
     digest = hashlib.sha256()
     with building(folder) as temporary:
 

@@ -1,5 +1,6 @@
 """Tables of a generated flora, and what is in its folder: what the sample and the full-size metadata share."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,21 +8,14 @@ import numpy as np
 import pandas as pd
 
 from utils.data.metadata import Metadata
-from utils.files import InputError, UsageError, read_json, replacing
+from utils.files import InputError, check_option, read_json, write_csv
 from utils.flora import phylogeny
 
 
-def with_gaps(count: int, missing: tuple[int, ...]) -> np.ndarray:
-    """The first `count` whole numbers from 0 on that are not in `missing`, int64 [count]."""
-    return np.setdiff1d(np.arange(count + len(missing)), missing)
-
-
-def category_ids_of(names: dict[str, list[str]], missing: tuple[int, ...]) -> np.ndarray:
-    """The category_id of every species, in the order of the tree; ids are in the order of the names."""
-    species = len(names["scientificName"])
-    rank = np.empty(species, dtype=np.int64)
-    rank[np.argsort(np.array(names["scientificName"]), kind="stable")] = np.arange(species)
-    return with_gaps(species, missing)[rank]
+def ids_of(names: Sequence[str], missing: tuple[int, ...]) -> np.ndarray:
+    """An id from 0 on of each name, in the order of the names, that is not in `missing`, int64 [names]."""
+    ids = np.setdiff1d(np.arange(len(names) + len(missing)), missing)
+    return ids[np.argsort(np.argsort(np.array(names), kind="stable"))]
 
 
 def missing_categories(species: int) -> tuple[int, ...]:
@@ -39,12 +33,10 @@ def tables_of_tree(
     seed: int,
 ) -> tuple[Metadata, np.ndarray]:
     """The published tables of a flora, and the category_id of every species in the order of the tree."""
-    category_id = category_ids_of(names, missing_categories)
+    category_id = ids_of(names["scientificName"], missing_categories)
     first = np.flatnonzero(np.diff(tree.genus, prepend=-1))
     genus_names = np.array(names["genus"])[first]
-    genus_rank = np.empty(len(first), dtype=np.int64)
-    genus_rank[np.argsort(genus_names, kind="stable")] = np.arange(len(first))
-    genus_id = with_gaps(len(first), missing_genera)[genus_rank]
+    genus_id = ids_of(genus_names, missing_genera)
 
     by_category = np.argsort(category_id)
     categories = pd.DataFrame({"category_id": category_id, **names}).iloc[by_category]
@@ -95,10 +87,7 @@ def images_of_test(count: int) -> pd.DataFrame:
 
 def write_solution(categories: np.ndarray, path: Path) -> None:
     """The withheld answers, as a perfect submission: `categories` in the order of the test ids."""
-    with replacing(path) as temporary:
-        pd.DataFrame({"Id": np.arange(len(categories)), "Predicted": categories}).to_csv(
-            temporary, index=False
-        )
+    write_csv(pd.DataFrame({"Id": np.arange(len(categories)), "Predicted": categories}), path)
 
 
 LICENSE = {"id": 0, "name": "CC0 1.0", "url": "https://creativecommons.org/publicdomain/zero/1.0/"}
@@ -112,19 +101,16 @@ def check_options(
     Raises:
         UsageError: the first that is, with what is allowed.
     """
-    rules = [
-        ("species", species >= 2, "2 or more"),
-        ("seed", seed >= 0, "0 or more"),
-        ("min_images", min_images >= 2, "2 or more: one to train on, one to test with"),
-        ("max_images", max_images >= min_images, "min_images or more"),
-        ("test_fraction", 0 < test_fraction <= 0.5, "above 0, at most 0.5"),
-        ("size", 32 <= size <= 2000, "from 32 to 2000"),
-        ("form", form in ("shards", "images"), '"shards" or "images"'),
-    ]
-    values = locals()
-    for key, holds, allowed in rules:
-        if not holds:
-            raise UsageError(f"sample flora: {key} is {values[key]!r}, must be {allowed}.")
+    for key, value, holds, allowed in (
+        ("species", species, species >= 2, "2 or more"),
+        ("seed", seed, seed >= 0, "0 or more"),
+        ("min_images", min_images, min_images >= 2, "2 or more: one to train on, one to test with"),
+        ("max_images", max_images, max_images >= min_images, "min_images or more"),
+        ("test_fraction", test_fraction, 0 < test_fraction <= 0.5, "above 0, at most 0.5"),
+        ("size", size, 32 <= size <= 2000, "from 32 to 2000"),
+        ("form", form, form in ("shards", "images"), '"shards" or "images"'),
+    ):
+        check_option(f"sample flora: {key}", value, holds, allowed)
 
 
 def is_made(folder: Path, spec: dict[str, Any]) -> bool:

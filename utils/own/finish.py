@@ -19,7 +19,7 @@ from utils.data.metadata import write_metadata, write_test_metadata
 from utils.data.records import read_schema
 from utils.data.shards import MANIFEST
 from utils.data.splits import DUPLICATES, SKIPPED, shared_duplicates
-from utils.files import InputError, write_json
+from utils.files import InputError, write_csv, write_json
 from utils.own.duplicates import duplicate_groups
 from utils.own.plan import Job, read_report
 
@@ -69,7 +69,7 @@ def _write_tables(job: Job, train: np.ndarray, test: np.ndarray, folder: Path) -
         withheld = tables(test)
         write_test_metadata(withheld["images"], folder / "test_metadata.json")
         solution = withheld["annotations"].rename(columns={"image_id": "Id", "category_id": "Predicted"})
-        _write_csv(solution[["Id", "Predicted"]], folder / "solution.csv")
+        write_csv(solution[["Id", "Predicted"]], folder / "solution.csv")
 
 
 def _reports(
@@ -101,10 +101,6 @@ def _reports(
     return reports, np.flatnonzero(there), marks, skipped, noted
 
 
-def _write_csv(table: pd.DataFrame, path: Path) -> None:
-    table.to_csv(path, index=False, lineterminator="\n")
-
-
 def _write_skipped(job: Job, skipped: list[list[Any]], folder: Path) -> list[str]:
     if not skipped:
         return []
@@ -112,7 +108,7 @@ def _write_skipped(job: Job, skipped: list[list[Any]], folder: Path) -> list[str
     table = pd.DataFrame(
         {"image_id": job.ids[rows], "file_name": job.names[rows], "reason": [reason for _, reason in skipped]}
     )
-    _write_csv(table, folder / SKIPPED)
+    write_csv(table, folder / SKIPPED)
     return [f"{len(rows)} of {len(job.ids)} images were left out, see {SKIPPED}."]
 
 
@@ -141,7 +137,7 @@ def _write_duplicates(job: Job, rows: np.ndarray, marks: np.ndarray, folder: Pat
             "split": job.parts[rows],
         }
     )
-    _write_csv(table, folder / DUPLICATES)
+    write_csv(table, folder / DUPLICATES)
     notes = [
         f"{len(table)} images are duplicates, in {len(groups)} groups ({sum(same)} of the same bytes, "
         f"{len(groups) - sum(same)} near-identical), see {DUPLICATES}."

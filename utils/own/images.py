@@ -3,7 +3,7 @@
 import errno
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -143,26 +143,3 @@ def prepare_images(
             return BadImage(error.path, error.reason)  # without the traceback, which holds pixels
 
     yield from in_order(one, paths, workers)
-
-
-def encode_images(
-    paths: Sequence[Path],
-    *,
-    size: int = 480,
-    quality: int = 95,
-    fit: str = "squeeze",
-    workers: int | None = None,
-    progress: bool = True,
-) -> Iterator[bytes]:
-    """JPEG bytes of image files as of `encode_image`, in parallel, in the order given.
-
-    Raises:
-        InputError: an image cannot be read.
-    """
-    from tqdm import tqdm
-
-    prepared = prepare_images(paths, size=size, quality=quality, fit=fit, workers=workers)
-    for image in tqdm(prepared, total=len(paths), unit=" images", disable=not progress):
-        if isinstance(image, BadImage):
-            raise image
-        yield image.jpeg

@@ -15,8 +15,7 @@ from functools import cache
 from io import BytesIO
 from itertools import count, groupby
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import numpy as np
@@ -95,32 +94,6 @@ def _column(path: Path, column: str, kind: type) -> list:
         ) from None
 
 
-@dataclass(frozen=True)
-class _Picture:
-    width: int
-    height: int
-    address: str  # data: with the JPEG inside
-
-
-@dataclass(frozen=True)
-class _Answer:
-    species: str
-    family: str | None  # None where it is not known
-    images: int | None  # that the species was trained on
-    probability: float
-
-
-@dataclass(frozen=True)
-class _Sheet:
-    number: int
-    name: str
-    answers: list[_Answer]
-    picture: _Picture
-    overlay: _Picture
-    explained: bool  # whether any part speaks for the first answer
-    uncertain: bool
-
-
 class Pages:
     """Writes the sheets as they are predicted; the pages appear when `write` is called.
 
@@ -137,7 +110,7 @@ class Pages:
         """
         self.path, self.facts, self.folder = Path(path), facts, folder
         self.sheets = self.uncertain = 0
-        self._part: list[_Sheet] = []
+        self._part: list[dict[str, Any]] = []
         self._parts: list[Path] = []
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._work = Path(tempfile.mkdtemp(prefix=f".{self.path.stem}.", suffix=".tmp", dir=self.path.parent))
@@ -145,9 +118,7 @@ class Pages:
     def __enter__(self) -> "Pages":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         shutil.rmtree(self._work)
 
     def add(
@@ -167,28 +138,28 @@ class Pages:
             self.sheets += 1
             self.uncertain += uncertain
             self._part.append(
-                _Sheet(
-                    number=self.sheets,
-                    name=str(name),
-                    answers=[self._answer(*answer) for answer in zip(classes, shares, strict=True)],
-                    picture=_picture(sheet),
-                    overlay=_picture(overlay(sheet, heat, crop)),
-                    explained=bool(heat.any()),
-                    uncertain=uncertain,
-                )
+                {
+                    "number": self.sheets,
+                    "name": str(name),
+                    "answers": [self._answer(*answer) for answer in zip(classes, shares, strict=True)],
+                    "picture": _picture(sheet),
+                    "overlay": _picture(overlay(sheet, heat, crop)),
+                    "explained": bool(heat.any()),  # whether any part speaks for the first answer
+                    "uncertain": uncertain,
+                }
             )
             if len(self._part) == SHEETS_A_PAGE:
                 self._end_part()
 
-    def _answer(self, index: int, probability: float) -> _Answer:
+    def _answer(self, index: int, probability: float) -> dict[str, Any]:
         labels, images = self.facts.labels, self.facts.train_images
         family = str(labels.families[index])
-        return _Answer(
-            species=str(labels.names[index]),
-            family=None if family == UNKNOWN else family,
-            images=None if images is None else int(images[index]),
-            probability=float(probability),
-        )
+        return {
+            "species": str(labels.names[index]),
+            "family": None if family == UNKNOWN else family,
+            "images": None if images is None else int(images[index]),  # that the species was trained on
+            "probability": float(probability),
+        }
 
     def _end_part(self) -> None:
         part = self._work / f"part-{len(self._parts) + 1}.html"
@@ -297,11 +268,11 @@ def _colours() -> np.ndarray:
     return (255 * colormaps["inferno"](np.arange(256))[:, :3]).astype(np.uint8)
 
 
-def _picture(image: Image.Image) -> _Picture:
+def _picture(image: Image.Image) -> dict[str, Any]:
     buffer = BytesIO()
     image.save(buffer, "JPEG", quality=_QUALITY)
     content = base64.b64encode(buffer.getvalue()).decode()
-    return _Picture(image.width, image.height, f"data:image/jpeg;base64,{content}")
+    return {"width": image.width, "height": image.height, "address": f"data:image/jpeg;base64,{content}"}
 
 
 def _runs(name: str) -> list[tuple[bool, str]]:

@@ -20,7 +20,7 @@ from utils.data.labels import LabelMap
 from utils.data.metadata import Metadata, read_metadata
 from utils.data.shards import MANIFEST, UNFINISHED, is_shard
 from utils.data.splits import DUPLICATES, SKIPPED
-from utils.files import InputError, UsageError, read_json
+from utils.files import InputError, UsageError, check_option, read_json
 from utils.own.images import FITS
 
 PREFIX = "own"
@@ -34,7 +34,43 @@ _FILES = (
     DUPLICATES,
     MANIFEST,
 )
+_SETTINGS = (
+    "size",
+    "fit",
+    "quality",
+    "seed",
+    "shard_images",
+    "test_fraction",
+)  # in job.json and the manifest
 ANOTHER_FOLDER = "Name another folder to write to, or delete this one."
+
+
+@dataclass(frozen=True)
+class Options:
+    """How own sheets are written. UsageError when one is out of range, or two exclude each other."""
+
+    size: int = 480  # pixels a side of the stored images
+    quality: int = 95  # of their JPEGs
+    fit: str = "squeeze"  # see `utils.own.images.encode_image`
+    seed: int = 0  # of the order of the records and of the test part
+    test_fraction: float = 0.0  # of the sheets that are withheld, by species see `utils.data.splits`
+    # In place of it, a file that says the part of each sheet, see `utils.data.splits`; it is copied beside the
+    # shards, where training takes the validation part from it.
+    split: Path | None = None
+    # A labels.json, or the folder of a run, by which classes are numbered; else they are by the sorted names.
+    label_map: Path | None = None
+    shard_images: int = 1000  # records a shard
+
+    def __post_init__(self) -> None:
+        check_option("size", self.size, 16 <= self.size <= 4096, "from 16 to 4096 pixels")
+        check_option("quality", self.quality, 1 <= self.quality <= 100, "from 1 to 100")
+        check_option("fit", self.fit, self.fit in FITS, " or ".join(FITS))
+        check_option("seed", self.seed, self.seed >= 0, "0 or more")
+        check_option("test fraction", self.test_fraction, 0 <= self.test_fraction < 1, "from 0 to below 1")
+        if self.split is not None and self.test_fraction:
+            raise UsageError("a split file and a test fraction are given; the file says what is withheld.")
+        if self.shard_images < 1:
+            raise UsageError(f"images a shard are {self.shard_images}, must be 1 or more.")
 
 
 @dataclass(frozen=True)
@@ -66,9 +102,7 @@ class Job:
     classes: np.ndarray  # int64
     parts: np.ndarray  # "train", "validation" or "test"
     shards: list[Shard]
-    size: int
-    quality: int
-    fit: str
+    options: Options
     split_file: Path | None
     settings: dict[str, Any]
 
@@ -103,61 +137,13 @@ class Job:
         return True
 
 
-def check_options(
-    size: int,
-    quality: int,
-    fit: str,
-    seed: int,
-    test_fraction: float,
-    split: Path | None,
-    shard_images: int,
-    part: tuple[int, int],
-) -> None:
-    """Refuse options that are out of range or exclude each other; see `utils.own.write.write_from_labels`.
-
-    Raises:
-        UsageError: the first that is, with what is allowed.
-    """
-    if not 16 <= size <= 4096:
-        raise UsageError(f"size is {size}, must be from 16 to 4096 pixels.")
-    if not 1 <= quality <= 100:
-        raise UsageError(f"quality is {quality}, must be from 1 to 100.")
-    if fit not in FITS:
-        raise UsageError(f"fit is {fit!r}, must be {' or '.join(FITS)}.")
-    if seed < 0:
-        raise UsageError(f"seed is {seed}, must be 0 or more.")
-    if not 0 <= test_fraction < 1:
-        raise UsageError(f"test fraction is {test_fraction}, must be from 0 to below 1.")
-    if split is not None and test_fraction:
-        raise UsageError("a split file and a test fraction are given; the file says what is withheld.")
-    if shard_images < 1:
-        raise UsageError(f"images a shard are {shard_images}, must be 1 or more.")
-    if not 1 <= part[0] <= part[1]:
-        raise UsageError(f"shard is {part[0]}/{part[1]}, must be i/n with i from 1 to n, as in 1/2 and 2/2.")
-
-
-def plan_job(
-    source: Path,
-    images_dir: Path,
-    out: Path,
-    *,
-    size: int,
-    quality: int,
-    fit: str,
-    seed: int,
-    test_fraction: float,
-    split: Path | None,
-    label_map: Path | None,
-    shard_images: int,
-) -> Job:
+def plan_job(source: Path, images_dir: Path, out: Path, options: Options) -> Job:
     """Read and check the tables, and lay down which sheet goes where; no image is read, nothing written.
 
     Args:
         source: the table of labels, or a folder with one folder a species.
         images_dir: the folder that file_name is relative to.
         out: for the shards.
-        size, quality, fit, seed, test_fraction, split, label_map, shard_images: see
-            `utils.own.write.write_from_labels`.
 
     Raises:
         InputError: a folder, table, split or label map is not right, or image files are missing; the message names it.
@@ -167,8 +153,8 @@ def plan_job(
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file. Name a folder for the shards.")
     metadata = read_metadata(source)
-    if label_map is not None:
-        metadata, labels = _numbered_by(label_map, metadata, source)
+    if options.label_map is not None:
+        metadata, labels = _numbered_by(Path(options.label_map), metadata, source)
     else:
         labels = LabelMap.from_metadata(metadata)
     annotations = metadata.annotations
@@ -180,20 +166,21 @@ def plan_job(
     files = _on_disk(names, images_dir, source)
     classes = labels.to_class(annotations["category_id"])
     parts = np.full(len(ids), "train", dtype="<U10")
-    if split is not None:
-        parts = splits.parts_of(ids, split)
-    elif test_fraction:
-        parts[splits.stratified(ids, classes, test_fraction, seed)[1]] = "test"
+    if options.split is not None:
+        parts = splits.parts_of(ids, options.split)
+    elif options.test_fraction:
+        parts[splits.stratified(ids, classes, options.test_fraction, options.seed)[1]] = "test"
     if not (parts != "test").any():
-        raise InputError(f"{split}: all sheets are in test. Leave some to train on.")
+        raise InputError(f"{options.split}: all sheets are in test. Leave some to train on.")
 
     # Records of one species must not lie together: training shuffles within a window only.
-    order = np.random.default_rng(seed).permutation(len(ids))
+    order = np.random.default_rng(options.seed).permutation(len(ids))
     shards = []
     for name, rows in (("train", order[parts[order] != "test"]), ("test", order[parts[order] == "test"])):
-        starts = range(0, len(rows), shard_images)
+        starts = range(0, len(rows), options.shard_images)
         shards += [
-            Shard(name, number, rows[start : start + shard_images]) for number, start in enumerate(starts)
+            Shard(name, number, rows[start : start + options.shard_images])
+            for number, start in enumerate(starts)
         ]
     digest = hashlib.sha256()
     for columns in (
@@ -204,12 +191,7 @@ def plan_job(
         for piece in json_pieces(columns):
             digest.update(piece)
     settings = {
-        "size": size,
-        "fit": fit,
-        "quality": quality,
-        "seed": seed,
-        "shard_images": shard_images,
-        "test_fraction": test_fraction,
+        **{name: getattr(options, name) for name in _SETTINGS},
         "sheets": len(ids),
         "table_sha256": digest.hexdigest(),  # ids, file names, species, parts
         "pillow": PIL.__version__,  # another version may decode and encode to other bytes
@@ -226,10 +208,8 @@ def plan_job(
         classes=classes,
         parts=parts,
         shards=shards,
-        size=size,
-        quality=quality,
-        fit=fit,
-        split_file=split,
+        options=options,
+        split_file=None if options.split is None else Path(options.split),
         settings=settings,
     )
 

@@ -33,10 +33,8 @@ TiffImagePlugin.OPEN_INFO[b"MM", 1, (1,), 1, (32,), ()] = ("I", "I;32N")
 _FAX = (2, 3, 4)
 _SAID_OF_FAX = re.compile(rb"^Fax\w+: .*\n?", re.MULTILINE)
 _RAW, _JPEG, _DEFLATE, _PACKBITS = (1, 32771), 7, (8, 32946), 32773
-_READ = TiffImagePlugin.COMPRESSION_INFO.keys() - {
-    50000,
-    50001,
-}  # which the libtiff of Pillow's wheels is without
+# The two are those that the libtiff of Pillow's wheels is without.
+_READ = TiffImagePlugin.COMPRESSION_INFO.keys() - {50000, 50001}
 _COMPRESSIONS = {
     **dict.fromkeys((9, 10, 34661), "JBIG"),
     **dict.fromkeys((33003, 33004, 33005, 34712), "JPEG 2000"),

@@ -2,11 +2,8 @@
 
 import functools
 import hashlib
-import itertools
-import os
 from collections import Counter
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -26,7 +23,7 @@ from utils.data.records import (
     read_examples,
 )
 from utils.data.shards import COUNT_IN_NAME, MANIFEST, UNFINISHED, read_manifest, shards_in, split_of
-from utils.files import InputError
+from utils.files import InputError, in_order
 
 
 def inspect(paths: Iterable[Path]) -> list[dict[str, Any]]:
@@ -119,10 +116,7 @@ def verify(paths: Iterable[Path], *, progress: bool = False, notes: list[str] | 
     manifests: dict[Path, dict[str, Any] | None] = {}
     labels: dict[Path, list[tuple[str, int, int, int]]] = {}
     total = sum(path.stat().st_size for path in shards if path.is_file())
-    with (
-        ThreadPoolExecutor(os.cpu_count() or 1) as pool,
-        tqdm(total=total, unit="B", unit_scale=True, disable=not progress) as bar,
-    ):
+    with tqdm(total=total, unit="B", unit_scale=True, disable=not progress) as bar:
         for path in shards:
             listed = _listed(manifests, path)
             if not path.is_file():
@@ -130,7 +124,7 @@ def verify(paths: Iterable[Path], *, progress: bool = False, notes: list[str] | 
                     problems.append(f"{path}: no such file.")
                 continue
             problems += _verify_shard(
-                path, pool, bar, labels.setdefault(path.parent, []), [] if notes is None else notes
+                path, bar, labels.setdefault(path.parent, []), [] if notes is None else notes
             )
             if listed is not None:
                 problems += _against_manifest(path, listed)
@@ -160,7 +154,7 @@ def _against_manifest(path: Path, listed: dict[str, Any]) -> list[str]:
 
 
 def _verify_shard(
-    path: Path, pool: ThreadPoolExecutor, bar: Any, labels: list[tuple[str, int, int, int]], notes: list[str]
+    path: Path, bar: Any, labels: list[tuple[str, int, int, int]], notes: list[str]
 ) -> list[str]:
     """The problems inside one shard; `labels` gets the labels of its records, `notes` what does no harm."""
     problems: list[str] = []
@@ -168,25 +162,24 @@ def _verify_shard(
     expected: dict[str, str] = {}  # features of the first record that is right
     needed = (IMAGE, IMAGE_ID, CLASS) if labelled else (IMAGE, IMAGE_ID)
     check = functools.partial(judge, needed=needed, optional=FEATURES, labels_from_0=True)
-    records, count, whole = entries(path), 0, True
-    while chunk := list(itertools.islice(records, 64)):
-        verdicts = pool.map(lambda entry: check(entry[1]), chunk)
-        for (offset, content), verdict in zip(chunk, verdicts, strict=True):
-            problem, kinds = verdict.reason, dict(sorted(verdict.kinds.items()))
-            if labelled and problem is None and (label := labels_of(verdict.values)):
-                labels.append(label)
-            expected = expected or (kinds if problem is None else {})
-            if problem is None and kinds != expected:
-                problem = f"has the features {_listing(kinds)}, records before it {_listing(expected)}"
-            if problem:
-                problems.append(f"{path}: record {count} at byte {offset}: {problem}.")
-            if verdict.note:
-                notes.append(f"{path}: record {count}: {verdict.note}.")
-            if isinstance(content, str) and content != BAD_CHECKSUM:
-                whole = False
-            else:
-                count += 1
-            bar.update(16 + len(content) if isinstance(content, bytes) else 0)
+    count, whole = 0, True
+    judged = in_order(lambda entry: (entry, check(entry[1])), entries(path))
+    for (offset, content), verdict in judged:
+        problem, kinds = verdict.reason, dict(sorted(verdict.kinds.items()))
+        if labelled and problem is None and (label := labels_of(verdict.values)):
+            labels.append(label)
+        expected = expected or (kinds if problem is None else {})
+        if problem is None and kinds != expected:
+            problem = f"has the features {_listing(kinds)}, records before it {_listing(expected)}"
+        if problem:
+            problems.append(f"{path}: record {count} at byte {offset}: {problem}.")
+        if verdict.note:
+            notes.append(f"{path}: record {count}: {verdict.note}.")
+        if isinstance(content, str) and content != BAD_CHECKSUM:
+            whole = False
+        else:
+            count += 1
+        bar.update(16 + len(content) if isinstance(content, bytes) else 0)
     named = COUNT_IN_NAME.search(path.name)
     if whole and named and int(named[1]) != count:
         problems.append(f"{path}: has {count} records, its name says {named[1]}.")

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from utils.data.shards import MANIFEST, read_manifest
-from utils.files import InputError, read_json, write_json
+from utils.files import InputError, UsageError, read_json, write_json
 from utils.own.finish import finish
 from utils.own.images import BadImage, Prepared, prepare_images
 from utils.own.plan import (
@@ -27,8 +27,8 @@ from utils.own.plan import (
     JOB,
     PREFIX,
     Job,
+    Options,
     Shard,
-    check_options,
     plan_job,
     read_report,
     refuse_another,
@@ -55,18 +55,11 @@ def write_from_labels(
     images_dir: Path,
     out_dir: Path,
     *,
-    size: int = 480,
-    quality: int = 95,
-    fit: str = "squeeze",
-    seed: int = 0,
-    test_fraction: float = 0.0,
-    split: Path | None = None,
-    label_map: Path | None = None,
-    shard_images: int = 1000,
     part: tuple[int, int] = (1, 1),
     skip_bad: bool = False,
     workers: int | None = None,
     progress: bool = True,
+    **options: Any,
 ) -> Written:
     """Make a data set in the published format from own sheets; the same call goes on after a kill.
 
@@ -79,42 +72,25 @@ def write_from_labels(
         labels: see `utils.data.metadata.read_metadata`; None when `images_dir` has one folder a species.
         images_dir: the folder that file_name is relative to.
         out_dir: made if it is not there.
-        size, quality, fit: of the stored images, see `utils.own.images.encode_image`.
-        seed: of the order of the records and of the test part.
-        test_fraction: part of the sheets withheld as a test set, by species see `utils.data.splits`.
-        split: in place of it, a file that says the part of each sheet, see `utils.data.splits`; it is copied
-            beside the shards, where training takes the validation part from it.
-        label_map: a labels.json, or the folder of a run, by which classes are numbered; else they are
-            numbered by the sorted names.
-        shard_images: records a shard.
         part: (i, n): only write every n-th shard from the i-th on, where n calls share the job.
         skip_bad: leave out images that cannot be used and list them in skipped.csv; else the first one stops
             the job.
         workers: threads that encode; None for one a core.
         progress: show a progress bar.
+        options: size, quality, fit, seed, test_fraction, split, label_map, shard_images: `utils.own.plan.Options`.
 
     Raises:
         InputError: the tables are not right, image files are missing or bad, or `out_dir` has other files.
         UsageError: an option is out of range.
     """
-    check_options(size, quality, fit, seed, test_fraction, split, shard_images, part)
-    job = plan_job(
-        Path(images_dir) if labels is None else Path(labels),
-        Path(images_dir),
-        Path(out_dir),
-        size=size,
-        quality=quality,
-        fit=fit,
-        seed=seed,
-        test_fraction=test_fraction,
-        split=None if split is None else Path(split),
-        label_map=None if label_map is None else Path(label_map),
-        shard_images=shard_images,
-    )
+    chosen, (index, calls) = Options(**options), part
+    if not 1 <= index <= calls:
+        raise UsageError(f"shard is {index}/{calls}, must be i/n with i from 1 to n, as in 1/2 and 2/2.")
+    source = Path(images_dir) if labels is None else Path(labels)
+    job = plan_job(source, Path(images_dir), Path(out_dir), chosen)
     if _is_whole(job):
         return _written(job)
     import_tensorflow()
-    index, calls = part
     _write_shards(job, job.shards[index - 1 :: calls], skip_bad=skip_bad, workers=workers, progress=progress)
     try:
         done = [shard for shard in job.shards if job.finished(shard)]
@@ -169,9 +145,9 @@ def _write_shards(
     rows = np.concatenate([shard.rows for shard in open_shards])
     prepared = prepare_images(
         (job.images_dir / job.files[row] for row in rows),
-        size=job.size,
-        quality=job.quality,
-        fit=job.fit,
+        size=job.options.size,
+        quality=job.options.quality,
+        fit=job.options.fit,
         workers=workers,
     )
     total = sum(len(shard.rows) for shard in shards)
@@ -223,7 +199,7 @@ def _write_shard(
     partial = job.unfinished / f"{shard.stem}.{platform.node()}.{os.getpid()}.tmp"
     try:
         count = write_records(records(), partial)
-        name = shard_name(PREFIX, job.size, shard.split, shard.number, count) if count else None
+        name = shard_name(PREFIX, job.options.size, shard.split, shard.number, count) if count else None
         report = {"file": name, "split": shard.split, "records": count, "bytes": partial.stat().st_size}
         with partial.open("rb") as file:
             report["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()

@@ -375,7 +375,9 @@ def install(work: Work, lock: Path, options: str) -> None:
     pip = _pip(work)
     arguments, variables = uv_settings(pip)
     from_lock = ["--require-hashes", "--only-binary", ":all:", "-r"]
-    by_pip = [*pip, "install", "--no-input", "--progress-bar", "off", "--no-deps", *from_lock]
+    # Without a second try pip does not say that it could not connect.
+    tries = ["--retries", "1"] if variables.get("UV_HTTP_RETRIES") == "0" else []
+    by_pip = [*pip, "install", "--no-input", "--progress-bar", "off", "--no-deps", *tries, *from_lock]
     get_uv = [*by_pip, uv_file, "--retries", "1"]
     words = work.run(get_uv, "getting uv") if uv_lines else "the lock has none"
     if not words:

@@ -13,7 +13,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from utils.files import REPOSITORY, InputError, replacing
+from utils.files import REPOSITORY, InputError, write_text
 from utils.setup.environment import Failed, tool_variables, uv_settings
 
 SOURCE = "requirements.txt"
@@ -48,18 +48,13 @@ class Target:
         name, os_name = _SYSTEMS[system]
         full = f"{self.python}.{patch}"
         return {
-            "implementation_name": "cpython",
             "implementation_version": full,
             "os_name": os_name,
             "platform_machine": machine,
-            "platform_python_implementation": "CPython",
-            "platform_release": "",
             "platform_system": name,
-            "platform_version": "",
             "python_full_version": full,
             "python_version": self.python,
             "sys_platform": system,
-            "extra": "",
         }
 
     def __str__(self) -> str:
@@ -217,19 +212,9 @@ def make_locks(root: Path = REPOSITORY) -> None:
             if path.is_file():
                 made.write_text(path.read_text(encoding="utf-8"), encoding="utf-8")  # its versions are kept
             shutil.copy(root / SOURCE, folder)
-            run(
-                *(
-                    "compile",
-                    SOURCE,
-                    "extra.txt",
-                    "--output-file",
-                    made.name,
-                    "--universal",
-                    "--generate-hashes",
-                ),
-                *("--python-version", "3.11", "--no-header", "--annotation-style", "line"),
-                cwd=folder,
-            )
+            made_of = f"{SOURCE} extra.txt --universal --python-version 3.11"
+            written = f"--output-file {made.name} --generate-hashes --no-header --annotation-style line"
+            run("compile", *made_of.split(), *written.split(), cwd=folder)
             for target in lock.targets:  # every package has a wheel there
                 run(
                     *("install", "--dry-run", "--require-hashes", "-r", made.name, "--target", "nowhere"),
@@ -237,7 +222,6 @@ def make_locks(root: Path = REPOSITORY) -> None:
                     cwd=folder,
                 )
             text = made.read_text(encoding="utf-8")
-        with replacing(path) as new:
-            new.write_text(_head(root / SOURCE, text) + text, encoding="utf-8")
+        write_text(path, _head(root / SOURCE, text) + text)
         print(f"{path.name}: {sum(line[:1] not in '# ' for line in text.splitlines())} pins, "
               f"{len(text) // 1000} KB")  # fmt: skip

@@ -13,8 +13,8 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from utils.data.forms.names import tidy
-from utils.files import InputError, InputWarning, UsageError, is_hidden, replacing
+from utils.data.forms.names import tidy, word_set
+from utils.files import InputError, InputWarning, UsageError, is_hidden, write_csv
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff")
 _WITHOUT_SUFFIX = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # JPEG, PNG; a TIFF may be a camera's raw file
@@ -24,35 +24,10 @@ _PARTS = {
     **dict.fromkeys(("val", "valid", "validation", "dev"), "validation"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-_GENERIC = {
-    "image",
-    "images",
-    "img",
-    "imgs",
-    "photo",
-    "photos",
-    "picture",
-    "pictures",
-    "pics",
-    "scan",
-    "scans",
-}
-
-_GENERIC |= {
-    "sheet",
-    "sheets",
-    "specimen",
-    "specimens",
-    "media",
-    "multimedia",
-    "jpg",
-    "jpeg",
-    "png",
-    "tif",
-    "tiff",
-}
-
-_GENERIC |= {"data", "dataset", "set", "herbarium"}
+_GENERIC = word_set(
+    "image images img imgs photo photos picture pictures pics scan scans sheet sheets specimen specimens "
+    "media multimedia jpg jpeg png tif tiff data dataset set herbarium"
+)
 _BINOMIAL = re.compile(r"(?:[×xX] ?)?[^\W\d_a-zß-ÿ][\w.-]* (?:[×xX] ?)?[^\W\d_A-ZÀ-Þ][\w.-]*( .*)?")
 _NEAREST_FOR = 20  # names that are not there, for which the nearest file is looked for
 # Folders of iNaturalist's data sets: 00042_Plantae_Tracheophyta_Liliopsida_Poales_Poaceae_Zea_mays.
@@ -362,8 +337,7 @@ def table_of(folder: Path, out: Path) -> pd.DataFrame:
         rows.append((name, name, species, family, parts[-1] if parts else ""))
     table = pd.DataFrame(rows, columns=["image_id", "file_name", "scientificName", "family", "split"])
     table = table.drop(columns=[column for column in ("family", "split") if not table[column].any()])
-    with replacing(out) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")
+    write_csv(table, out)
     return table
 
 

@@ -7,6 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+
+def word_set(text: str) -> frozenset[str]:
+    """The words of a text, as a set."""
+    return frozenset(text.split())
+
+
 _RANKS = {
     **dict.fromkeys(("subsp.", "subsp", "ssp.", "ssp"), "subsp."),
     **dict.fromkeys(("var.", "var"), "var."),
@@ -16,9 +22,7 @@ _RANKS = {
 _HYBRID = ("×", "x", "X")
 _IN_DOUBT = ("cf.", "aff.")
 # Words in lower case that belong to the authors.
-_OF_AUTHORS = {"ex", "et", "in", "de", "du", "da", "la", "le", "van", "von", "der", "fil.", "non", "nec"}
-
-_OF_AUTHORS |= {"auct.", "auctt.", "hort.", "sensu", "emend."}
+_OF_AUTHORS = word_set("ex et in de du da la le van von der fil. non nec auct. auctt. hort. sensu emend.")
 
 # Characters that are drawn alike: hyphens, dashes and the minus sign; apostrophes; signs of a hybrid. Nobody writes
 # an underscore in a name but in place of a space.
@@ -28,155 +32,32 @@ _SPELT_ALIKE = str.maketrans(
 _LIGATURES = str.maketrans({"æ": "ae", "œ": "oe", "ø": "o", "ł": "l", "đ": "d"})
 
 # Words of authors in lower case that leave a name what it is; others (auct., sensu, nom., agg.) do not.
-_BETWEEN_AUTHORS = {
-    "ex",
-    "et",
-    "and",
-    "und",
-    "y",
-    "in",
-    "apud",
-    "&",
-    "al.",
-    "f.",
-    "fil.",
-    "fil",
-    "bis",
-    "emend.",
-}
-
-_BETWEEN_AUTHORS |= {
-    "de",
-    "du",
-    "da",
-    "das",
-    "do",
-    "dos",
-    "del",
-    "della",
-    "di",
-    "la",
-    "le",
-    "van",
-    "von",
-    "vom",
-}
-
-_BETWEEN_AUTHORS |= {"zu", "zur", "den", "der", "ter", "ten", "te", "af"}
+_BETWEEN_AUTHORS = word_set(
+    "ex et and und y in apud & al. f. fil. fil bis emend. de du da das do dos del della di la le van von "
+    "vom zu zur den der ter ten te af"
+)
 _AUTHOR = re.compile(r"\(*(?:[dl]')?([^\W\d_])[^\W\d_]*(?:[.,;:()&'-]+[^\W\d_]*)*")
 _YEAR = re.compile(r"\(?(?:1[6-9]|20)\d\d\)?[,.;]?")
 # Written with a capital and no author: what makes a name one of a part of the species, or of several.
-_OF_CULTIVATION = {
-    "Group",
-    "Gp",
-    "Grex",
-    "Complex",
-    "Form",
-    "Type",
-    "Morph",
-    "Race",
-    "Strain",
-    "Clade",
-    "Clone",
-}
-_OF_CULTIVATION |= {"Cultivar", "Variety", "Hybrid", "Ecotype", "Population", "Lineage"}
+_OF_CULTIVATION = word_set(
+    "Group Gp Grex Complex Form Type Morph Race Strain Clade Clone Cultivar Variety Hybrid Ecotype "
+    "Population Lineage"
+)
 _WORD = re.compile(r"[^\W\d_]+(?:[-'][^\W\d_]+)*")
 # Abbreviations that stand where an epithet would, also without their full stop.
-_NO_EPITHETS = {
-    "sp",
-    "spp",
-    "spec",
-    "species",
-    "indet",
-    "undet",
-    "cf",
-    "aff",
-    "agg",
-    "aggr",
-    "auct",
-    "non",
-    "nec",
-}
+_NO_EPITHETS = word_set(
+    "sp spp spec species indet undet cf aff agg aggr auct non nec cv convar sect subsect subg subgen ser "
+    "hort nom nov ined s l"
+)
 
-_NO_EPITHETS |= {
-    "cv",
-    "convar",
-    "sect",
-    "subsect",
-    "subg",
-    "subgen",
-    "ser",
-    "hort",
-    "nom",
-    "nov",
-    "ined",
-    "s",
-    "l",
-}
-
-# A label of these words alone names no taxon; those of the second line only beside one of the first.
-_NO_NAME = {
-    "na",
-    "nan",
-    "nat",
-    "null",
-    "none",
-    "nil",
-    "n/a",
-    "unknown",
-    "unidentified",
-    "undetermined",
-    "undet",
-}
-
-_NO_NAME |= {
-    "unnamed",
-    "unspecified",
-    "indet",
-    "indeterminate",
-    "indeterminata",
-    "ignota",
-    "incertae",
-    "sedis",
-}
-
-_NO_NAME |= {
-    "sp",
-    "spp",
-    "spec",
-    "gen",
-    "missing",
-    "scientificname",
-    "identified",
-    "determined",
-    "available",
-    "scientific",
-    "tbd",
-    "nd",
-    "id",
-    "blank",
-    "empty",
-    "unk",
-    "unbekannt",
-    "unbestimmt",
-    "desconocido",
-    "desconocida",
-    "inconnu",
-    "inconnue",
-}
-_BESIDE_NO_NAME = {
-    "species",
-    "genus",
-    "family",
-    "plant",
-    "specimen",
-    "taxon",
-    "name",
-    "not",
-    "no",
-    "yet",
-    "et",
-}
+# A label of these words alone names no taxon; those of the second list only beside one of the first.
+_NO_NAME = word_set(
+    "na nan nat null none nil n/a unknown unidentified undetermined undet unnamed unspecified indet "
+    "indeterminate indeterminata ignota incertae sedis sp spp spec gen missing scientificname identified "
+    "determined available scientific tbd nd id blank empty unk unbekannt unbestimmt desconocido "
+    "desconocida inconnu inconnue"
+)
+_BESIDE_NO_NAME = word_set("species genus family plant specimen taxon name not no yet et")
 
 
 def tidy(name: str) -> str:

@@ -131,9 +131,8 @@ def read_test_json(path: Path) -> pd.DataFrame:
     content = path.read_bytes()
     rows: Any = None
     if msgspec is not None:
-        with contextlib.suppress(
-            msgspec.MsgspecError
-        ):  # Python's own reader takes more, or tells what is wrong
+        # Python's own reader takes more, or tells what is wrong.
+        with contextlib.suppress(msgspec.MsgspecError):
             rows = msgspec.json.decode(content, type=msgspec.Raw)
     if rows is None:
         rows = _parse(path, content)

@@ -27,7 +27,6 @@ MINI_COLUMNS = ("genus_id", "institution_id", "category_id", "image_id", "scient
 _OF_SPECIES = ("authors", "genus", "species", "family")
 # As R, pandas, databases and spreadsheets write an empty field.
 _NOT_AVAILABLE = ("NA", "N/A", "#N/A", "<NA>", "NaN", "nan", "NULL", "null", "None", "\\N")
-_UNKNOWN_LICENSE = pd.DataFrame({"id": [0], "name": [UNKNOWN], "url": [""]})
 _LARGEST = 2**53
 _WAY_OUT = (
     "Give a table (CSV) with file_name and scientificName; image_id, authors, genus, species and family "
@@ -103,14 +102,10 @@ def read_mini(path: Path) -> Metadata:
         "images": table[["image_id", "file_name"]].assign(license=0),
         "categories": categories,
         "genera": genera[["genus_id", "genus"]],
-        "distances": empty_table("distances"),
         "institutions": institutions.assign(collectionCode=institutions["institution_id"].astype(str)),
-        "licenses": _UNKNOWN_LICENSE,
     }
     categories.index = pd.Index(table.drop_duplicates("category_id").sort_values("category_id").index)
-    check(problems, tables, lambda _, row: line(row), one_table=True)
-    problems.raise_any()
-    return complete(tables)
+    return _checked(problems, tables, line)
 
 
 def read_own_table(path: Path) -> Metadata:
@@ -192,9 +187,16 @@ def _from_sheets(problems: Problems, sheets: pd.DataFrame, line: Callable[[int],
         "images": pd.DataFrame({"image_id": annotations["image_id"], "file_name": file_name, "license": 0}),
         "categories": categories[list(COLUMNS["categories"])],
         "genera": genera,
-        "distances": empty_table("distances"),
         "institutions": pd.DataFrame({"institution_id": [0], "collectionCode": [UNKNOWN]}),
-        "licenses": _UNKNOWN_LICENSE,
+    }
+    return _checked(problems, tables, line)
+
+
+def _checked(problems: Problems, tables: dict[str, pd.DataFrame], line: Callable[[int], str]) -> Metadata:
+    """The tables of one file with the two that it has nothing for; what is wrong between them is raised."""
+    tables |= {
+        "distances": empty_table("distances"),
+        "licenses": pd.DataFrame({"id": [0], "name": [UNKNOWN], "url": [""]}),
     }
     check(problems, tables, lambda _, row: line(row), one_table=True)
     problems.raise_any()
