@@ -16,9 +16,12 @@ WING = (
     *(f"utils.data.{name}" for name in ("delimited", "records", "shards", "jpeg")),
     *(f"utils.data.{name}" for name in ("damage", "pixels", "augment", "batches")),
     "utils.sources",
-    *(f"utils.training.{name}" for name in ("network", "weights", "losses", "optimizer", "trainer")),
-    *(f"utils.training.{name}" for name in ("devices", "task", "state", "runs", "loop")),
-    *(f"utils.evaluation.{name}" for name in ("scores", "predict", "submission", "decide", "classifiers")),
+    *(f"utils.training.{name}" for name in ("network", "weights", "lite", "losses", "optimizer")),
+    *(
+        f"utils.training.{name}"
+        for name in ("trainer", "features", "devices", "task", "state", "runs", "loop")
+    ),
+    *(f"utils.evaluation.{name}" for name in ("scores", "predict", "submission")),
 )
 WORKSHOPS = ("data.forms", "flora", "own", "figures", "experiments", "course", "setup", "cli")
 # Where the wing opens a workshop, inside a function: metadata come in many forms, and the sample flora is drawn.

@@ -142,9 +142,8 @@ class Profile:
     genus_weight: float = _method(0.0, _from(0))  # of the loss of a head for the genus, 0 for no such head
     family_weight: float = _method(0.0, _from(0))  # of the loss of a head for the family
     mixup: float = _method(0.0, _from(0))  # alpha of the beta distribution that blends two images, 0 for none
-    cutmix: float = _method(
-        0.0, _from(0)
-    )  # alpha for pasted boxes; with mixup too, an image gets one of both
+    # alpha for pasted boxes; with mixup too, an image gets one of both
+    cutmix: float = _method(0.0, _from(0))
     randaugment: int = _method(0, _from(0))  # operations an image, after `augment`
     # part of each operation's full strength
     randaugment_magnitude: float = _method(0.3, (lambda part, _: 0 <= part <= 1, "from 0 to 1"))

@@ -20,7 +20,7 @@ from utils.training.devices import choose_strategy, read_cluster, wait_for_all
 from utils.training.losses import SparseMacroF1, make_loss
 from utils.training.optimizer import make_optimizer, make_schedule
 from utils.training.state import Progress, RunState
-from utils.training.task import Task, describe, facts_of, reading
+from utils.training.task import Task, facts_of, reading
 from utils.training.trainer import SessionGuard, StepBar, Trainer
 
 if TYPE_CHECKING:
@@ -143,6 +143,8 @@ def train(
         if done.epoch:
             say(f"{profile.run_name}: continues after epoch {done.epoch} of {profile.epochs}.")
         elif state.chief:
+            from utils.training.runs import describe
+
             describe(task, model, run_dir, devices)
 
         schedule = make_schedule(profile, task.steps)

@@ -1,21 +1,39 @@
-"""The files that a training run leaves: found, taken up, and loaded as a network."""
+"""The files that a training run leaves: described at its start, found, taken up, and loaded as a network."""
 
+import platform
+import shlex
 import shutil
+import sys
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import tensorflow as tf
 
+from utils import __version__
 from utils.config import Profile, profile_from_dict
 from utils.data.labels import LabelMap
-from utils.files import InputError, UsageError, attach, is_hidden, mounted, on_kaggle, read_json
-from utils.training.network import build_model, logits_of_all_ranks, ranks_of
+from utils.data.shards import read_manifest
+from utils.files import (
+    InputError,
+    UsageError,
+    attach,
+    is_hidden,
+    mounted,
+    on_kaggle,
+    read_json,
+    replacing,
+    write_json,
+)
+from utils.training.network import build_model, logits_of_all_ranks, parameter_counts, ranks_of
 from utils.training.state import other_species
 from utils.training.weights import load_weights
 
 if TYPE_CHECKING:
     from utils.sources import Data
+    from utils.training.task import Task
 
 
 def load_trained(
@@ -116,3 +134,52 @@ def take_up_run(output: Path, profile: Profile) -> None:
             shutil.copyfile(path, output / path.name)
     for path in sorted((run / "state").iterdir(), key=lambda path: path.name == "state.json"):
         shutil.copyfile(path, state / path.name)
+
+
+def describe(task: "Task", model: tf.keras.Model, run_dir: Path, devices: str) -> None:
+    """Write how the run was made: configs, model summary, label map."""
+    profile = task.profile
+    stem = run_dir / profile.run_name
+    packages = ("tensorflow", "tf-keras", "tensorflow-addons", "keras-efficientnet-v2", "numpy", "pillow")
+    write_json(
+        Path(f"{stem}_configs.json"),
+        {
+            **profile.to_dict(),
+            "run": {
+                **task.facts,
+                "validation_species": task.validation_species,
+                "skipped_records": sum(record.lost for record in task.skipped),
+                "skipped": [str(record) for record in task.skipped],
+                "steps_per_epoch": task.steps,
+                "stored": _stored(task.shards),
+                "devices": devices,
+                "rescale_mode": model.rescale_mode,
+                "parameters": list(parameter_counts(model)),
+                "versions": {
+                    "utils": __version__,
+                    "python": platform.python_version(),
+                    **{name: version for name in packages if (version := _version(name))},
+                },
+                "command": shlex.join(sys.argv),
+            },
+        },
+    )
+    lines: list[str] = []
+    model.summary(print_fn=lambda line, *_, **__: lines.append(line))
+    write_text(Path(f"{stem}_model_summary.txt"), "\n".join(lines) + "\n")
+    task.labels.save(run_dir / "labels.json")
+    counts = pd.DataFrame({"scientificName": task.labels.names, "images": task.counts})
+    write_csv(counts, run_dir / "training_images.csv")
+
+
+def _stored(shards: tuple[Path, ...]) -> dict[str, Any] | None:
+    """Size and fit of the stored images, by the manifest beside the shards; None without one."""
+    manifest = read_manifest(shards[0].parent)
+    return manifest and {key: manifest.get("settings", {})[key] for key in ("size", "fit")}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,31 +1,24 @@
 """What a training learns from: the classes, split and batches of a profile's data, and what damage does to them."""
 
-import platform
-import shlex
-import sys
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from utils import __version__
 from utils.config import Profile
 from utils.data import splits, tail
 from utils.data.batches import evaluation_dataset, training_dataset
 from utils.data.damage import WAY_OUT, BadRecord, bad_records, naming_damage, without_bad
 from utils.data.labels import LabelMap
-from utils.data.shards import read_manifest
 from utils.data.splits import DUPLICATES, shared_duplicates
-from utils.files import InputError, replacing, write_json
-from utils.training import network
+from utils.files import InputError
 
 if TYPE_CHECKING:
     from utils.sources import Data
@@ -196,54 +189,3 @@ def _skipped(bad: tuple[BadRecord, ...]) -> str:
     if len(bad) > 10:
         lines.append(f"  and {len(bad) - 10:,} more places, all in the run's _configs.json")
     return "\n".join(lines)
-
-
-def describe(task: Task, model: tf.keras.Model, run_dir: Path, devices: str) -> None:
-    """Write how the run was made: configs, model summary, label map."""
-    profile = task.profile
-    stem = run_dir / profile.run_name
-    packages = ("tensorflow", "tf-keras", "tensorflow-addons", "keras-efficientnet-v2", "numpy", "pillow")
-    write_json(
-        Path(f"{stem}_configs.json"),
-        {
-            **profile.to_dict(),
-            "run": {
-                **task.facts,
-                "validation_species": task.validation_species,
-                "skipped_records": sum(record.lost for record in task.skipped),
-                "skipped": [str(record) for record in task.skipped],
-                "steps_per_epoch": task.steps,
-                "stored": _stored(task.shards),
-                "devices": devices,
-                "rescale_mode": model.rescale_mode,
-                "parameters": list(network.parameter_counts(model)),
-                "versions": {
-                    "utils": __version__,
-                    "python": platform.python_version(),
-                    **{name: version for name in packages if (version := _version(name))},
-                },
-                "command": shlex.join(sys.argv),
-            },
-        },
-    )
-    lines: list[str] = []
-    model.summary(print_fn=lambda line, *_, **__: lines.append(line))
-    with replacing(Path(f"{stem}_model_summary.txt")) as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    task.labels.save(run_dir / "labels.json")
-    with replacing(run_dir / "training_images.csv") as temporary:
-        counts = pd.DataFrame({"scientificName": task.labels.names, "images": task.counts})
-        counts.to_csv(temporary, index=False, lineterminator="\n")
-
-
-def _stored(shards: tuple[Path, ...]) -> dict[str, Any] | None:
-    """Size and fit of the stored images, by the manifest beside the shards; None without one."""
-    manifest = read_manifest(shards[0].parent)
-    return manifest and {key: manifest.get("settings", {})[key] for key in ("size", "fit")}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
