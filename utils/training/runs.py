@@ -24,8 +24,9 @@ from utils.files import (
     mounted,
     on_kaggle,
     read_json,
-    replacing,
+    write_csv,
     write_json,
+    write_text,
 )
 from utils.training.network import build_model, logits_of_all_ranks, parameter_counts, ranks_of
 from utils.training.state import other_species
