@@ -1,0 +1,106 @@
+"""What a network costs: a training step and a prediction of Lite0 beside EfficientNetV2-B0, frozen and not."""
+
+from collections.abc import Callable
+from functools import partial
+from types import SimpleNamespace
+
+import numpy as np
+
+from benchmarks.harness import Bench, Stage
+from benchmarks.inputs import tensorflow
+
+BATCH, SIZE, CLASSES = 16, 128, 40  # as profile laptop trains
+
+
+def _times(bench: Bench) -> int:
+    return 1 if bench.quick else 10
+
+
+def training(bench: Bench, backbone: str, frozen_stages: int = 0) -> Callable[[], float]:
+    """Steps of SGDW on one batch of noise; the weights are random, which costs what pretrained ones do."""
+    tf = tensorflow()
+    from utils.config import load_profile
+    from utils.training.losses import SparseMacroF1, make_loss
+    from utils.training.network import build_model
+    from utils.training.optimizer import sgdw
+    from utils.training.trainer import Trainer
+
+    profile = load_profile(
+        "smoke", backbone=backbone, image_size=SIZE, batch_size=BATCH, frozen_stages=frozen_stages
+    )
+    model = Trainer(
+        build_model(profile, CLASSES),
+        profile,
+        SimpleNamespace(n_classes=CLASSES),
+        optimizer=sgdw(0.01, profile.weight_decay, profile.momentum),
+        loss=make_loss(profile, np.ones(CLASSES, int)),
+        metrics=[SparseMacroF1(CLASSES), tf.keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+    )
+    rng = np.random.default_rng(0)
+    images = tf.constant(rng.integers(0, 256, (BATCH, SIZE, SIZE, 3)), tf.uint8)
+    batch = images, tf.constant(rng.integers(0, CLASSES, BATCH), tf.int32)
+    step = tf.function(model.train_step)
+    for _ in range(2):
+        step(batch)
+
+    def run() -> float:
+        for _ in range(_times(bench)):
+            step(batch)
+        return _times(bench) * BATCH
+
+    return run
+
+
+def prediction(bench: Bench, backbone: str) -> Callable[[], float]:
+    """Logits of one batch of noise, in a compiled graph."""
+    tf = tensorflow()
+    from utils.config import load_profile
+    from utils.training.network import build_model
+
+    model = build_model(load_profile("smoke", backbone=backbone, image_size=SIZE), CLASSES)
+    images = tf.constant(np.random.default_rng(0).integers(0, 256, (BATCH, SIZE, SIZE, 3)), tf.uint8)
+    predict = tf.function(lambda: model(images, training=False))
+    predict()
+
+    def run() -> float:
+        for _ in range(_times(bench)):
+            predict()
+        return _times(bench) * BATCH
+
+    return run
+
+
+_SIZES = f"Batches of {BATCH} images of {SIZE} px, {CLASSES} classes, without reading them."
+
+STAGES = (
+    Stage(
+        "training step, Lite0 beside B0",
+        "images/s",
+        {"ours": partial(training, backbone="Lite0"), "published": partial(training, backbone="B0")},
+        note=f"{_SIZES} Ours is EfficientNet-Lite0, the other column EfficientNetV2-B0; all weights learn.",
+    ),
+    Stage(
+        "training step, Lite0, four stages frozen",
+        "images/s",
+        {
+            "ours": partial(training, backbone="Lite0", frozen_stages=4),
+            "published": partial(training, backbone="Lite0"),
+        },
+        note="The other column is the same network when all of it learns.",
+    ),
+    Stage(
+        "training step, B0, four stages frozen",
+        "images/s",
+        {
+            "ours": partial(training, backbone="B0", frozen_stages=4),
+            "published": partial(training, backbone="B0"),
+        },
+        note="The other column is the same network when all of it learns.",
+    ),
+    Stage(
+        "prediction, Lite0 beside B0",
+        "images/s",
+        {"ours": partial(prediction, backbone="Lite0"), "published": partial(prediction, backbone="B0")},
+        note="Ours is EfficientNet-Lite0, the other column EfficientNetV2-B0.",
+    ),
+)
