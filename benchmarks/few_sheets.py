@@ -1,0 +1,169 @@
+"""How the score of own sheets grows with the images of a species: `python -m benchmarks.few_sheets DATA --out FOLDER`.
+
+DATA are shards with a withheld test (./course tfrecords write --split). Of every species 2, 5, 10 and 20 of the other
+images are drawn; profile sheets learns from them, and EfficientNetV2-B0 from nothing beside it, and both name the
+withheld sheets. Leaves few_sheets.csv and few_sheets.png. Features are taken once, so that the draws of profile sheets
+cost seconds; a training from nothing takes its minutes, so it has one draw.
+"""
+
+import dataclasses
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import numpy as np
+import pandas as pd
+
+from benchmarks.inputs import tensorflow
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from utils.config import Profile
+    from utils.sources import Data
+
+IMAGES = (2, 5, 10, 20)  # a species, to learn from
+DRAWS = 5
+EPOCHS = 40  # from nothing; validation is what was not drawn, and picks the epoch
+
+
+def drawn(classes: np.ndarray, images: int, seed: int) -> np.ndarray:
+    """Positions of `images` images of every class, int [C x images]; of a class that has fewer, all."""
+    order = np.random.default_rng(seed).permutation(len(classes))
+    return np.sort(np.concatenate([order[classes[order] == label][:images] for label in np.unique(classes)]))
+
+
+def scores(true: np.ndarray, logits: np.ndarray) -> dict[str, float]:
+    """macro_f1, and first_five: the share of sheets whose species is among the five best."""
+    from utils.evaluation.scores import macro_f1
+
+    best = np.argsort(-logits, axis=1)[:, :5]
+    return {
+        "macro_f1": macro_f1(true, best[:, 0], logits.shape[1]),
+        "first_five": float((best == true[:, None]).any(axis=1).mean()),
+    }
+
+
+def frozen(data: "Data", table: pd.DataFrame) -> list[dict]:
+    """Rows of profile sheets, of all draws; `table` from Data.split."""
+    from utils.config import load_profile
+    from utils.training.features import Features, extract_features, fit_regression
+    from utils.training.network import build_model
+
+    profile = load_profile("sheets")
+    n_classes = data.labels().n_classes
+    network = build_model(profile, n_classes)
+    ids = table["image_id"].tolist()
+    sheets = data.batches("train", profile, only_ids=ids)
+    rest = extract_features(network, sheets, total=len(ids), mirrored=True)
+    test = extract_features(network, data.batches("test", profile))
+    true = data.true_classes(test_ids(data, profile))
+    half = len(rest) // 2  # the mirror images come after all others
+    rows = []
+    for images in IMAGES:
+        for seed in range(DRAWS):
+            began = time.perf_counter()
+            chosen = drawn(rest.classes[:half], images, seed)
+            both = np.concatenate([chosen, chosen + half])
+            train = Features(rest.features[both], rest.classes[both])
+            found = fit_regression(train, n_classes, profile.regression)
+            seconds = time.perf_counter() - began
+            score = scores(true, found.logits(test.features))
+            rows.append({"start": "pretrained", "images": images, "seed": seed, **score, "seconds": seconds})
+            click.echo(rows[-1])
+    return rows
+
+
+def test_ids(data: "Data", profile: "Profile") -> list[str]:
+    """The ids of the withheld sheets, in the order of the shards."""
+    return [each.decode() for *_, ids in data.batches("test", profile) for each in ids.numpy()]
+
+
+def from_nothing(data: "Data", table: pd.DataFrame) -> list[dict]:
+    """Rows of EfficientNetV2-B0 from random weights, one draw each."""
+    from utils.config import load_profile
+    from utils.evaluation.predict import predict
+    from utils.training.loop import train
+    from utils.training.runs import load_trained
+
+    profile = load_profile("scratch", source="shards", epochs=EPOCHS, flora_species=0)
+    rows = []
+    for images in IMAGES:
+        chosen = drawn(table["class_index"].to_numpy(), images, 0)
+        parts = np.full(len(table), "validation", dtype=object)
+        parts[chosen] = "train"
+        with tempfile.TemporaryDirectory() as folder:
+            split = pd.DataFrame({"image_id": table["image_id"], "split": parts})
+            split.to_csv(Path(folder) / "split.csv", index=False)
+            given = dataclasses.replace(data, split_file=Path(folder) / "split.csv")
+            result = train(profile, given, Path(folder) / "run")
+            model, _, _ = load_trained(result.run_dir)
+            said = predict(model, data.batches("test", profile), top=5, progress=False)
+        true = data.true_classes(said.image_ids)
+        best = np.zeros((len(said), data.labels().n_classes))
+        np.put_along_axis(best, said.classes, said.probabilities, axis=1)
+        seconds = float(result.history["time"].sum())
+        rows.append(
+            {"start": "random", "images": images, "seed": 0, **scores(true, best), "seconds": seconds}
+        )
+        click.echo(rows[-1])
+    return rows
+
+
+def figure(table: pd.DataFrame) -> "Figure":
+    """macro-F1 against the images of a species, of both starts: the mean, and the range of the draws."""
+    from utils.figures.style import BLUE, GREY, new_figure, styled
+
+    @styled
+    def draw() -> "Figure":
+        of = table.groupby(["start", "images"])["macro_f1"].agg(["mean", "min", "max"])
+        most = max(IMAGES)
+        few, many = (of["mean"]["pretrained", images] for images in (min(IMAGES), most))
+        title = (
+            f"With {min(IMAGES)} images a species pretrained features score {few:.2f}, with {most} {many:.2f}; "
+            f"from nothing {of['mean']['random', most]:.2f}"
+        )
+        drawing, ((axes,),) = new_figure(title, 3.4)
+        looks = {
+            "pretrained": (BLUE, "o", "profile sheets"),
+            "random": (GREY, "s", "EfficientNetV2-B0 from nothing"),
+        }
+        for start, (colour, marker, label) in looks.items():
+            line = of.loc[start]
+            axes.plot(line.index, line["mean"], color=colour, marker=marker, label=label)
+            axes.fill_between(line.index, line["min"], line["max"], color=colour, alpha=0.2, lw=0)
+        axes.set(
+            xscale="log", xlabel="training images of every species", ylabel="macro-F1, withheld", ylim=(0, 1)
+        )
+        axes.set_xticks(IMAGES, [str(images) for images in IMAGES])
+        axes.minorticks_off()
+        axes.legend(loc="lower right")
+        return drawing
+
+    return draw()
+
+
+@click.command()
+@click.argument("data", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True)
+def main(data: Path, out: Path) -> None:
+    """Measure how the score grows with the images of a species; see the head of this file."""
+    tensorflow()
+    from utils.config import load_profile
+    from utils.sources import find_data, require
+
+    found = find_data(load_profile("sheets"), data)
+    require(found, "test_shards")
+    learnt_from = found.split(load_profile("sheets"))
+    table = pd.DataFrame([*frozen(found, learnt_from), *from_nothing(found, learnt_from)])
+    out.mkdir(parents=True, exist_ok=True)
+    table.to_csv(out / "few_sheets.csv", index=False, float_format="%.4f")
+    figure(table).savefig(out / "few_sheets.png")
+    columns = ["macro_f1", "first_five", "seconds"]
+    click.echo(table.groupby(["start", "images"])[columns].agg(["mean", "min", "max"]).round(3).to_string())
+
+
+if __name__ == "__main__":
+    main()
