@@ -181,4 +181,4 @@ def gains_over(results: pd.DataFrame, base: str, metrics: Sequence[str]) -> pd.D
                     "clear": clear,
                 }
             )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["method", "metric", "gain", "low", "high", "clear"])
