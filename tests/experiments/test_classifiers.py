@@ -230,3 +230,11 @@ def test_mirror_images_are_learnt_from_where_training_has_them_and_starts_pretra
     settings, mirrored
 ) -> None:
     assert classifiers.learns_mirrored(tiny.tiny_profile(1, **settings)) == mirrored
+
+
+def test_on_very_many_images_and_classes_regressions_are_left_out(monkeypatch) -> None:
+    monkeypatch.setattr(classifiers, "REGRESSION_MOST", len(TRAIN) * CLASSES - 1)
+    monkeypatch.setattr(classifiers, "retrain", lambda *_, **__: Linear(np.zeros((16, 5)), np.zeros(5)))
+    own = Linear(np.ones((16, CLASSES), np.float32), np.zeros(CLASSES, np.float32))
+    methods = classifiers.classifier_methods(own, TRAIN, np.arange(CLASSES))
+    assert classifiers.IDEAS.keys() - methods.keys() == {"logistic regression", "genus beside species"}

@@ -76,15 +76,22 @@ def test_findings_name_the_highest_row_apart_from_ensembles():
 
 
 def test_what_helps_in_one_table_and_harms_in_another_is_named():
-    old = table(
-        {"cross-entropy": (0.5, 0.5, 0.5), "cross-entropy + nearest mean": (0.6, 0.6, 0.6), "x": (0, 0, 0)}
-    )
+    rows = {
+        "cross-entropy": (0.5, 0.5, 0.5),
+        "cross-entropy + nearest mean": (0.6, 0.6, 0.6),
+        "cross-entropy + tta": (0.7, 0.7, 0.7),
+        "only here": (0.1, 0.1, 0.1),
+    }
+    old = table(rows)
     gains = reading.side_by_side({"new": NEW, "old": old}, "cross-entropy")
-    assert gains.index.tolist() == ["cross-entropy + nearest mean"]
+    assert gains.index.tolist() == ["cross-entropy + nearest mean"], (
+        "no mirror images, nor what one table has"
+    )
     assert gains.loc["cross-entropy + nearest mean"].tolist() == pytest.approx([-10, 10])
     assert reading.turned(gains) == ["cross-entropy + nearest mean"]
-    assert reading.side_by_side({"old": old}, "cross-entropy").empty
-    assert reading.side_by_side({"new": NEW, "other": old[2:]}, "cross-entropy").empty
+    for tables in ({}, {"old": old}, {"new": NEW, "other": old[2:]}):
+        assert reading.side_by_side(tables, "cross-entropy").empty
+        assert reading.turned(reading.side_by_side(tables, "cross-entropy")) == []
 
 
 def test_ranges_are_shown_where_there_are_several_runs():

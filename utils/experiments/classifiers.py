@@ -20,36 +20,39 @@ from utils.training.losses import Focal, LogitAdjusted, SparseCrossentropy
 SAMPLINGS = {"instance": 1.0, "square_root": 0.5, "class_balanced": 0.0}
 STRENGTH = 0.3  # C of a logistic regression, where the profile sets no `regression`
 WEIGHTS_N = 100  # of class-balanced weights
-COSINE_SCALE = (
-    30.0  # logits of a nearest mean are this times a cosine, for an image with features of mean length
-)
+REGRESSION_MOST = 20_000_000  # images times classes; on more a regression would take hours
+# Logits of a nearest mean are this times a cosine, for an image with features of mean length.
+COSINE_SCALE = 30.0
 
 # What each of `classifier_methods` does.
 IDEAS = {
     "the network's own": "as training left it",
     "post-hoc logit adjustment": "the log of a species' share of the images is taken from its logit, so that being "
     "common counts for nothing (Menon et al. 2021)",
-    "tau-normalisation, half": "half the strength of the next",
+    "tau-normalisation, half": "the weights of common species, which are longer, are shortened by half as much as in "
+    "tau-normalisation",
     "tau-normalisation": "the weights of every species are made equally long, since common ones have longer ones "
     "(Kang et al. 2020)",
     "learnable scaling": "one factor a species is learnt, every species drawn as often (LWS, Kang et al. 2020)",
     "cross-entropy": "learnt anew from all images as they come",
-    "label smoothing": "the same, and a tenth of the target is spread over all species (Szegedy et al. 2016)",
+    "label smoothing": "learnt anew by cross-entropy, a tenth of the target spread over all species "
+    "(Szegedy et al. 2016)",
     "square-root sampling": "learnt anew, a species drawn by the root of its images (Mahajan et al. 2018)",
     "class-balanced sampling (cRT)": "learnt anew, every species drawn as often (Kang et al. 2020)",
     "class-balanced weights": "the loss of a rare species weighs more, by the effective number of its images, N = "
     f"{WEIGHTS_N} (Cui et al. 2019)",
-    "deferred re-weighting": "first cross-entropy, then these weights (Cao et al. 2019)",
+    "deferred re-weighting": "learnt by cross-entropy first, then by class-balanced weights (Cao et al. 2019)",
     "focal": "what is known already counts less (Lin et al. 2017)",
     "balanced softmax": "while learning, the log of a species' share is added to its logit, so that the classifier "
     "need not learn it (Ren et al. 2020)",
-    "balanced softmax, smoothed": "the same with label smoothing",
+    "balanced softmax, smoothed": "balanced softmax with a tenth of the target spread over all species",
+    "nearest mean": "nothing but the mean of every species' features; the nearest by angle wins (Kang et al. 2020)",
+    "nearest mean, centred": "nearest mean after the mean of all images is taken off, which all features have in "
+    "common (Wang et al. 2019)",
     "logistic regression": "one convex problem, solved to its end, with a penalty on long weights; every species "
     "weighs the same (King & Zeng 2001)",
     "genus beside species": "a second regression tells genera apart, and a species gets the logits of both, so that "
     "rare species lean on their relatives (after Salakhutdinov et al. 2011)",
-    "nearest mean": "nothing but the mean of every species' features; the nearest by angle wins (Kang et al. 2020)",
-    "nearest mean, centred": "the same after the mean of all images is taken off (Wang et al. 2019)",
 }
 
 
@@ -205,6 +208,8 @@ def classifier_methods(
 ) -> dict[str, Linear]:
     """The classifiers of `IDEAS` on the same features, by name; half a minute for 1,173 images of 40 species.
 
+    Logistic regressions are left out beyond `REGRESSION_MOST`.
+
     Args:
         own: the network's own classifier, from `classifier_of`.
         genus_index: the genus of every class, int [C], counted from 0.
@@ -218,7 +223,7 @@ def classifier_methods(
         return retrain(train, n_classes, loss=loss, sampling=sampling, seed=seed, **options)
 
     plain = new()
-    return {
+    found = {
         "the network's own": own,
         "post-hoc logit adjustment": adjusted(own, counts, tau),
         "tau-normalisation, half": tau_normalised(own, tau / 2),
@@ -233,11 +238,13 @@ def classifier_methods(
         "focal": new(Focal()),
         "balanced softmax": new(LogitAdjusted(counts)),
         "balanced softmax, smoothed": new(LogitAdjusted(counts, label_smoothing=0.1)),
-        "logistic regression": logistic_regression(train, n_classes, strength),
-        "genus beside species": genus_beside_species(train, n_classes, genus_index, strength),
         "nearest mean": nearest_mean(train, n_classes),
         "nearest mean, centred": nearest_mean(train, n_classes, centred=True),
     }
+    if len(train) * n_classes <= REGRESSION_MOST:
+        found["logistic regression"] = logistic_regression(train, n_classes, strength)
+        found["genus beside species"] = genus_beside_species(train, n_classes, genus_index, strength)
+    return found
 
 
 def draws(classes: np.ndarray, sampling: str, generator: np.random.Generator) -> np.ndarray:

@@ -123,14 +123,20 @@ def gains_in_words(results: pd.DataFrame, base: str, metric: str = "macro_f1") -
 
 
 def side_by_side(tables: Mapping[str, pd.DataFrame], base: str, metric: str = "macro_f1") -> pd.DataFrame:
-    """Gains of means over `base` in points, one row a method that two tables or more have, one column a table."""
+    """Gains of means over `base` in points, one column a table, one row a method that the last table and another have.
+
+    Only methods that, like `base`, have neither mirror images nor least cost after them and are no ensembles.
+    """
     gains = {}
     for title, results in tables.items():
-        if base in {*results["method"]}:
-            means = results.drop_duplicates("method").set_index("method")[f"{metric}_mean"]
+        rows = parted(results)
+        rows = rows[~(rows["tta"] | rows["least_cost"] | rows["together"])].drop_duplicates("method")
+        means = rows.set_index("method")[f"{metric}_mean"]
+        if base in means:
             gains[title] = 100 * (means - means[base]).drop(base)
     table = pd.DataFrame(gains)
-    return table[table.notna().sum(axis=1) > 1] if len(gains) > 1 else table.iloc[:0]
+    in_last = table.iloc[:, -1].notna() & (table.notna().sum(axis=1) > 1) if gains else []
+    return table[in_last]
 
 
 def turned(gains: pd.DataFrame) -> list[str]:
