@@ -172,8 +172,9 @@ def test_the_package_goes_with_version_commit_profiles_and_an_installable_wheel(
         "LICENSE",
         wheel,
         kernels.DATASET_FILE,
-        "notebooks/results/long_tail_results.csv",
+        *(f"notebooks/results/{path.name}" for path in (REPOSITORY / "notebooks" / "results").glob("*.csv")),
     }
+    assert "notebooks/results/long_tail_results.csv" in extra
     assert shipped == sources | others | extra
     assert {"utils/course/kernels.yaml", "utils/course/index.html.j2", "utils/keras/keras.json"} <= others
     command = [sys.executable, "-m", "pip", "install", "--no-index", "--no-deps", "--quiet"]

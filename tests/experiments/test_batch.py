@@ -1,8 +1,10 @@
 """Batches: what is refused, what is skipped, what a kill leaves, and the table."""
 
+import hashlib
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,10 +18,12 @@ import pytest
 from click.testing import CliRunner
 
 from utils.__main__ import main
+from utils.config import load_profile
 from utils.experiments import run as batches
 from utils.experiments import spec
-from utils.experiments.table import summary_table
+from utils.experiments.table import show_table, summary_table
 from utils.files import REPOSITORY, InputError, UsageError, read_json, replacing, write_json
+from utils.flora.sample import GENERATOR_VERSION
 
 EXAMPLE = REPOSITORY / "notebooks" / "batches" / "example.batch.yaml"
 
@@ -90,7 +94,11 @@ REFUSED = [
     ("run: train\nmethods: {a: {}}\nensembles: [a]", r"'a' has one run"),
     ("run: train\nseeds: [0, 1]\nmethods: {a: {}}\ntest: none\nensembles: [a]", r"`ensembles` needs a test"),
     ("run: train\ntest: validation", r"withheld, none, or a number"),
+    ("run: train\nseeds: [0]\nmethods: {a: {}}\ndata: [., ..]\nensembles: [a]", r"'a' has one run"),
     ("run: train\ndata: absent", r"absent: no such folder"),
+    ("run: train\ndata: [., absent]", r"absent: no such folder"),
+    ("run: train\ndata: [., ./.]", r"is there twice"),
+    ("run: train\ndata: []", r"data is \[\], must be a list"),
     ("run: 3\nsettings: {EPOCH: 2}", r"no parameter 'EPOCH' in 03_train_efficientnetv2.*'EPOCHS'"),
     ("run: 03\nsettings: {EPOCHS: many}", r"must be of type int"),
     ("run: 03\nsettings: {PROFILE: smoke}", r"PROFILE is not a parameter to give"),
@@ -128,6 +136,35 @@ def test_a_changed_setting_is_another_run_and_a_changed_description_is_not(tmp_p
     changed = ("settings: {max_lr: 0.01}", "test: 4", f"data: {tmp_path}")
     names = {folder(f"run: train\nprofiles: [smoke]\n{more}") for more in changed}
     assert len(names | {first}) == 4
+
+
+def test_the_names_of_run_folders_stay_as_they_were(tmp_path):
+    """Finished runs are known by them: a new setting, key or way of giving the data must not change the checksum."""
+
+    def names(more: str = "", data: tuple[Path, ...] = ()) -> list[str]:
+        file = batch_file(tmp_path, f"run: train\nprofiles: [smoke]\nmethods: {{Plain CE: }}\n{more}")
+        return [run.folder.name for run in spec.read_batch(file, data=data).runs]
+
+    def expected(data: Path | None) -> str:
+        identity = {
+            "notebook": None,
+            "profile": load_profile("smoke").changed(),
+            "parameters": {},
+            "test": "withheld",
+            "data": data and str(data),
+            "flora": GENERATOR_VERSION,
+        }
+        checksum = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:8]
+        return f"plain-ce_smoke_seed0_{checksum}"
+
+    first, second = (tmp_path / name for name in ("first", "second"))
+    for folder in (first, second):
+        folder.mkdir()
+    assert names() == [expected(None)]
+    assert names("data: first") == names(data=(first,)) == [expected(first)]
+    assert names("data: second", (first,)) == [expected(first)], "the call has the last word"
+    both = [expected(first), expected(second)]
+    assert names("data: [first, second]") == names(data=(first, second)) == both
 
 
 # ---------------------------------------------------------------- many runs, with a stand-in for training
@@ -225,6 +262,33 @@ def test_the_table_goes_where_the_file_says_once_all_have_finished(stand_in, tmp
     assert "0.400-0.410" in shown and "tail" not in shown.split("method  ")[-1], (
         "what is not known is left out"
     )
+
+
+def test_every_method_and_seed_is_run_on_every_folder_and_one_row_is_over_all(stand_in, tmp_path):
+    folders = [tmp_path / name for name in ("leaves_0", "leaves_1", "leaves_2")]
+    for folder in folders:
+        folder.mkdir()
+    text = TEXT.replace("bad: {max_lr: 0.01}", "other: {seeds: [0], after: [tta]}").replace("none", "4")
+    options = [part for folder in folders for part in ("--data", str(folder))]
+    command = ["batch", str(batch_file(tmp_path, text)), "--out", str(tmp_path / "out"), *options]
+    shown = CliRunner().invoke(main, [*command, "--dry-run"])
+    assert "9 runs of train: 0 finished" in shown.output and "good, leaves_2" in shown.output
+    batch = batches.run_batch(batch_file(tmp_path, text), out=tmp_path / "out", data=folders, jobs=3)
+    assert [run.title for run in batch.runs[:4]] == [
+        *(f"good, smoke, leaves_0, seed {seed}" for seed in (0, 1)),
+        "other, smoke, leaves_0, seed 0",
+        "good, smoke, leaves_1, seed 0",
+    ]
+    given = [read_json(run.folder / "run.json")["data"] for run in batch.runs]
+    assert given == [str(folder) for folder in folders for _ in range(3)]
+    table = pd.read_csv(tmp_path / "out" / "summary.csv")
+    counts = table[["method", "seeds", "data", "runs"]].to_numpy().tolist()
+    assert counts == [["good", 2, 3, 6], ["other", 1, 3, 3], ["other + tta", 1, 3, 3]]
+    row = table.loc[0, ["macro_f1_mean", "macro_f1_min", "macro_f1_max"]]
+    assert row.tolist() == [0.405, 0.4, 0.41]
+    lines = show_table(table).splitlines()
+    assert lines[0].split()[2:4] == ["seeds", "data"]
+    assert sum("lowest-highest" in line for line in lines) == 3, "one seed on three folders has a range too"
 
 
 # A batch in a process of its own, to be killed.
@@ -357,6 +421,30 @@ def test_an_ensemble_is_the_mean_of_its_runs_probabilities(sample_flora, tmp_pat
     score = f1_score(true, means.argmax(axis=1), labels=range(8), average="macro", zero_division=0)
     assert row["macro_f1_mean"] == pytest.approx(score) and row["seeds"] == 1
     assert row["minutes_mean"] == 5 and math.isnan(row["validation_f1_mean"])
+
+
+def test_on_several_folders_there_is_an_ensemble_of_each_and_their_mean_is_the_row(sample_flora, tmp_path):
+    from utils.evaluation.predict import Predictions
+
+    folders = [shutil.copytree(sample_flora, tmp_path / name) for name in ("one", "two")]
+    text = "run: train\nprofiles: [smoke]\nseeds: [0, 1]\nensembles: [as the profile says]\n"
+    batch = spec.read_batch(batch_file(tmp_path, text), tmp_path / "out", folders)
+    true = np.repeat(np.arange(8, dtype=np.int32), 5)
+    ids = np.array([f"sheet{number}" for number in range(len(true))])
+    for run in batch.runs:
+        # on the first folder all is right, on the second every answer is the first class
+        best = true if run.data == folders[0].resolve() else np.zeros_like(true)
+        order = (best[:, None] + np.arange(8, dtype=np.int32)) % 8
+        kept = np.tile(np.array([0.93, *[0.01] * 7], np.float32), (len(true), 1))
+        Predictions(ids, order, kept, true).save(run.folder / "predictions.npz")
+        metrics = {"macro_f1": 0.5, "minutes": 2 + run.seed}
+        write_json(run.folder / "result.json", {"metrics": metrics, "after": {}})
+    row = summary_table(batch).set_index("method").loc["as the profile says + ensemble of 2"]
+    assert row[["seeds", "data", "runs"]].tolist() == [1, 2, 2]
+    one_class = 2 * 5 / (5 + 40) / 8
+    figures = row[["macro_f1_min", "macro_f1_mean", "macro_f1_max"]].tolist()
+    assert figures == pytest.approx([one_class, (1 + one_class) / 2, 1]) and row["minutes_mean"] == 5
+    assert row["rarest_f1_max"] == 1
 
 
 @pytest.mark.long

@@ -151,9 +151,10 @@ def test_a_dozen_methods_at_the_size_of_the_sample_flora_take_less_than_a_minute
     assert 1100 < len(train) < 1250
     start = time.process_time()
     own = classifiers.retrain(train, 40, sampling="instance", epochs=3)
-    methods = classifiers.classifier_methods(own, train)
+    methods = classifiers.classifier_methods(own, train, np.arange(40) // 4)
     assert time.process_time() - start < 120, "processor seconds, of two cores"
-    assert len(methods) >= 12 and methods["the network's own"] is own
+    assert len(methods) >= 18 and methods["the network's own"] is own
+    assert list(methods) == list(classifiers.IDEAS), "each is explained"
     assert len(
         {classifier.kernel.tobytes() + classifier.bias.tobytes() for classifier in methods.values()}
     ) == (len(methods))
@@ -168,3 +169,72 @@ def test_features_are_kept_in_a_file_and_read_from_it(tmp_path):
     first = extract_features(network, batches, progress=False, cache=cache)
     again = extract_features(network, [], progress=False, cache=cache)
     assert (again.features == first.features).all() and again.classes.tolist() == [0, 1, 2, 0]
+
+
+@pytest.mark.parametrize("centred", [False, True])
+def test_a_nearest_mean_is_the_mean_of_the_smallest_angle(centred: bool) -> None:
+    found = classifiers.nearest_mean(TRAIN, CLASSES + 1, centred=centred)  # the last class has no image
+    centre = TRAIN.features.mean(axis=0) if centred else 0
+    means = np.stack([TRAIN.features[TRAIN.classes == label].mean(axis=0) for label in range(CLASSES)])
+    means, images = means - centre, TEST.features - centre
+    lengths = np.linalg.norm(images, axis=1, keepdims=True) * np.linalg.norm(means, axis=1)
+    cosines = images @ means.T / lengths
+    logits = found.logits(TEST.features)
+    scale = classifiers.COSINE_SCALE / np.linalg.norm(TRAIN.features - centre, axis=1).mean()
+    expected = scale * cosines * np.linalg.norm(images, axis=1, keepdims=True)
+    np.testing.assert_allclose(logits[:, :CLASSES], expected, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(logits[:, CLASSES], 0, atol=1e-5)
+
+
+def test_every_image_counts_the_same_for_the_means_of_rare_and_common_classes() -> None:
+    found, plain = (
+        recall(classifier)
+        for classifier in (
+            classifiers.nearest_mean(TRAIN, CLASSES),
+            classifiers.retrain(TRAIN, CLASSES, sampling="instance"),
+        )
+    )
+    assert found[4] > plain[4]
+
+
+def test_a_species_gets_the_logits_of_its_genus_too() -> None:
+    genus = np.array([0, 1, 0, 1, 2])
+    found = classifiers.genus_beside_species(TRAIN, CLASSES, genus, 0.1)
+    species = LogisticRegression(C=0.1, class_weight="balanced", max_iter=5000)
+    species.fit(TRAIN.features, TRAIN.classes)
+    genera = LogisticRegression(C=0.1, class_weight="balanced", max_iter=5000)
+    genera.fit(TRAIN.features, genus[TRAIN.classes])
+    both = species.decision_function(TEST.features) + genera.decision_function(TEST.features)[:, genus]
+    np.testing.assert_allclose(found.logits(TEST.features), both, atol=0.02)
+    alone = classifiers.genus_beside_species(TRAIN, CLASSES, np.zeros(CLASSES, int), 0.1)
+    plain = classifiers.logistic_regression(TRAIN, CLASSES, 0.1)
+    np.testing.assert_array_equal(alone.kernel, plain.kernel)
+
+
+def test_class_balanced_weights_raise_the_tail() -> None:
+    weighted = classifiers.retrain(
+        TRAIN, CLASSES, sampling="instance", loss=classifiers.class_balanced(COUNTS)
+    )
+    assert recall(weighted)[4] > recall(classifiers.retrain(TRAIN, CLASSES, sampling="instance"))[4]
+
+
+@pytest.mark.parametrize(
+    ("settings", "mirrored"),
+    [
+        ({"augment": "upright", "weights": "imagenet"}, True),
+        ({"augment": "none", "weights": "imagenet"}, False),
+        ({"augment": "upright"}, False),
+    ],
+)
+def test_mirror_images_are_learnt_from_where_training_has_them_and_starts_pretrained(
+    settings, mirrored
+) -> None:
+    assert classifiers.learns_mirrored(tiny.tiny_profile(1, **settings)) == mirrored
+
+
+def test_on_very_many_images_and_classes_regressions_are_left_out(monkeypatch) -> None:
+    monkeypatch.setattr(classifiers, "REGRESSION_MOST", len(TRAIN) * CLASSES - 1)
+    monkeypatch.setattr(classifiers, "retrain", lambda *_, **__: Linear(np.zeros((16, 5)), np.zeros(5)))
+    own = Linear(np.ones((16, CLASSES), np.float32), np.zeros(CLASSES, np.float32))
+    methods = classifiers.classifier_methods(own, TRAIN, np.arange(CLASSES))
+    assert classifiers.IDEAS.keys() - methods.keys() == {"logistic regression", "genus beside species"}

@@ -55,6 +55,23 @@ def test_adjusted_predictions_are_those_of_adjusted_logits(model, images, datase
     assert np.array_equal(found.predicted, expected.argmax(axis=1))
 
 
+@pytest.mark.parametrize(
+    ("counts", "rarest"),
+    [
+        (COUNTS, [1, 3]),
+        ([5, 5, 5, 5, 5, 5], [0, 1]),  # ties by class index
+        ([9, 3, 3, 3], [1]),
+        ([4], [0]),
+    ],
+)
+def test_the_rarest_third_is_by_training_images(counts, rarest):
+    assert np.flatnonzero(methods.rarest_third(np.array(counts))).tolist() == rarest
+
+
+def test_the_rarest_third_is_11_of_32_and_13_of_40():
+    assert [methods.rarest_third(np.arange(classes)).sum() for classes in (32, 40)] == [11, 13]
+
+
 # Ensembles
 
 

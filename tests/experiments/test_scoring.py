@@ -1,5 +1,6 @@
 """The score of a trained run, as it is and after further steps."""
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from utils.files import REPOSITORY, UsageError
 from utils.sources import find_data
 from utils.training import loop, runs
 from utils.training import network as network_module
-from utils.training.features import classifier_of, extract_features
+from utils.training.features import classifier_of, extract_features, fit_regression
+from utils.training.losses import LogitAdjusted, SparseCrossentropy
 
 CLASSES = 8
 
@@ -72,6 +74,10 @@ def test_a_run_is_scored_as_scikit_learn_scores_it(trained):
         scores = f1_score(true, said.predicted, labels=range(CLASSES), average=None, zero_division=0)
         assert metrics["macro_f1"] == pytest.approx(scores.mean())
         assert metrics["tail_f1"] == pytest.approx(scores[bins(counts) == "tail"].mean())
+        table = data.split(runs.load_trained(folder)[1])
+        trained_on = class_counts(table.loc[table["part"] == "train", "class_index"], CLASSES)
+        rarest = sorted(range(CLASSES), key=lambda label: (trained_on[label], label))[:3]
+        assert metrics["rarest_f1"] == pytest.approx(scores[rarest].mean())
         assert math.isnan(metrics["head_f1"]), "no species of the smoke flora has so many images"
         apart = genus_distance_matrix(data.metadata(), labels)
         far = apart[labels.genus_index[true], labels.genus_index[said.predicted]]
@@ -92,6 +98,11 @@ def test_steps_are_what_they_say(trained):
         "tau-normalised",
         "learnt scales",
         "balanced softmax classifier",
+        "cross-entropy classifier",
+        "class-balanced weights classifier",
+        "logistic regression",
+        "genus beside species",
+        "nearest mean",
         "retrained classifier + tta",
         "retrained classifier + least cost",
     ]
@@ -118,6 +129,25 @@ def test_steps_are_what_they_say(trained):
             features["test"].features @ (own.kernel / np.linalg.norm(own.kernel, axis=0))
         ).argmax(1),
     }
+    new = {"sampling": "instance", "seed": profile.seed}
+    smoothing = {"label_smoothing": profile.label_smoothing}
+    linear = {
+        "cross-entropy classifier": classifiers.retrain(
+            features["train"], CLASSES, loss=SparseCrossentropy(**smoothing), **new
+        ),
+        "class-balanced weights classifier": classifiers.retrain(
+            features["train"], CLASSES, loss=classifiers.class_balanced(counts, **smoothing), **new
+        ),
+        "balanced softmax classifier": classifiers.retrain(
+            features["train"], CLASSES, loss=LogitAdjusted(counts, **smoothing), **new
+        ),
+        "logistic regression": fit_regression(features["train"], CLASSES, 0.3),
+        "genus beside species": classifiers.genus_beside_species(
+            features["train"], CLASSES, labels.genus_index
+        ),
+        "nearest mean": classifiers.nearest_mean(features["train"], CLASSES),
+    }
+    predicted |= {chain: each.predicted(features["test"].features) for chain, each in linear.items()}
     for chain, by_hand in predicted.items():
         assert scored[chain]["macro_f1"] == pytest.approx(macro(true, by_hand)), chain
         assert (said[chain].predicted == by_hand).all(), chain
@@ -145,7 +175,6 @@ def test_steps_are_what_they_say(trained):
 
 
 def test_no_step_looks_at_the_answers(trained, tmp_path):
-    import dataclasses
     import shutil
 
     folder, data = trained
@@ -171,3 +200,31 @@ def test_no_step_looks_at_the_answers(trained, tmp_path):
 def test_chains_that_make_no_sense_are_refused(chain):
     with pytest.raises(UsageError, match=r"at most one of|unknown step"):
         scoring.steps_of(chain)
+
+
+def test_after_pretrained_weights_classifiers_learn_from_mirror_images_and_take_the_strength_of_the_profile(
+    trained,
+):
+    folder, data = trained
+    network, profile, _ = runs.load_trained(folder)
+    judge = scoring.Judge.of(data, data.split(profile))
+    sheets = {"train": data.batches("train", profile)}
+
+    def features(**settings):
+        return scoring.Trained(network, dataclasses.replace(profile, **settings), judge, sheets)
+
+    plain, mirrored = features(), features(weights="imagenet", regression=0.02)
+    once, twice = plain.train_features, mirrored.train_features
+    assert len(twice) == 2 * len(once) and (twice.features[: len(once)] == once.features).all()
+    found = mirrored.learnt("logistic regression")[0]
+    np.testing.assert_array_equal(found.kernel, fit_regression(twice, CLASSES, 0.02).kernel)
+    assert mirrored.learnt("logistic regression")[0] is found, "learnt once for all chains"
+
+
+def test_without_distances_between_genera_none_are_reported(trained, monkeypatch):
+    folder, data = trained
+    profile = runs.load_trained(folder)[1]
+    unknown = np.where(np.eye(len(data.labels().genus_names)) > 0, 0, np.nan)
+    monkeypatch.setattr(scoring, "genus_distance_matrix", lambda *_: unknown)
+    metrics = scoring.Judge.of(data, data.split(profile)).metrics(np.arange(CLASSES), np.arange(CLASSES))
+    assert metrics["macro_f1"] == 1 and math.isnan(metrics["distance_all"])

@@ -4,21 +4,30 @@ from pathlib import Path
 
 import click
 
-from utils.cli.common import EXISTING, OUT_FOLDER, example
+from utils.cli.common import EXISTING, FOLDER, OUT_FOLDER, example
 
 
 @click.command(
     epilog=example(
         "./course batch notebooks/batches/example.batch.yaml --dry-run",
         "./course batch notebooks/batches/long_tail.batch.yaml --jobs 2",
+        "./course batch notebooks/batches/leaves.batch.yaml --data data/leaves_0 --data data/leaves_1",
     )
 )
 @click.argument("file", type=EXISTING)
+@click.option(
+    "--data",
+    type=FOLDER,
+    multiple=True,
+    help="Folder of shards in place of FILE's data; given several times, every run is done on each.",
+)
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Runs at a time.")
 @click.option("--dry-run", is_flag=True, help="Only state the plan: every run and how far it is.")
 @click.option("--out", type=OUT_FOLDER, help="Folder of the runs. [default: runs/batches/<name of FILE>]")
 @click.pass_context
-def batch(context: click.Context, file: Path, jobs: int, dry_run: bool, out: Path | None) -> None:
+def batch(
+    context: click.Context, file: Path, data: tuple[Path, ...], jobs: int, dry_run: bool, out: Path | None
+) -> None:
     """Do all runs of a batch FILE and show one table of them: mean and range over the seeds.
 
     The same command goes on where the last one stopped. FILE is YAML:
@@ -37,7 +46,7 @@ def batch(context: click.Context, file: Path, jobs: int, dry_run: bool, out: Pat
       after: [tta]                steps after training, each a further row of the table
       test: withheld              or none (validation only), or a number: as many extra
                                   sheets of every species of the sample flora
-      data: ../my_shards          in place of the profile's own, from FILE's folder
+      data: ../my_shards          in place of the profile's own, or a list; from FILE's folder
       table: ../results/a.csv     where the table goes too once every run has finished
 
     Only `run` must be there.
@@ -45,7 +54,7 @@ def batch(context: click.Context, file: Path, jobs: int, dry_run: bool, out: Pat
     from utils.experiments.run import run_batch
 
     try:
-        run_batch(file, out=out, jobs=jobs, dry_run=dry_run)
+        run_batch(file, out=out, data=data, jobs=jobs, dry_run=dry_run)
     except KeyboardInterrupt:
         click.echo("\nInterrupted. What has finished is kept; the same command goes on.", err=True)
         context.exit(130)

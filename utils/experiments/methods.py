@@ -17,6 +17,16 @@ if TYPE_CHECKING:
     from utils.training.features import Features, Linear
 
 
+def rarest_third(train_counts: np.ndarray) -> np.ndarray:
+    """Which classes are the third with the fewest training images, bool [C]: 11 of 32, 13 of 40, at least one.
+
+    Of classes with as many images those with the lower class index are in. Unlike the bins of `utils.data.tail` it
+    means the same for small data, where every species would be in the tail.
+    """
+    rarest = np.argsort(train_counts, kind="stable")[: max(1, round(len(train_counts) / 3))]
+    return np.isin(np.arange(len(train_counts)), rarest)
+
+
 def compare_classifiers(
     classifiers: Mapping[str, "Linear"],
     test: "Features",

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,12 +34,14 @@ def plan(batch: Batch, jobs: int = 1) -> str:
         f"{_threads(jobs)} threads each"
     )
     lines.append(f"Scored on {scored}. Folder: {batch.folder}")
+    lines += [f"Data: {', '.join(map(str, batch.data))}"] if any(batch.data) else []
     if minutes := [metrics_of(run)["minutes"] for run in batch.runs if run.finished]:
         left = (len(batch.runs) - finished) * sum(minutes) / len(minutes) / jobs
         lines.append(f"About {left:.0f} minutes to do, if they train as long as those that have finished.")
     lines.append(f"{'state':<14} {'profile':<10} {'seed':>4}  method")
     for run, state in zip(batch.runs, states, strict=True):
-        lines.append(f"{state:<14} {run.profile.name:<10} {run.seed:>4}  {run.method}")
+        data = f", {run.data.name}" if run.data and run.of_several else ""
+        lines.append(f"{state:<14} {run.profile.name:<10} {run.seed:>4}  {run.method}{data}")
     return "\n".join(lines)
 
 
@@ -54,14 +56,21 @@ def _threads(jobs: int) -> int:
     return max(1, cores // jobs)
 
 
-def run_batch(file: Path, *, out: Path | None = None, jobs: int = 1, dry_run: bool = False) -> Batch:
+def run_batch(
+    file: Path,
+    *,
+    out: Path | None = None,
+    data: Sequence[Path] = (),
+    jobs: int = 1,
+    dry_run: bool = False,
+) -> Batch:
     """State the plan, do what is not done yet, and show the table; the same call again goes on.
 
     The table is in summary.csv of the batch's folder, renewed after every run. A run that fails does not stop
     the others, and the next call tries it again.
 
     Args:
-        file, out: as for `read_batch`.
+        file, out, data: as for `read_batch`.
         jobs: runs at a time; the processor's threads are divided among them.
         dry_run: only state the plan.
 
@@ -71,7 +80,7 @@ def run_batch(file: Path, *, out: Path | None = None, jobs: int = 1, dry_run: bo
     """
     from tqdm import tqdm
 
-    batch = read_batch(file, out)
+    batch = read_batch(file, out, data)
     print(plan(batch, jobs), flush=True)
     if dry_run:
         return batch
@@ -141,11 +150,12 @@ def _prepare_data(batch: Batch) -> None:
     seen = set()
     for run in batch.runs:
         profile = run.profile
-        which = (profile.source, profile.flora_species, profile.flora_max_images, profile.flora_seed)
-        if which in seen or (batch.notebook is not None and batch.data is None and batch.test == "none"):
+        flora = (profile.flora_species, profile.flora_max_images, profile.flora_seed)
+        which = (run.data, profile.source, *flora)
+        if which in seen or (batch.notebook is not None and run.data is None and batch.test == "none"):
             continue
         seen.add(which)
-        data = find_data(profile, batch.data or "auto")
+        data = find_data(profile, run.data or "auto")
         if isinstance(batch.test, int):
             with_extra_test(data, batch.test)
         elif batch.test == "withheld" and batch.notebook is None and not (data.solution or data.split_file):
@@ -166,7 +176,7 @@ def _start(batch: Batch, run: BatchRun, threads: int) -> subprocess.Popen:
             "notebook": str(batch.notebook) if batch.notebook else None,
             "parameters": dict(run.parameters),
             "profile": run.profile.to_dict(),
-            "data": str(batch.data) if batch.data else "auto",
+            "data": str(run.data) if run.data else "auto",
             "test": batch.test,
             "after": run.after,
         },
@@ -205,9 +215,7 @@ def _in_short(run: BatchRun) -> str:
 
 
 def _progress(run: BatchRun) -> str:
-    return (
-        f"{run.method} {run.seed}: epoch {min(run.epochs_done + 1, run.profile.epochs)}/{run.profile.epochs}"
-    )
+    return f"{run.title}: epoch {min(run.epochs_done + 1, run.profile.epochs)}/{run.profile.epochs}"
 
 
 def _last_line(run: BatchRun, code: int) -> str:

@@ -6,19 +6,21 @@ import math
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from scipy.special import softmax
 
-from utils.config import Profile, nearest
+from utils.config import TURNED, Profile, nearest
 from utils.data import splits, tail
 from utils.data.labels import LabelMap, genus_distance_matrix
 from utils.evaluation.predict import Predictions
-from utils.evaluation.scores import macro_f1, mistake_distance, scores_by_bin
+from utils.evaluation.scores import macro_f1, mistake_distance, per_class_f1, scores_by_bin
 from utils.experiments.decide import fit_temperature, least_cost, tempered
+from utils.experiments.methods import consistency, predict_ranks, rarest_third
 from utils.files import InputError, UsageError
 from utils.flora.of_profile import with_extra_test
 from utils.sources import Data
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from utils.training.features import Features, Linear
+    from utils.training.losses import SparseCrossentropy
 
 
 KEPT = 100  # classes kept of every sheet
@@ -35,15 +38,16 @@ _CHAIN = " + "  # between the steps of a chain
 
 @dataclass(frozen=True)
 class Judge:
-    """What predictions are scored against: labels, distances float [G, G] or None, labelled images by class."""
+    """What predictions are scored against: labels, distances float [G, G] or None, and images by class, int [C]."""
 
     labels: LabelMap
     distances: np.ndarray | None
-    labelled: np.ndarray
+    labelled: np.ndarray  # all that have labels
+    trained_on: np.ndarray
 
     @classmethod
     def of(cls, data: Data, table: pd.DataFrame) -> "Judge":
-        """Bins are by all images that have labels: those trained on and those of validation.
+        """Bins are by all images that have labels, those of validation too; the rarest third is by training images.
 
         Args:
             table: from `data.split(profile)`.
@@ -52,18 +56,27 @@ class Judge:
         distances = None
         if data.train_metadata is not None:
             distances = genus_distance_matrix(data.metadata(), labels)
-        labelled = table.loc[table["part"] != "test", "class_index"]
-        return cls(labels, distances, tail.class_counts(labelled, labels.n_classes))
+            if not np.isfinite(distances[~np.eye(len(distances), dtype=bool)]).any():
+                distances = (
+                    None  # own metadata have none, and a mean over nothing but right answers would be 0
+                )
+        counts = [
+            tail.class_counts(table.loc[rows, "class_index"], labels.n_classes)
+            for rows in (table["part"] != "test", table["part"] == "train")
+        ]
+        return cls(labels, distances, *counts)
 
     def metrics(self, true: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-        """macro_f1, head_f1, medium_f1, tail_f1, distance_all and distance_mistakes; NaN where not known."""
+        """macro_f1, head_f1, medium_f1, tail_f1, rarest_f1, distance_all, distance_mistakes; NaN where not known."""
         by_bin = scores_by_bin(true, predicted, self.labelled)
         far = {"over_all": math.nan, "over_mistakes": math.nan}
         if self.distances is not None:
             far = mistake_distance(true, predicted, self.labels, self.distances)
+        by_class = per_class_f1(true, predicted, self.labels.n_classes)
         return {
             "macro_f1": macro_f1(true, predicted, self.labels.n_classes),
             **{f"{row.bin}_f1": float(row.macro_f1) for row in by_bin.itertuples()},
+            "rarest_f1": float(by_class[rarest_third(self.trained_on)].mean()),
             "distance_all": far["over_all"],
             "distance_mistakes": far["over_mistakes"],
         }
@@ -71,13 +84,15 @@ class Judge:
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained network and its sheets, in parts: train, validation and test."""
+    """A trained network and its sheets, in parts: train, validation and test. What it sees of them is kept."""
 
     model: "tf.keras.Model"  # images to logits [B, C]
     profile: Profile
     judge: Judge
-    trained_on: np.ndarray  # images by class, int [C]
     sheets: Mapping[str, "tf.data.Dataset"]  # by part, as Data.batches() gives them
+    _ids: dict[str, np.ndarray] = field(default_factory=dict)
+    _views: dict[str, list["Features"]] = field(default_factory=dict)
+    _learnt: dict[str, tuple["Linear", float]] = field(default_factory=dict)
 
     @functools.cached_property
     def own(self) -> "Linear":
@@ -88,10 +103,54 @@ class Trained:
 
     @functools.cached_property
     def train_features(self) -> "Features":
-        """What the classifier gets to see of the training images, without augmentation."""
+        """What the classifier gets to see of the training images, mirrored too where it `learns_mirrored`."""
+        from utils.experiments.classifiers import learns_mirrored
         from utils.training.features import extract_features
 
-        return extract_features(self.model, self.sheets["train"], progress=False)
+        mirrored = learns_mirrored(self.profile)
+        return extract_features(self.model, self.sheets["train"], progress=False, mirrored=mirrored)
+
+    def said(self, part: str, tta: bool = False) -> Predictions:
+        """What the network itself says of the sheets of a part: the probabilities of all classes up to KEPT."""
+        from utils.evaluation.predict import predict
+
+        top = min(self.judge.labels.n_classes, KEPT)
+        views = {"tta": tta, "augment": self.profile.augment}
+        return predict(self.model, self.sheets[part], top=top, progress=False, **views)
+
+    def views(self, part: str) -> list["Features"]:
+        """The features of a part: of the sheets as they are, then of their mirror images, as `predict` takes them."""
+        import tensorflow as tf
+
+        from utils.training.features import Features, extract_features
+
+        if part not in self._views:
+            mirrored = self.profile.augment != "none"
+            views = []
+            for turned in (False, True) if self.profile.augment in TURNED else (False,):
+                sheets = self.sheets[part]
+                if turned:
+                    sheets = sheets.map(lambda images, *rest: (tf.reverse(images, axis=[1]), *rest))
+                both = extract_features(self.model, sheets, progress=False, mirrored=mirrored)
+                halves = np.split(np.arange(len(both)), 1 + mirrored)
+                views += [Features(both.features[rows], both.classes[rows]) for rows in halves]
+            self._views[part] = views
+        return self._views[part]
+
+    def ids(self, part: str) -> np.ndarray:
+        """The image ids of a part, str [N], in the order of its features."""
+        if part not in self._ids:
+            batches = (batch_ids.numpy() for *_, batch_ids in self.sheets[part])
+            self._ids[part] = np.array([each.decode() for batch_ids in batches for each in batch_ids])
+        return self._ids[part]
+
+    def learnt(self, step: str) -> tuple["Linear", float]:
+        """The classifier of a step and the seconds that learning it took; the same one for all chains."""
+        if step not in self._learnt:
+            begin = time.perf_counter()
+            classifier = CLASSIFIERS[step](self)
+            self._learnt[step] = classifier, time.perf_counter() - begin
+        return self._learnt[step]
 
 
 @dataclass(frozen=True)
@@ -104,20 +163,14 @@ class Answers:
     by_cost: bool = False
 
     def predictions(self, part: str) -> Predictions:
-        """The probabilities for the sheets of a part, of all classes up to KEPT."""
-        from utils.evaluation.predict import predict
-        from utils.training.weights import CLASSIFIER
-
-        trained = self.trained
-        layer = trained.model.get_layer(CLASSIFIER)
-        before = layer.get_weights()
-        if self.classifier is not None:
-            layer.set_weights([self.classifier.kernel, self.classifier.bias])
-        top = min(trained.judge.labels.n_classes, KEPT)
-        views = {"tta": self.tta, "augment": trained.profile.augment}
-        predictions = predict(trained.model, trained.sheets[part], top=top, progress=False, **views)
-        layer.set_weights(before)
-        return predictions
+        """The probabilities for the sheets of a part, of all classes up to KEPT; another classifier's from features."""
+        if self.classifier is None:
+            return self.trained.said(part, self.tta)
+        views = self.trained.views(part)[: None if self.tta else 1]
+        shares = np.mean([softmax(self.classifier.logits(view.features), axis=1) for view in views], axis=0)
+        classes = np.argsort(-shares, axis=1, kind="stable")[:, :KEPT]
+        kept = np.take_along_axis(shares, classes, axis=1).astype(np.float32)
+        return Predictions(self.trained.ids(part), classes.astype(np.int32), kept, views[0].classes)
 
     def decided(self, predictions: Predictions) -> np.ndarray:
         """The class of every sheet, int [N]; for a decision by cost after tempering on validation."""
@@ -131,10 +184,17 @@ class Answers:
         return least_cost(tempered(predictions, temperature), judge.labels, judge.distances, miss=0.0)
 
 
+def _learnt_anew(trained: Trained, sampling: str, loss: "SparseCrossentropy | None" = None) -> "Linear":
+    from utils.experiments.classifiers import retrain
+
+    options = {"loss": loss, "sampling": sampling, "seed": trained.profile.seed}
+    return retrain(trained.train_features, trained.judge.labels.n_classes, **options)
+
+
 def _adjusted(trained: Trained) -> "Linear":
     from utils.experiments.classifiers import adjusted
 
-    return adjusted(trained.own, trained.trained_on)
+    return adjusted(trained.own, trained.judge.trained_on)
 
 
 def _tau_normalised(trained: Trained) -> "Linear":
@@ -149,35 +209,61 @@ def _scaled(trained: Trained) -> "Linear":
     return learn_scales(trained.own, trained.train_features, seed=trained.profile.seed)
 
 
-def _retrained(trained: Trained) -> "Linear":
-    from utils.experiments.classifiers import retrain
+def _plain(trained: Trained) -> "Linear":
+    from utils.training.losses import SparseCrossentropy
 
-    return retrain(trained.train_features, len(trained.trained_on), seed=trained.profile.seed)
+    return _learnt_anew(trained, "instance", SparseCrossentropy(trained.profile.label_smoothing))
+
+
+def _weighted(trained: Trained) -> "Linear":
+    from utils.experiments.classifiers import class_balanced
+
+    loss = class_balanced(trained.judge.trained_on, trained.profile.label_smoothing)
+    return _learnt_anew(trained, "instance", loss)
 
 
 def _balanced(trained: Trained) -> "Linear":
-    from utils.experiments.classifiers import retrain
     from utils.training.losses import LogitAdjusted
 
-    return retrain(
-        trained.train_features,
-        len(trained.trained_on),
-        loss=LogitAdjusted(trained.trained_on, label_smoothing=trained.profile.label_smoothing),
-        sampling="instance",
-        seed=trained.profile.seed,
-    )
+    counts, smoothing = trained.judge.trained_on, trained.profile.label_smoothing
+    return _learnt_anew(trained, "instance", LogitAdjusted(counts, label_smoothing=smoothing))
 
 
-_CLASSIFIERS: dict[str, Callable[[Trained], "Linear"]] = {
+def _regression(trained: Trained) -> "Linear":
+    from utils.experiments.classifiers import STRENGTH, logistic_regression
+
+    strength = trained.profile.regression or STRENGTH
+    return logistic_regression(trained.train_features, trained.judge.labels.n_classes, strength)
+
+
+def _with_genus(trained: Trained) -> "Linear":
+    from utils.experiments.classifiers import STRENGTH, genus_beside_species
+
+    labels, strength = trained.judge.labels, trained.profile.regression or STRENGTH
+    return genus_beside_species(trained.train_features, labels.n_classes, labels.genus_index, strength)
+
+
+def _nearest(trained: Trained) -> "Linear":
+    from utils.experiments.classifiers import nearest_mean
+
+    return nearest_mean(trained.train_features, trained.judge.labels.n_classes)
+
+
+CLASSIFIERS: dict[str, Callable[[Trained], "Linear"]] = {
     "logit adjustment": _adjusted,  # Menon et al. 2021
-    "tau-normalised": _tau_normalised,  # the rest: Kang et al. 2020
+    "tau-normalised": _tau_normalised,  # this and the next two: Kang et al. 2020
     "learnt scales": _scaled,
-    "retrained classifier": _retrained,
-    "balanced softmax classifier": _balanced,
+    "retrained classifier": lambda trained: _learnt_anew(trained, "class_balanced"),
+    "cross-entropy classifier": _plain,
+    "class-balanced weights classifier": _weighted,  # Cui et al. 2019
+    "balanced softmax classifier": _balanced,  # Ren et al. 2020
+    "logistic regression": _regression,  # King & Zeng 2001
+    "genus beside species": _with_genus,  # after Salakhutdinov et al. 2011
+    "nearest mean": _nearest,  # Kang et al. 2020
 }
-_FROM_FEATURES = {"learnt scales", "retrained classifier", "balanced softmax classifier"}
+_FROM_FEATURES = CLASSIFIERS.keys() - {"logit adjustment", "tau-normalised"}
 # What can be done with a trained network, alone or in chains, as in "retrained classifier + tta + least cost".
-STEPS = (*_CLASSIFIERS, "tta", "least cost")
+STEPS = (*CLASSIFIERS, "tta", "least cost")
 
 
 def steps_of(chain: str) -> list[str]:
@@ -190,23 +276,25 @@ def steps_of(chain: str) -> list[str]:
     for step in steps:
         if step not in STEPS:
             raise UsageError(f"unknown step {step!r}.{nearest(step, STEPS)}")
-    classifiers = sum(step in _CLASSIFIERS for step in steps)
+    classifiers = sum(step in CLASSIFIERS for step in steps)
     if steps != sorted(set(steps), key=STEPS.index) or classifiers > 1:
         raise UsageError(
-            f"{chain!r}: at most one of {', '.join(_CLASSIFIERS)}, then tta, then least cost, each once."
+            f"{chain!r}: at most one of {', '.join(CLASSIFIERS)}, then tta, then least cost, each once."
         )
     return steps
 
 
 def needs_dense_classifier(chain: str) -> bool:
     """Whether a step of the chain makes a classifier, which networks trained with ArcFace cannot take."""
-    return any(step in _CLASSIFIERS for step in steps_of(chain))
+    return any(step in CLASSIFIERS for step in steps_of(chain))
 
 
-def _answers(trained: Trained, chain: str) -> Answers:
+def _answers(trained: Trained, chain: str) -> tuple[Answers, float]:
+    """The answers after a chain, and the seconds of learning its classifier."""
     steps = steps_of(chain)
-    make = next((_CLASSIFIERS[step] for step in steps if step in _CLASSIFIERS), None)
-    return Answers(trained, make and make(trained), "tta" in steps, "least cost" in steps)
+    step = next((step for step in steps if step in CLASSIFIERS), None)
+    classifier, seconds = trained.learnt(step) if step else (None, 0.0)
+    return Answers(trained, classifier, "tta" in steps, "least cost" in steps), seconds
 
 
 def predictions_file(run_dir: Path, chain: str = "") -> Path:
@@ -239,7 +327,6 @@ def score_run(
         InputError: there is no trained run, no such test set, or a step cannot be done with it.
         UsageError: an unknown step.
     """
-    from utils.experiments.methods import consistency, predict_ranks
     from utils.training.network import ranks_of
     from utils.training.runs import load_trained
 
@@ -262,9 +349,8 @@ def score_run(
     if data.solution is not None:
         ids["test"] = None  # all test shards
     parts = {part: data.batches(part, profile, only_ids=only) for part, only in ids.items()}
-    trained_on = tail.class_counts(table.loc[table["part"] == "train", "class_index"], labels.n_classes)
     judge = Judge.of(data, table)
-    trained = Trained(model, profile, judge, trained_on, parts)
+    trained = Trained(model, profile, judge, parts)
 
     def score(answers: Answers, chain: str) -> dict[str, float]:
         predictions = answers.predictions("test")
@@ -287,9 +373,7 @@ def score_run(
         _ = trained.train_features  # once, and counted in the minutes of every chain that needs them
     for_features = time.perf_counter() - begin
     for chain in after:
-        begin = time.perf_counter()
-        answers = _answers(trained, chain)
-        more = time.perf_counter() - begin
+        answers, more = _answers(trained, chain)
         if _FROM_FEATURES.intersection(steps_of(chain)):
             more += for_features
         scored[chain] = {

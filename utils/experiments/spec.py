@@ -17,16 +17,20 @@ A batch file is YAML with these keys, of which only `run` must be there:
     after: [tta, retrained classifier + tta]    # further rows: what is done with a trained network, see below
     ensembles: [cross-entropy, cross-entropy + tta]     # further rows: their seeds' probabilities put together
     test: withheld              # what runs are scored on, see below
-    data: ../my_shards          # a folder of shards in place of the profile's own, from this file's folder
+    data: ../my_shards          # a folder of shards in place of the profile's own, or a list of them, from this
+                                # file's folder; those of the call (`--data`) take their place
     table: ../results/a.csv     # where the table goes too, once every run has finished
 
 `test` is `withheld` (the solution of the test set, or the part `test` of a split.csv), a number (as many further
 sheets of every species of the sample flora, drawn for this and never used for a choice), or `none` (validation
 scores only, to choose settings by).
 
-`after` has chains of steps, in this order and joined by " + ": a classifier (logit adjustment, tau-normalised,
-learnt scales, retrained classifier, balanced softmax classifier), tta, least cost. Classifiers are learnt from the
-training images, a decision by least cost has its temperature from validation.
+`after` has chains of steps, in this order and joined by " + ": a classifier (see `CLASSIFIERS` of
+`utils.experiments.scoring`), tta, least cost. Classifiers are learnt from the training images, a decision by least
+cost has its temperature from validation.
+
+With several folders of `data`, every method is run with every seed on every one, and a row of the table is over all
+of them.
 
 Each run is a process of its own in a folder of its own, named by method, profile, seed and a checksum of all its
 settings. Its result.json is written last and makes it finished: finished runs are skipped, begun ones continue,
@@ -40,7 +44,7 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,11 +69,14 @@ class BatchRun:
     parameters: Mapping[str, Any]  # of the notebook
     after: tuple[str, ...]  # chains of utils.experiments.scoring.STEPS
     folder: Path
+    data: Path | None  # the folder of shards, None for the profile's own
+    of_several: bool  # folders of data in the batch
 
     @property
     def title(self) -> str:
-        """Method, profile and seed, as the progress names the run."""
-        return f"{self.method}, {self.profile.name}, seed {self.seed}"
+        """Method, profile, data where there are several, and seed, as the progress names the run."""
+        data = f", {self.data.name}" if self.data and self.of_several else ""
+        return f"{self.method}, {self.profile.name}{data}, seed {self.seed}"
 
     @property
     def rows(self) -> list[str]:
@@ -99,17 +106,18 @@ class Batch:
     runs: tuple[BatchRun, ...]
     ensembles: tuple[str, ...]  # rows of the table
     test: str | int
-    data: Path | None
+    data: tuple[Path | None, ...]  # folders of shards, None for the profile's own
     table: Path | None
     folder: Path
 
 
-def read_batch(file: Path, out: Path | None = None) -> Batch:
+def read_batch(file: Path, out: Path | None = None, data: Sequence[Path] = ()) -> Batch:
     """Read a batch file and check all of it, so that nothing is found wrong after hours of work.
 
     Args:
         file: see the module's head.
         out: folder of the runs; runs/batches/<name of the file> when None.
+        data: folders of shards in place of those that the file names.
 
     Raises:
         UsageError: a key, profile, setting, parameter or notebook is unknown (the nearest known one is named),
@@ -124,7 +132,7 @@ def read_batch(file: Path, out: Path | None = None) -> Batch:
     if "run" not in asked:
         raise UsageError(f"{file}: no key `run`. It is `train`, or the notebook to run.")
     notebook = _notebook(file, asked["run"])
-    test, data, table = (asked.get(key) for key in ("test", "data", "table"))
+    test, table = asked.get("test"), asked.get("table")
     test = "withheld" if test is None else test
     if test == "none" and "after" in asked:
         raise UsageError(f"{file}: `after` needs a test to be scored on, and test is none.")
@@ -132,10 +140,6 @@ def read_batch(file: Path, out: Path | None = None) -> Batch:
         raise UsageError(
             f"{file}: test is {test!r}, must be withheld, none, or a number of sheets a species."
         )
-    if data is not None:
-        data = (file.parent / str(data)).resolve()
-        if not data.is_dir():
-            raise UsageError(f"{file}: data: {data}: no such folder.")
     out = Path(out) if out else REPOSITORY / "runs" / "batches" / file.name.split(".")[0]
     batch = Batch(
         file=file,
@@ -144,7 +148,7 @@ def read_batch(file: Path, out: Path | None = None) -> Batch:
         runs=(),
         ensembles=tuple(_list(file, "ensembles", asked["ensembles"])) if "ensembles" in asked else (),
         test=test,
-        data=data,
+        data=_folders(file, asked.get("data"), data),
         table=(file.parent / str(table)).resolve() if table else None,
         folder=out.resolve(),
     )
@@ -161,7 +165,7 @@ def read_batch(file: Path, out: Path | None = None) -> Batch:
             raise UsageError(
                 f"{file}: ensembles: no row {name!r} with probabilities.{nearest(str(name), rows)}"
             )
-        if rows.count(name) < 2:
+        if len({run.seed for run in runs if name in run.rows}) < 2:
             raise UsageError(f"{file}: ensembles: {name!r} has one run. Give it several seeds.")
     if batch.ensembles and batch.test == "none":
         raise UsageError(f"{file}: `ensembles` needs a test to be scored on, and test is none.")
@@ -204,6 +208,23 @@ def _key_twice(node: Any) -> Any:
     return None
 
 
+def _folders(file: Path, named: Any, given: Sequence[Path]) -> tuple[Path | None, ...]:
+    """The folders of shards: those given with the call, else those that the file names from its folder, else None."""
+    if given:
+        folders = [Path(folder).resolve() for folder in given]
+    elif named is None:
+        return (None,)
+    else:
+        named = _list(file, "data", named) if isinstance(named, list) else [named]
+        folders = [(file.parent / str(folder)).resolve() for folder in named]
+    for number, folder in enumerate(folders):
+        if not folder.is_dir():
+            raise UsageError(f"{file}: data: {folder}: no such folder.")
+        if folder in folders[:number]:
+            raise UsageError(f"{file}: data: {folder}: is there twice. Give every folder once.")
+    return tuple(folders)
+
+
 def _notebook(file: Path, run: Any) -> Path | None:
     from utils.course.notebooks import COURSE, find_notebooks
 
@@ -233,7 +254,7 @@ def _runs(batch: Batch, asked: dict[str, Any]) -> Iterator[BatchRun]:
         from utils.course.notebooks import read_parameters
 
         known = read_parameters(batch.notebook)
-    for profile in profiles:
+    for profile, data in itertools.product(profiles, batch.data):
         for name, changes in methods.items():
             own = _mapping(file, f"methods: {name}", changes)
             seeds = own.pop("seeds", asked.get("seeds", [0]))
@@ -255,7 +276,7 @@ def _runs(batch: Batch, asked: dict[str, Any]) -> Iterator[BatchRun]:
                             f"{file}: {method}: seed {seed!r} must be a whole number, 0 or more."
                         )
                     try:
-                        run = _run(batch, str(profile), method, given, seed, known, "seeds" in asked)
+                        run = _run(batch, data, str(profile), method, given, seed, known, "seeds" in asked)
                     except UsageError as error:
                         raise UsageError(f"{file}: {method}: {error}") from None
                     if run.profile.loss == "arcface" and any(map(needs_dense_classifier, after)):
@@ -267,6 +288,7 @@ def _runs(batch: Batch, asked: dict[str, Any]) -> Iterator[BatchRun]:
 
 def _run(
     batch: Batch,
+    data: Path | None,
     profile_name: str,
     method: str,
     given: dict[str, Any],
@@ -286,13 +308,15 @@ def _run(
         given = {**given, **({"SEED": seed} if seeded or "SEED" in known else {})}
         parameters = check_parameters([batch.notebook], {key: str(value) for key, value in given.items()})
         parameters = parameters[batch.notebook]
-    digest = hashlib.sha256(json.dumps(_identity(batch, profile, parameters)).encode()).hexdigest()[:8]
+    digest = hashlib.sha256(json.dumps(_identity(batch, data, profile, parameters)).encode()).hexdigest()[:8]
     slug = re.sub(r"[^a-z0-9.=]+", "-", method.lower()).strip("-")[:60]
     folder = batch.folder / f"{slug}_{profile.name}_seed{seed}_{digest}"
-    return BatchRun(method, profile, seed, parameters, (), folder)
+    return BatchRun(method, profile, seed, parameters, (), folder, data, len(batch.data) > 1)
 
 
-def _identity(batch: Batch, profile: Profile, parameters: dict[str, Any]) -> dict[str, Any]:
+def _identity(
+    batch: Batch, data: Path | None, profile: Profile, parameters: dict[str, Any]
+) -> dict[str, Any]:
     """What makes a run another run. A setting that a later version adds counts once it is not at its default."""
     from utils.flora.sample import GENERATOR_VERSION
 
@@ -301,7 +325,7 @@ def _identity(batch: Batch, profile: Profile, parameters: dict[str, Any]) -> dic
         "profile": profile.changed(),
         "parameters": parameters,
         "test": batch.test,
-        "data": str(batch.data) if batch.data else None,
+        "data": str(data) if data else None,
         "flora": GENERATOR_VERSION if profile.source == "flora" else None,
     }
 

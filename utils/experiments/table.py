@@ -18,6 +18,7 @@ METRICS = {
     "head_f1": "head",
     "medium_f1": "medium",
     "tail_f1": "tail",
+    "rarest_f1": "rarest third",
     "distance_all": "distance, all",
     "distance_mistakes": "d., mistakes",
     "genus_agreement": "genus heads agree",
@@ -38,55 +39,63 @@ def summary_table(batch: Batch) -> pd.DataFrame:
     """One row a method and profile, and one each for what was done after it, from the finished runs.
 
     Columns: method, profile, test, epochs, seeds (how many have finished; 1 for an ensemble, of which there is
-    one), and for each metric its mean, lowest and highest over the seeds as NAME_mean, NAME_min and NAME_max.
-    Bins are by images that have labels. Patristic distances are between true and named genus; over all sheets a
-    right answer counts 0. minutes are of training and of learning a classifier after it; of an ensemble those of
-    all its runs.
+    one), and for each metric its mean, lowest and highest over the seeds as NAME_mean, NAME_min and NAME_max. Of a
+    batch on several folders of data also data (how many folders) and runs (seeds and folders together), over all of
+    which means and ranges are.
+
+    Bins are by images that have labels, the rarest third of the species by training images. Patristic distances are
+    between true and named genus; over all sheets a right answer counts 0. minutes are of training and of learning a
+    classifier after it; of an ensemble those of all its runs.
     """
     rows = []
     for run in batch.runs:
         for row, after in zip(run.rows, ("", *run.after), strict=True) if run.finished else ():
             key = {"method": row, "profile": run.profile.name, "test": str(batch.test)}
-            rows.append({**key, "epochs": run.profile.epochs, "seeds": run.seed, **metrics_of(run, after)})
+            of = {"epochs": run.profile.epochs, "seeds": run.seed, "data": str(run.data)}
+            rows.append({**key, **of, **metrics_of(run, after)})
     rows += _ensemble_rows(batch)
     if not rows:
         return pd.DataFrame(columns=["method", "profile", "test", "epochs", "seeds"])
     runs = pd.DataFrame(rows)
     metrics = [name for name in METRICS if name in runs]
-    metrics += [name for name in runs if name not in METRICS and name not in (*key, "epochs", "seeds")]
+    metrics += [name for name in runs if name not in METRICS and name not in (*key, *of)]
     named = {f"{name}_{how}": pd.NamedAgg(name, how) for name in metrics for how in ("mean", "min", "max")}
+    counts = {"seeds": pd.NamedAgg("seeds", "nunique")}
+    if len(batch.data) > 1:
+        counts |= {"data": pd.NamedAgg("data", "nunique"), "runs": pd.NamedAgg("data", "size")}
     groups = runs.groupby([*key, "epochs"], sort=False)
-    return groups.agg(seeds=pd.NamedAgg("seeds", "count"), **named).reset_index()
+    return groups.agg(**counts, **named).reset_index()
 
 
 def _ensemble_rows(batch: Batch) -> Iterator[dict[str, Any]]:
-    """The rows of the seeds' mean probabilities, of those whose runs have all finished."""
+    """The rows of the seeds' mean probabilities, one a folder of data, where all runs on it have finished."""
     from utils.evaluation.predict import Predictions
     from utils.experiments.decide import ensemble
     from utils.experiments.scoring import Judge, predictions_file
 
     place = "." if batch.notebook is None else "output"
-    judges: dict[str, Judge] = {}  # by profile: made once, it reads the metadata
-    for name, profile in itertools.product(
-        batch.ensembles, dict.fromkeys(run.profile.name for run in batch.runs)
-    ):
-        runs = [run for run in batch.runs if name in run.rows and run.profile.name == profile]
+    judges: dict[tuple[str, Path | None], Judge] = {}  # made once: it reads the metadata
+    of_runs = dict.fromkeys((run.profile.name, run.data) for run in batch.runs)
+    for name, of in itertools.product(batch.ensembles, of_runs):
+        runs = [run for run in batch.runs if name in run.rows and (run.profile.name, run.data) == of]
         if len(runs) < 2 or not all(run.finished for run in runs):
             continue
         chain = ("", *runs[0].after)[runs[0].rows.index(name)]
         together = ensemble(
             [Predictions.load(predictions_file(run.folder / place, chain)) for run in runs], top=1
         )
-        if profile not in judges:
-            data = find_data(runs[0].profile, batch.data or "auto", progress=False)
-            judges[profile] = Judge.of(data, data.split(runs[0].profile))
+        profile, folder = of
+        if of not in judges:
+            data = find_data(runs[0].profile, folder or "auto", progress=False)
+            judges[of] = Judge.of(data, data.split(runs[0].profile))
         yield {
             "method": f"{name} + ensemble of {len(runs)}",
             "profile": profile,
             "test": str(batch.test),
             "epochs": runs[0].profile.epochs,
-            "seeds": 1,  # rows are counted, and this is one
-            **judges[profile].metrics(together.true, together.predicted),
+            "seeds": -1,  # seeds are counted, and this is one of all
+            "data": str(folder),
+            **judges[of].metrics(together.true, together.predicted),
             "validation_f1": math.nan,
             "minutes": sum(metrics_of(run, chain)["minutes"] for run in runs),
         }
@@ -103,17 +112,18 @@ def show_table(table: pd.DataFrame) -> str:
     metrics = [name.removesuffix("_mean") for name in table if name.endswith("_mean")]
     metrics = [name for name in metrics if table[f"{name}_mean"].notna().any()]
     headings = [METRICS.get(name, name) for name in metrics]
-    lines = [["method", "profile", "seeds", *headings]]
+    counts = [name for name in ("seeds", "data") if name in table]
+    lines = [["method", "profile", *counts, *headings]]
     for _, row in table.iterrows():
         lines.append(
-            [row["method"], row["profile"], str(row["seeds"])]
+            [row["method"], row["profile"], *(str(row[name]) for name in counts)]
             + [shown_number(row[f"{name}_mean"]) for name in metrics]
         )
-        if row["seeds"] > 1:
+        if row.get("runs", row["seeds"]) > 1:
             ranges = [
                 f"{shown_number(row[f'{name}_min'])}-{shown_number(row[f'{name}_max'])}" for name in metrics
             ]
-            lines.append(["  lowest-highest", "", "", *ranges])
+            lines.append(["  lowest-highest", "", *[""] * len(counts), *ranges])
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "\n".join(
         "  ".join(
@@ -171,4 +181,4 @@ def gains_over(results: pd.DataFrame, base: str, metrics: Sequence[str]) -> pd.D
                     "clear": clear,
                 }
             )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["method", "metric", "gain", "low", "high", "clear"])
