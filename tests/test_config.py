@@ -38,7 +38,7 @@ def test_auto_is_laptop_here_and_kaggle_on_kaggle(monkeypatch):
         ("laptop", {"loss": "arc_face"}, "must be one of cross_entropy, balanced_softmax"),
         ("laptop", {"class_weights_from": 0.8}, "class_weights is 'none', must be inverse or class_balanced"),
         (
-            "laptop",
+            "scratch",
             {"first_image_size": 128},
             "first_image_size is 128, must be 0, or from 32 to image_size, 96",
         ),

@@ -262,10 +262,13 @@ def test_learning_rate_schedule():
     [
         (
             np.r_[np.full(10, 4.0), np.full(10, 2.0), np.full(10, 5.0)],
-            "falls up to a learning rate of 0.013 and rises",
+            "falls up to a learning rate of 0.028 and rises from 0.045 on;",
         ),
         (np.linspace(4, 1, 30), "falls up to a learning rate of 1 and does not rise up to 1;"),
-        (np.r_[np.full(20, 4.0), np.linspace(4, 9, 10)], "falls at no learning rate and rises from 0.13 on;"),
+        (
+            np.r_[np.full(20, 4.0), np.linspace(4, 9, 10)],
+            "falls at no learning rate and rises from 0.073 on;",
+        ),
         (np.r_[np.full(20, 4.0), np.full(10, np.nan)], "falls at no learning rate and rises from 0.12 on;"),
         (np.tile([4.0, 3.0, 3.5], 10), "falls at no learning rate and does not rise up to 1;"),
     ],
