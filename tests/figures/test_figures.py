@@ -289,9 +289,9 @@ def timed(seconds: float, *f1) -> pd.DataFrame:
 @pytest.mark.parametrize(
     ("own", "expected"),
     [
-        ((0.6, 0.9), "B reaches 0.900 in 40 s of training, A 0.300 in 30 s; it is ahead after 20 s"),
-        ((0.1, 0.9), "B reaches 0.900 in 40 s of training, A 0.300 in 30 s"),
-        ((0.1, 0.2), "B reaches 0.200 in 40 s of training, A 0.300 in 30 s, which is not less"),
+        ((0.6, 0.9), "B: 0.900 in 40 s, A: 0.300 in 30 s, passed after 20 s"),
+        ((0.1, 0.9), "B: 0.900 in 40 s, A: 0.300 in 30 s, passed after 40 s"),
+        ((0.1, 0.2), "B: 0.200 in 40 s, A: 0.300 in 30 s, not passed"),
         ((np.nan, np.nan), "No held-out score: too few species have images to hold out"),
     ],
 )

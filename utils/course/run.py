@@ -41,11 +41,9 @@ def _under_way(output: Path, name: str, place: str) -> Iterator[None]:
                 latest = max((epoch.history for epoch in added), key=lambda history: history.stat().st_mtime)
                 seconds = [epoch.seconds for epoch in epochs if epoch.history == latest]
                 planned = next(epoch.planned for epoch in added if epoch.history == latest)
-                left = sum(seconds) / len(seconds) * (planned - len(seconds))
-                line += (
-                    f", {latest.stem.split('_')[0]}: epoch {len(seconds)} of {planned} done, about {clock(left)} "
-                    "more for the others"
-                )
+                line += f", {latest.stem.split('_')[0]}: epoch {len(seconds)} of {planned} done"
+                if left := planned - len(seconds):
+                    line += f", about {clock(sum(seconds) / len(seconds) * left)} more for the others"
             print(f"\r\033[K{line}" if terminal else line, end="" if terminal else "\n", flush=True)
 
     thread = threading.Thread(target=show, daemon=True)

@@ -83,13 +83,12 @@ def learning_rate_range_test(
 def read_range(table: pd.DataFrame) -> RangeReading:
     """What the smoothed loss of a range test tells; differences within the noise of the batches tell nothing.
 
-    The noise is taken from the differences of neighbouring batches, by their median, which a blow-up at the end
-    does not change.
+    The noise is taken from the differences of neighbouring batches before the lowest loss, by their median.
     """
     rates, loss = table["learning_rate"].to_numpy(), table["smoothed_loss"].to_numpy()
-    jumps = np.abs(np.diff(table["loss"]))
-    of_a_batch = float(np.nanmedian(jumps)) / 0.95 if len(jumps) else 0.0  # 0.95: of normal noise, to its SD
     lowest = int(np.nanargmin(loss))
+    jumps = np.abs(np.diff(table["loss"].iloc[: max(lowest + 1, len(table) // 3)]))
+    of_a_batch = float(np.nanmedian(jumps)) / 0.95 if len(jumps) else 0.0  # 0.95: of normal noise, to its SD
     # three standard deviations of the difference of two means of nine
     noise = max(3 * of_a_batch * math.sqrt(2 / WINDOW), 0.02 * float(loss[lowest]))
     level = loss <= loss[lowest] + noise  # not where it is nan

@@ -133,13 +133,11 @@ def scores_against_time(
     (name, other), (own_name, own) = [(label, _by_time(history)) for label, history in runs]
     best, own_best = other["score"].max(), own["score"].max()
     took, own_took = (table["seconds"].iloc[-1] for table in (other, own))
-    title = f"{own_name} reaches {own_best:.3f} in {own_took:,.0f} s of training, {name} {best:.3f} in {took:,.0f} s"
+    passes = own["seconds"][own["score"] > best]
+    title = f"{own_name}: {own_best:.3f} in {own_took:,.0f} s, {name}: {best:.3f} in {took:,.0f} s"
+    title += f", passed after {passes.iloc[0]:,.0f} s" if passes.size else ", not passed"
     if np.isnan([best, own_best]).any():
         title = "No held-out score: too few species have images to hold out"
-    elif (passes := own["seconds"][own["score"] > best]).size and passes.iloc[0] < took:
-        title += f"; it is ahead after {passes.iloc[0]:,.0f} s"
-    elif not passes.size:
-        title += ", which is not less"
     figure, ((axes,),) = new_figure(title, 3.6)
     for label, table, colour, marker in ((name, other, ORANGE, "s"), (own_name, own, BLUE, "o")):
         axes.plot(table["seconds"], table["score"], color=colour, marker=marker, ms=5, label=label)
