@@ -38,7 +38,7 @@ def test_auto_is_laptop_here_and_kaggle_on_kaggle(monkeypatch):
         ("laptop", {"loss": "arc_face"}, "must be one of cross_entropy, balanced_softmax"),
         ("laptop", {"class_weights_from": 0.8}, "class_weights is 'none', must be inverse or class_balanced"),
         (
-            "laptop",
+            "scratch",
             {"first_image_size": 128},
             "first_image_size is 128, must be 0, or from 32 to image_size, 96",
         ),
@@ -100,19 +100,19 @@ def test_images_grow_in_stages_to_the_full_size():
     kaggle = load_profile("kaggle")
     sizes = [kaggle.image_size_at(epoch) for epoch in range(kaggle.epochs)]
     assert sizes == [224] * 3 + [288] * 3 + [320] * 3 + [384] * 3
-    short = load_profile("laptop", epochs=2, first_image_size=64)
+    short = load_profile("scratch", epochs=2, first_image_size=64)
     assert [short.image_size_at(epoch) for epoch in range(2)] == [64, 96]
-    one = load_profile("laptop", epochs=1, first_image_size=64)
+    one = load_profile("scratch", epochs=1, first_image_size=64)
     assert one.image_size_at(0) == 96
-    fixed = load_profile("laptop")
+    fixed = load_profile("scratch")
     assert {fixed.image_size_at(epoch) for epoch in range(fixed.epochs)} == {96}
 
 
 def test_settings_in_use_leave_out_methods_that_are_off():
-    laptop = load_profile("laptop").in_use()
-    assert next(iter(laptop)) == "backbone" and laptop["epochs"] == 20 and laptop["precision"] == "float32"
-    assert not {"loss", "tau", "mixup", "accumulate"} & laptop.keys()
-    assert load_profile("laptop", mixup=0.2).in_use()["mixup"] == 0.2
+    scratch = load_profile("scratch").in_use()
+    assert next(iter(scratch)) == "backbone" and scratch["epochs"] == 20 and scratch["precision"] == "float32"
+    assert not {"loss", "tau", "mixup", "accumulate", "regression"} & scratch.keys()
+    assert load_profile("scratch", mixup=0.2).in_use()["mixup"] == 0.2
     assert load_profile("kaggle").in_use()["first_image_size"] == 224
 
 

@@ -231,6 +231,47 @@ def test_the_last_line_is_the_score(tmp_path):
     assert "macro-F1 0.712" in pages.write_index(run, read_scores(run.output)).read_text()
 
 
+def test_what_a_network_from_nothing_reached_stands_beside_the_score(tmp_path):
+    run = notebooks.Run(tmp_path, load_profile("laptop"), {})
+    run.output.mkdir()
+    training = {"network": "EfficientNetLite0", "weights": "imagenet", "epochs": 6, "held_out_macro_f1": 0.9}
+    beside = {"network": "EfficientNetV2B0", "epochs": 5, "held_out_macro_f1": 0.3456}
+    (run.output / "scores.json").write_text('{"macro_f1": 0.8912, "accuracy": 0.9}')
+    for other, before in (
+        (beside, "macro-F1 0.346 (held-out sheets), EfficientNetV2B0 from nothing, 5 epochs"),
+        (beside | {"held_out_macro_f1": None}, f"Look at {run.folder / 'index.html'}, files in {run.output}"),
+    ):
+        (run.output / "training.json").write_text(json.dumps(training | {"from_nothing": other}))
+        *_, beside_it, last = summary(run, read_scores(run.output)).splitlines()
+        assert beside_it == before and last.startswith("macro-F1 0.891 (withheld test)")
+    (run.output / "training.json").write_text(json.dumps(training | {"from_nothing": beside}))
+    line = "macro-F1 0.891 (withheld test), EfficientNetLite0 from imagenet weights, 6 epochs"
+    assert summary(run, read_scores(run.output)).endswith(f"5 epochs\n{line}")
+    page = pages.write_index(run, read_scores(run.output)).read_text()
+    assert line in page and "EfficientNetV2B0 from nothing" in page
+
+
+def test_only_epochs_that_a_run_adds_are_training_time(course, tmp_path):
+    """A finished training that is opened again writes its history anew; a second one lies in a subfolder."""
+    output = tmp_path / "run" / "output"
+
+    def leave(name: str, rows: list[tuple[float, float]], epochs: int = 3) -> str:
+        table = "".join(f"{epoch},{loss},{time}\\n" for epoch, (loss, time) in enumerate(rows, 1))
+        return (
+            f"folder = pathlib.Path(OUTPUT_DIR, {name!r})\nfolder.mkdir(exist_ok=True)\n"
+            f"(folder / 'E_configs.json').write_text('{{\"epochs\": {epochs}}}')\n"
+            f"(folder / 'E.csv').write_text('epoch,loss,time\\n{table}')"
+        )
+
+    pause = "import time\ntime.sleep(1)"
+    first = course(WRITES, leave("", [(2.0, 0.25)]), leave("from_nothing", [(3.0, 0.125)]), pause)
+    assert first.results[0].training_seconds == 0.375
+    assert [(epoch.number, epoch.planned) for epoch in notebooks.epochs_done(output)] == [(1, 3), (1, 3)]
+    again = course(WRITES, leave("", [(2.0, 0.25), (1.0, 0.5)]), leave("from_nothing", [(3.0, 0.125)]), pause)
+    assert again.results[0].training_seconds == 0.5
+    assert course(WRITES, leave("", [(2.0, 0.25), (1.0, 0.5)])).results[0].training_seconds == 0
+
+
 def test_results_of_an_earlier_run_in_the_folder_are_kept(course, tmp_path, monkeypatch):
     monkeypatch.setattr(
         notebooks, "run_notebook", lambda run, path, given: notebooks.NotebookResult(path.stem, 2.0, 0.0)

@@ -11,6 +11,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from utils import figures
+from utils.data.labels import LabelMap
+from utils.experiments.range_test import read_range
 from utils.figures.style import write_captions
 
 LONG = np.array([80, 75, 60, 40, 30, 20, 19, 10, 7, 7])
@@ -258,15 +260,63 @@ def test_learning_rate_schedule():
 @pytest.mark.parametrize(
     ("loss", "expected"),
     [
-        ([4, 3, 2, 3], "Loss falls up to a learning rate of 0.1 and rises above; the profile's is 0.05"),
-        ([4, 3, 2, 1], "Loss still falls at 1, the highest learning rate tried; the profile's is 0.05"),
-        ([4, 4, 4, 4], "Loss falls at no learning rate up to 1; the profile's is 0.05"),
-        ([4, 3, 2, np.nan], "Loss falls up to a learning rate of 0.1 and rises above; the profile's is 0.05"),
+        (
+            np.r_[np.full(10, 4.0), np.full(10, 2.0), np.full(10, 5.0)],
+            "falls up to a learning rate of 0.028 and rises from 0.045 on;",
+        ),
+        (np.linspace(4, 1, 30), "falls up to a learning rate of 1 and does not rise up to 1;"),
+        (
+            np.r_[np.full(20, 4.0), np.linspace(4, 9, 10)],
+            "falls at no learning rate and rises from 0.073 on;",
+        ),
+        (np.r_[np.full(20, 4.0), np.full(10, np.nan)], "falls at no learning rate and rises from 0.12 on;"),
+        (np.tile([4.0, 3.0, 3.5], 10), "falls at no learning rate and does not rise up to 1;"),
+    ],
+    ids=["valley", "slope", "fitted already", "not a number", "noise alone"],
+)
+def test_a_range_test_reads_only_what_is_more_than_noise(loss, expected):
+    rates = np.geomspace(0.001, 1, 30)
+    smoothed = pd.Series(loss).rolling(9, center=True, min_periods=5).mean().fillna(pd.Series(loss))
+    table = pd.DataFrame({"learning_rate": rates, "loss": loss, "smoothed_loss": smoothed})
+    drawn = title(figures.learning_rate_range(table, read_range(table), 0.05))
+    assert expected in drawn and drawn.endswith("the profile's is 0.05")
+
+
+def timed(seconds: float, *f1) -> pd.DataFrame:
+    return pd.DataFrame({"time": np.full(len(f1), seconds), "val_f1_score": f1})
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [
+        ((0.6, 0.9), "B: 0.900 in 40 s, A: 0.300 in 30 s, passed after 20 s"),
+        ((0.1, 0.9), "B: 0.900 in 40 s, A: 0.300 in 30 s, passed after 40 s"),
+        ((0.1, 0.2), "B: 0.200 in 40 s, A: 0.300 in 30 s, not passed"),
+        ((np.nan, np.nan), "No held-out score: too few species have images to hold out"),
     ],
 )
-def test_learning_rate_range(loss, expected):
-    table = pd.DataFrame({"learning_rate": [0.001, 0.01, 0.1, 1.0], "loss": loss, "smoothed_loss": loss})
-    assert title(figures.learning_rate_range(table, 0.05)) == expected
+def test_scores_against_time(own, expected):
+    curves = [("A", timed(10, 0.1, 0.2, 0.3)), ("B", timed(20, *own))]
+    figure = figures.scores_against_time(curves, (12.0, 0.5))
+    assert title(figure) == expected
+    first, second, line, point = figure.axes[0].lines
+    assert first.get_xdata().tolist() == [10, 20, 30] and second.get_xdata().tolist() == [20, 40]
+    assert set(line.get_ydata()) == {0.5} and point.get_xydata().tolist() == [[12.0, 0.5]]
+    assert {"A", "B", "regression on frozen features: 0.500"} <= set(texts(figure))
+
+
+def test_nearest_sheets_say_how_they_are_related():
+    names = np.array(["Poa alpina", "Poa annua", "Rosa canina", "Zea mays"])
+    genera = np.array([name.split()[0] for name in names])
+    labels = LabelMap(names, np.arange(4), genera, np.array(["Poaceae", "Poaceae", "Rosaceae", "Poaceae"]))
+    classes = np.array([[0, 0, 1, 3, 2], [2, 2, 2, 0, 1]])
+    figure = figures.nearest_sheets(np.zeros((2, 5, 8, 8, 3), np.uint8), classes, labels)
+    assert title(figure) == (
+        "Of the 8 nearest training sheets, 3 are of the species of the sheet at their left, 5 of its family"
+    )
+    notes = [axes.get_title().split("\n")[-1] for axes in figure.axes]
+    assert notes[:5] == ["held out", "same species", "same genus", "same family", "another family"]
+    assert notes[5:] == ["held out", "same species", "same species", "another family", "another family"]
 
 
 def history(*f1) -> pd.DataFrame:

@@ -111,7 +111,7 @@ def test_mirrored_mixed_float16_trains_with_loss_scaling_and_resumes(
     assert "LossScaleOptimizer" in told["optimizer"] and told["inner"] == "SGDW" and told["scale"] > 1
     assert told["history"]["epoch"] == [1, 2]
     assert all(0 < loss < 10 for loss in told["history"]["loss"] + told["history"]["val_loss"])
-    assert told["range_test"][0] == pytest.approx(1e-3) and told["range_test"][-1] == pytest.approx(0.1)
+    assert told["range_test"][0] == pytest.approx(1e-4) and told["range_test"][-1] == pytest.approx(0.1)
     # the second call went on counting; a step whose gradients overflow is skipped and not counted
     assert told["steps"] < told["iterations"] <= 2 * told["steps"]
 

@@ -455,7 +455,7 @@ def test_a_batch_larger_than_the_data_is_refused(data: Data, tmp_path: Path) -> 
 def test_the_range_test_raises_the_rate_and_leaves_nothing(data: Data, tmp_path: Path) -> None:
     table = range_test.learning_rate_range_test(PROFILE, data, steps=12, highest=0.5)
     assert list(table.columns) == ["learning_rate", "loss", "smoothed_loss"]
-    assert table["learning_rate"].iloc[0] == pytest.approx(1e-3)
+    assert table["learning_rate"].iloc[0] == pytest.approx(1e-4)
     assert table["learning_rate"].is_monotonic_increasing and np.isfinite(table["loss"]).all()
     assert len(table) == 12 and table["learning_rate"].iloc[-1] == pytest.approx(0.5)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.config import Profile, nearest
-from utils.files import REPOSITORY, InputError, UsageError, read_json, write_text
+from utils.files import REPOSITORY, InputError, UsageError, is_hidden, read_json, write_text
 from utils.startup import standard_error_to
 
 
@@ -33,6 +33,7 @@ COURSE: dict[str, tuple[Leaves, ...]] = {
     "03_train_efficientnetv2": (
         Leaves("{run_name}.csv", resumable=True),
         Leaves("{run_name}_weights.h5", resumable=True),
+        Leaves("training.json"),
     ),
     "04_evaluate_long_tail": (Leaves("evaluation.json"), Leaves("predictions.npz")),
     "05_submission": (Leaves("submission.csv"), Leaves("scores.json")),
@@ -54,7 +55,7 @@ class NotebookResult:
 
     name: str
     seconds: float
-    training_seconds: float  # of them in training epochs, from the history CSV
+    training_seconds: float  # of them in epochs that this run added to histories of trainings
     problem: str = ""  # empty: passed
 
     @property
@@ -249,6 +250,7 @@ def run_notebook(run: Run, path: Path, parameters: Mapping[str, Any]) -> Noteboo
         **parameters,
     }
     profile = with_overrides(run.profile, parameters)
+    trained = epochs_done(run.output)
     os.environ.update(kernel_variables())
     begin = time.time()
     problem = ""
@@ -273,8 +275,8 @@ def run_notebook(run: Run, path: Path, parameters: Mapping[str, Any]) -> Noteboo
         problem = "papermill wrote no executed notebook"
     problem = problem or judge_cells(nbformat.read(executed, as_version=4))
     problem = problem or judge_files(run.output, COURSE.get(path.stem, ()), profile, begin)
-    training = sum(epoch_seconds(run.output, profile, begin)) if path.stem.startswith("03_train") else 0.0
-    return NotebookResult(path.stem, seconds, min(training, seconds), problem)
+    added = [epoch.seconds for epoch in epochs_done(run.output) if epoch not in trained]
+    return NotebookResult(path.stem, seconds, min(sum(added), seconds), problem)
 
 
 def judge_cells(notebook: Any) -> str:
@@ -351,10 +353,26 @@ def with_overrides(profile: Profile, parameters: Mapping[str, Any]) -> Profile:
     )
 
 
-def epoch_seconds(output: Path, profile: Profile, begin: float) -> list[float]:
-    """Seconds of each epoch of the profile's history, none when the file is from before `begin`."""
-    history = output / f"{profile.run_name}.csv"
-    if not history.is_file() or history.stat().st_mtime < begin:
-        return []
-    with history.open(newline="", encoding="utf-8") as file:
-        return [float(row["time"]) for row in csv.DictReader(file) if row.get("time")]
+@dataclass(frozen=True)
+class Epoch:
+    """An epoch that a training has done, as its history has it; the same one is equal however often it is read."""
+
+    history: Path
+    planned: int  # epochs of the whole training
+    number: int  # from 1
+    seconds: float
+    loss: str  # as written: tells a training anew in the same place from the one before
+
+
+def epochs_done(output: Path) -> list[Epoch]:
+    """The epochs of every training in a folder and its subfolders, which each have a {run_name}_configs.json."""
+    suffix, found = "_configs.json", []
+    for configs in sorted(output.rglob(f"*{suffix}")):
+        history = configs.with_name(configs.name.replace(suffix, ".csv"))
+        if is_hidden(configs.name) or not history.is_file():
+            continue
+        planned = read_json(configs)["epochs"]
+        with history.open(newline="", encoding="utf-8") as file:
+            for number, row in enumerate(csv.DictReader(file), start=1):
+                found.append(Epoch(history, planned, number, float(row["time"]), row["loss"]))
+    return found

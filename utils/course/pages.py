@@ -44,7 +44,7 @@ def write_index(run: Run, scores: Mapping[str, Any]) -> Path:
     path = run.folder / "index.html"
     text = templates.get_template("index.html.j2").render(
         run=run,
-        macro_f1=scores.get("macro_f1"),
+        scores=score_lines(scores),
         baselines=scores.get("baselines", {}).items(),
         figures=_figures,
         address=_address,
@@ -52,6 +52,23 @@ def write_index(run: Run, scores: Mapping[str, Any]) -> Path:
     )
     write_text(path, text)
     return path
+
+
+def score_lines(scores: Mapping[str, Any]) -> list[str]:
+    """The score of the withheld test, and above it what a network from nothing reached, where there was one.
+
+    Each says which network it is and on which sheets; nothing where no withheld test was scored.
+    """
+    if "macro_f1" not in scores:
+        return []
+    lines, last = [], f"macro-F1 {scores['macro_f1']:.3f} (withheld test)"
+    training = scores.get("training", {})
+    other = training.get("from_nothing")
+    if other and other["held_out_macro_f1"] is not None:
+        reached = f"macro-F1 {other['held_out_macro_f1']:.3f} (held-out sheets)"
+        lines.append(f"{reached}, {other['network']} from nothing, {other['epochs']} epochs")
+        last += f", {training['network']} from {training['weights']} weights, {training['epochs']} epochs"
+    return [*lines, last]
 
 
 def _address(name: str) -> str:

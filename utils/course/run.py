@@ -11,35 +11,39 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from utils.config import Profile, load_profile
+from utils.config import load_profile
 from utils.course.notebooks import (
     NotebookResult,
     Run,
     RunFailed,
     check_parameters,
-    epoch_seconds,
+    epochs_done,
     find_notebooks,
     run_notebook,
-    with_overrides,
 )
-from utils.course.pages import clock, write_index, write_page
+from utils.course.pages import clock, score_lines, write_index, write_page
 from utils.files import REPOSITORY, InputError, UsageError, read_json, replacing, write_json
 
 
 @contextlib.contextmanager
-def _under_way(output: Path, profile: Profile, name: str, place: str) -> Iterator[None]:
+def _under_way(output: Path, name: str, place: str) -> Iterator[None]:
     """Say how far a notebook is: on a terminal in one line that changes, elsewhere in a line every 10 seconds."""
     begin, done = time.time(), threading.Event()
     terminal = sys.stdout.isatty()
+    before = epochs_done(output)
 
     def show() -> None:
         while not done.wait(1 if terminal else 10):
             line = f"{name:<26} {clock(time.time() - begin):>6}  {place}"
-            if name.startswith("03_train") and (epochs := epoch_seconds(output, profile, begin)):
-                left = sum(epochs) / len(epochs) * (profile.epochs - len(epochs))
-                line += (
-                    f", epoch {len(epochs)} of {profile.epochs} done, about {clock(left)} more for the others"
-                )
+            epochs = epochs_done(output) if name.startswith("03_train") else []
+            if added := [epoch for epoch in epochs if epoch not in before]:
+                # of several trainings the one that goes on
+                latest = max((epoch.history for epoch in added), key=lambda history: history.stat().st_mtime)
+                seconds = [epoch.seconds for epoch in epochs if epoch.history == latest]
+                planned = next(epoch.planned for epoch in added if epoch.history == latest)
+                line += f", {latest.stem.split('_')[0]}: epoch {len(seconds)} of {planned} done"
+                if left := planned - len(seconds):
+                    line += f", about {clock(sum(seconds) / len(seconds) * left)} more for the others"
             print(f"\r\033[K{line}" if terminal else line, end="" if terminal else "\n", flush=True)
 
     thread = threading.Thread(target=show, daemon=True)
@@ -94,7 +98,7 @@ def run_course(
         for number, path in enumerate(notebooks, start=1):
             place = f"notebook {number} of {len(notebooks)}"
             try:
-                with _under_way(run.output, with_overrides(settings, given[path]), path.stem, place):
+                with _under_way(run.output, path.stem, place):
                     result = run_notebook(run, path, given[path])
             except KeyboardInterrupt:
                 print(
@@ -160,7 +164,9 @@ def _as_json(run: Run, scores: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_scores(output: Path) -> dict[str, Any]:
-    """macro_f1, accuracy and the baselines of the withheld test, as far as the notebooks have left them."""
+    """macro_f1, accuracy and the baselines of the withheld test, and what notebook 03 says of its trainings, as far as
+    the notebooks have left them.
+    """
     found: dict[str, Any] = {}
     for name, keys in (
         ("evaluation.json", ("baselines",)),
@@ -169,6 +175,8 @@ def read_scores(output: Path) -> dict[str, Any]:
         if (output / name).is_file():
             values = read_json(output / name)
             found.update({key: values[key] for key in keys if values.get(key) is not None})
+    if (output / "training.json").is_file():
+        found["training"] = read_json(output / "training.json")
     return found
 
 
@@ -190,11 +198,9 @@ def summary(run: Run, scores: Mapping[str, Any]) -> str:
         for method, value in scores.get("baselines", {}).items():
             lines.append(f"{'macro-F1 of the baseline: ' + method:<42} {value:.3f}")
     lines += ["", f"Look at {run.folder / 'index.html'}, files in {run.output}"]
-    if "macro_f1" in scores:
-        lines.append(f"macro-F1 {scores['macro_f1']:.3f} (withheld test)")
-    else:
+    if "macro_f1" not in scores:
         lines.append("macro-F1 not known: notebook 05 scores the withheld test, where there is one")
-    return "\n".join(lines)
+    return "\n".join([*lines, *score_lines(scores)])
 
 
 def longest_cells(run: Run, most: int = 5) -> list[tuple[float, str, str]]:

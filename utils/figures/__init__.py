@@ -10,7 +10,7 @@ from utils.figures.scores import (
     scores_by_bin,
     scores_by_family,
 )
-from utils.figures.sheets import augmentations, head_and_tail, sheets, throughput
+from utils.figures.sheets import augmentations, head_and_tail, nearest_sheets, sheets, throughput
 from utils.figures.style import BIN_COLOURS, italic
 from utils.figures.tail import (
     class_bins,
@@ -22,4 +22,9 @@ from utils.figures.tail import (
     lorenz_curve,
     rank_frequency,
 )
-from utils.figures.training import learning_rate_range, learning_rate_schedule, training_curves
+from utils.figures.training import (
+    learning_rate_range,
+    learning_rate_schedule,
+    scores_against_time,
+    training_curves,
+)

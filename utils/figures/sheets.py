@@ -1,4 +1,4 @@
-"""Figures of sheets and of how they are loaded (notebooks 00 and 02)."""
+"""Figures of sheets, of how they are loaded, and of what lies near them (notebooks 00, 02 and 03)."""
 
 from collections.abc import Sequence
 
@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from utils.data.labels import LabelMap
 from utils.figures.style import (
     BIN_COLOURS,
     BLUE,
@@ -104,6 +105,37 @@ def augmentations(original: np.ndarray, augmented: np.ndarray, columns: int = 6)
     rows = -(-len(images) // columns)
     figure, grid = new_figure(title, 0.5 + rows * (WIDTH / columns + 0.2), rows, columns)
     draw_images(grid, images, ["the sheet", *(f"epoch {number}" for number in range(1, len(images)))])
+    return figure
+
+
+@styled
+def nearest_sheets(images: np.ndarray, classes: np.ndarray, labels: LabelMap) -> Figure:
+    """Held-out sheets, each at the left of its row, and the training sheets nearest to them, the nearest first.
+
+    Args:
+        images: uint8 [N, 1 + K, S, S, 3].
+        classes: their class indices, int [N, 1 + K].
+        labels: species, genus and family of the classes.
+    """
+    rows, columns = classes.shape
+    own = classes[:, :1]
+    kinship = np.select(
+        [of[classes] == of[own] for of in (labels.names, labels.genera, labels.families)],
+        ["same species", "same genus", "same family"],
+        "another family",
+    )
+    same = int((kinship[:, 1:] == "same species").sum())
+    related = int((kinship[:, 1:] != "another family").sum())
+    title = (
+        f"Of the {rows * (columns - 1)} nearest training sheets, {same} are of the species of the sheet at their "
+        f"left, {related} of its family"
+    )
+    kinship[:, 0] = "held out"
+    figure, grid = new_figure(title, 0.45 + rows * (WIDTH / columns + 0.6), rows, columns)
+    captions = write_captions(
+        labels.names[classes.ravel()].tolist(), kinship.ravel().tolist(), WIDTH / columns
+    )
+    draw_images(grid, images.reshape(-1, *images.shape[2:]), captions)
     return figure
 
 

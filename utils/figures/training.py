@@ -1,11 +1,17 @@
 """Figures of training (notebook 03)."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
-from utils.figures.style import BLUE, ORANGE, SKY, VERMILION, new_figure, styled
+from utils.figures.style import BLUE, GREY, ORANGE, SKY, VERMILION, new_figure, styled
+
+if TYPE_CHECKING:
+    from utils.experiments.range_test import RangeReading
 
 
 @styled
@@ -32,35 +38,35 @@ def learning_rate_schedule(rates: np.ndarray, steps_per_epoch: int) -> Figure:
 
 
 @styled
-def learning_rate_range(table: pd.DataFrame, chosen: float | None = None) -> Figure:
+def learning_rate_range(table: pd.DataFrame, reading: "RangeReading", chosen: float | None = None) -> Figure:
     """The loss while the learning rate grows.
 
     Args:
         table: from learning_rate_range_test(): learning_rate, loss, smoothed_loss.
+        reading: of it, from read_range(): what is more than noise.
         chosen: the profile's highest learning rate, drawn as a line.
     """
     rates, loss = table["learning_rate"].to_numpy(), table["smoothed_loss"].to_numpy()
-    begin = len(loss) // 8  # the mean of the first few batches still jumps with each
-    lowest = begin + int(np.nanargmin(loss[begin:]))
-    falls = loss[lowest] < 0.98 * loss[begin]
-    rises = not loss[-1] <= 1.05 * loss[lowest]  # also when the loss has become NaN
-    if not falls:
-        title = f"Loss falls at no learning rate up to {rates[-1]:.2g}"
-    elif rises:
-        title = f"Loss falls up to a learning rate of {rates[lowest]:.2g} and rises above"
+    title = f"Loss falls up to a learning rate of {reading.lowest_at:.2g}"
+    if not reading.falls:
+        title = "Loss falls at no learning rate"
+    if reading.rises_from is None:
+        title += f" and does not rise up to {rates[-1]:.2g}"
     else:
-        title = f"Loss still falls at {rates[-1]:.2g}, the highest learning rate tried"
+        title += f" and rises from {reading.rises_from:.2g} on"
     if chosen is not None:
         title += f"; the profile's is {chosen:.2g}"
     figure, ((axes,),) = new_figure(title, 3.4)
     axes.plot(rates, table["loss"], color=SKY, lw=1, label="loss of each batch")
-    axes.plot(rates, loss, color=BLUE, label="smoothed")
-    axes.plot(rates[lowest], loss[lowest], "o", color=BLUE)
+    axes.plot(rates, loss, color=BLUE, label="mean of nine batches")
+    if reading.rises_from is not None:
+        axes.axvspan(reading.rises_from, rates[-1], color=VERMILION, alpha=0.12, lw=0, label="loss rises")
     if chosen is not None:
         axes.axvline(chosen, color=VERMILION, ls="--", label="highest rate of the profile")
     axes.set(xscale="log", xlabel="learning rate (log scale)", ylabel="loss (nats)")
     finite = table["loss"][np.isfinite(table["loss"])]
-    axes.set_ylim(min(finite.min(), loss[lowest]) * 0.97, min(finite.max(), 1.6 * loss[0]) * 1.03)
+    lowest, first = np.nanmin(loss), loss[0]
+    axes.set_ylim(min(finite.min(), lowest) * 0.97, min(finite.max(), max(1.6 * first, 3 * lowest)) * 1.03)
     axes.legend(loc="upper left")
     return figure
 
@@ -111,3 +117,40 @@ def training_curves(history: pd.DataFrame, epochs: int | None = None) -> Figure:
         axes.set_xlim(0.5, max(epochs or 0, epoch[-1]) + 0.5)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     return figure
+
+
+@styled
+def scores_against_time(
+    runs: Sequence[tuple[str, pd.DataFrame]], regression: tuple[float, float] | None = None
+) -> Figure:
+    """Held-out macro-F1 of two trainings against the seconds that they took.
+
+    Args:
+        runs: label and history, as of train(), first of the one that the other is held against; a history needs
+            time and val_f1_score.
+        regression: seconds and macro-F1 of a logistic regression on frozen features, which trains nothing.
+    """
+    (name, other), (own_name, own) = [(label, _by_time(history)) for label, history in runs]
+    best, own_best = other["score"].max(), own["score"].max()
+    took, own_took = (table["seconds"].iloc[-1] for table in (other, own))
+    passes = own["seconds"][own["score"] > best]
+    title = f"{own_name}: {own_best:.3f} in {own_took:,.0f} s, {name}: {best:.3f} in {took:,.0f} s"
+    title += f", passed after {passes.iloc[0]:,.0f} s" if passes.size else ", not passed"
+    if np.isnan([best, own_best]).any():
+        title = "No held-out score: too few species have images to hold out"
+    figure, ((axes,),) = new_figure(title, 3.6)
+    for label, table, colour, marker in ((name, other, ORANGE, "s"), (own_name, own, BLUE, "o")):
+        axes.plot(table["seconds"], table["score"], color=colour, marker=marker, ms=5, label=label)
+    if regression is not None and np.isfinite(regression[1]):
+        seconds, score = regression
+        axes.axhline(score, color=GREY, ls="--", lw=1.2)
+        axes.plot(seconds, score, "D", color=GREY, ms=7, label=f"regression on frozen features: {score:.3f}")
+    axes.set(xlabel="seconds of training (an epoch each point)", ylabel="held-out macro-F1", ylim=(0, 1))
+    axes.set_xlim(left=0)
+    axes.legend(loc="lower right")
+    return figure
+
+
+def _by_time(history: pd.DataFrame) -> pd.DataFrame:
+    """Score after so many seconds, an epoch a row."""
+    return pd.DataFrame({"seconds": history["time"].cumsum(), "score": history["val_f1_score"]})

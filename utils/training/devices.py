@@ -166,7 +166,7 @@ def check_precision(precision: str) -> None:
     if precision == "mixed_float16" and not tf.config.list_physical_devices("GPU"):
         raise InputError(
             "precision is mixed_float16 and TensorFlow finds no GPU. On Kaggle choose Settings > Accelerator > "
-            'GPU T4 x2 and run again; without a GPU use PROFILE = "smoke" (or "laptop"), or set precision to '
+            'GPU T4 x2 and run again; without a GPU use PROFILE = "smoke" (or "scratch"), or set precision to '
             "float32."
         )
 

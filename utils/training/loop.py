@@ -152,7 +152,8 @@ def train(
         last = profile.epochs if stop_after is None else min(profile.epochs, done.epoch + stop_after)
         guard = SessionGuard(stop_at)
         callbacks: list[Any] = [] if stop_at is None else [guard]
-        if progress and state.chief and sys.stdout.isatty():
+        bars = progress and state.chief and sys.stdout.isatty()
+        if bars:
             callbacks.append(StepBar(task.steps))
         try:
             while done.epoch < last and guard.allows(longest_epoch(profile, done)):
@@ -161,7 +162,7 @@ def train(
                 if profile.regression and not done.epoch:
                     from utils.training.features import fit_classifier
 
-                    fitted, rate = fit_classifier(task, model, progress and state.chief), 0.0
+                    fitted, rate = fit_classifier(task, model, bars), 0.0
                 else:
                     batches, steps = task.training(done.epoch), task.steps
                     fitted = model.fit(batches, steps_per_epoch=steps, callbacks=callbacks, verbose=0).history
