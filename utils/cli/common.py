@@ -62,7 +62,7 @@ PROFILE = click.option(
     "--profile",
     default="auto",
     show_default=True,
-    help="Settings to use: smoke, laptop, kaggle, reference; auto is laptop, on Kaggle kaggle.",
+    help="Settings to use: smoke, laptop, scratch, sheets, kaggle, reference; auto is laptop, on Kaggle kaggle.",
 )
 SETTINGS = click.option(
     "-s",
