@@ -103,8 +103,9 @@ class Profile:
     backbone: str = _network("B0", _one_of(BACKBONES))
     # pixels a side that the network sees, after the crop
     image_size: int = _network(128, (lambda size, _: 32 <= size <= 1024, "from 32 to 1024"))
-    # "random", "imagenet21k", "imagenet21k-ft1k", "imagenet", or the path of an .h5 file
-    weights: str = _network("random")
+    weights: str = _network(
+        "random"
+    )  # or imagenet21k, imagenet21k-ft1k, imagenet, or the path of an .h5 file
     # what the classifier gets: "last", the means of the last feature map, or "stages", those of four stages beside it
     features: str = _network("last", _one_of(FEATURES))
     drop_connect: float = _network(0.0, _PART)
@@ -156,6 +157,7 @@ class Profile:
     regression: float = _method(0.0, _from(0), _FITTED)
     frozen_stages: int = _method(0, _from(0))  # first stages, the stem is one, that never learn
     fixed_statistics: bool = _method(False)  # batch normalisation stays as the weights came
+    tta: bool = _method(False)  # predict from a sheet and its mirror images (those of `augment`)
     # where training images are flipped, coloured and resized: by the CPU, or by the device as the first part of
     # a step, which leaves the CPU only the decoding
     resize: str = _method("input", _one_of(RESIZE), _ON_RESIZED)

@@ -185,7 +185,12 @@ def predict(
     sheets = Data(kind="folder", test_shards=tuple(shards))
     dataset = sheets.batches("test", chosen, batch_size=chosen.batch_size)
     predictions = predict_sheets(
-        network, dataset, tta=tta, augment=chosen.augment, total=count_records(shards), shards=shards
+        network,
+        dataset,
+        tta=tta or chosen.tta,
+        augment=chosen.augment,
+        total=count_records(shards),
+        shards=shards,
     )
     click.echo(f"{len(predictions):,} sheets -> {write_predictions_csv(predictions, labels, out)}")
 

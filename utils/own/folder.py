@@ -148,7 +148,7 @@ def predict_folder(
         folder, files, left_out: as for and from `find_images`; `left_out` gets what turns out bad later.
         out: the CSV, see `write_predictions_csv`.
         html: the page, see `utils.own.page`.
-        tta: test-time augmentation, see `predict`.
+        tta: test-time augmentation even where the profile has none, see `predict`.
         skip_bad: leave images out that cannot be decoded.
         progress: show a bar with sheets a second.
         notes: gets {id: what is wrong with an image without harm}.
@@ -189,7 +189,7 @@ def predict_folder(
                 Pages(html, read_facts(run_dir, profile, labels), folder.resolve().name)
             )
         for predictions, (images, *_, thumbnails) in predict_batches(
-            network, batches, tta=tta, augment=profile.augment
+            network, batches, tta=tta or profile.tta, augment=profile.augment
         ):
             if pages:
                 heatmaps = explain(images, predictions.predicted).numpy()
