@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 IMAGES = (2, 5, 10, 20)  # a species, to learn from
 DRAWS = 5
-EPOCHS = 40  # from nothing; validation is what was not drawn, and picks the epoch
+EPOCHS = 20  # from nothing; validation is what was not drawn, and picks the epoch
 
 
 def drawn(classes: np.ndarray, images: int, seed: int) -> np.ndarray:
