@@ -171,6 +171,13 @@ def test_distance_histogram():
     )
 
 
+@pytest.mark.parametrize("draw", [figures.distance_histogram, figures.distance_heatmap])
+def test_distances_on_a_simulated_tree_are_called_so(draw):
+    told = " ".join(texts(draw(distances(20, 90), FAMILY_OF_GENUS, of="simulated tree")))
+    assert "(million years, simulated tree)" in told
+    assert "simulated" not in " ".join(texts(draw(distances(20, 90), FAMILY_OF_GENUS)))
+
+
 def test_distance_heatmap():
     near = distances(20, 90)
     figure = figures.distance_heatmap(near, FAMILY_OF_GENUS)
@@ -224,6 +231,17 @@ def test_head_and_tail():
     assert (
         title(figures.head_and_tail(*same)) == "Common and rare species have about as many train images: 30"
     )
+
+
+def test_the_ends_of_the_tail_are_called_by_the_bins_that_they_are_in():
+    names = ["Carex alba", "Poa annua"]
+
+    def called(common, rare):
+        figure = figures.head_and_tail(IMAGES[:2], names, common, IMAGES[2:4], names, rare)
+        return [panel.get_suptitle() for panel in figure.subfigs]
+
+    assert called([80, 62], [7, 7]) == ["commonest (head)", "rarest (tail)"]
+    assert called([24, 24], [19, 20]) == ["commonest (medium)", "rarest (tail, medium)"]
 
 
 def test_augmentations():
