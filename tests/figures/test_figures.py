@@ -595,6 +595,9 @@ def test_predicted_classes():
         "The head gets more than its share: 90% of the answers, 80% of the train images; "
         "1 of 3 species are never answered"
     )
+    assert title(figures.predicted_classes(np.repeat([0, 1], [5, 5]), np.array([40, 10]))).startswith(
+        "The medium gets less than its share: 50% of the answers, 80%"
+    )
     figure = figures.predicted_classes(np.repeat([0, 1, 2], [2, 4, 4]), train)
     assert title(figure).startswith("The head gets less than its share: 20% of the answers")
     assert [bar.get_height() for bar in figure.axes[0].patches] == [2, 4, 4]
