@@ -99,12 +99,16 @@ def test_scores_by_bin_without_a_tail():
 def test_scores_by_family_are_ordered_by_test_sheets(six_species):
     true = np.array([0, 1, 3, 3, 4, 5, 5])
     predicted = np.array([0, 0, 3, 4, 4, 5, 2])
-    table = scores.scores_by_family(true, predicted, six_species)
+    counts = np.array([70, 7, 7, 70, 7, 7])
+    table = scores.scores_by_family(true, predicted, six_species, counts)
     assert table["family"].tolist() == ["Rosaceae", "Graminoids"]
     assert table["test_images"].tolist() == [5, 2]
     f1 = f1_score(true, predicted, labels=range(6), average=None, zero_division=0)
     assert table["macro_f1"].to_numpy() == pytest.approx([f1[3:].mean(), f1[:3].mean()])
     assert table["accuracy"].to_numpy() == pytest.approx([3 / 5, 1 / 2])
+    assert table["train_images"].to_numpy() == pytest.approx([28, 28])
+    equal = (f1[[0, 3]].mean() + 2 * f1[[1, 2, 4, 5]].mean()) / 3
+    assert table["equal_images"].to_numpy() == pytest.approx([equal, equal]), "the same mix of bins"
 
 
 def test_confused_pairs_come_most_frequent_first(six_species):

@@ -171,6 +171,13 @@ def test_distance_histogram():
     )
 
 
+@pytest.mark.parametrize("draw", [figures.distance_histogram, figures.distance_heatmap])
+def test_distances_on_a_simulated_tree_are_called_so(draw):
+    told = " ".join(texts(draw(distances(20, 90), FAMILY_OF_GENUS, of="simulated tree")))
+    assert "(million years, simulated tree)" in told
+    assert "simulated" not in " ".join(texts(draw(distances(20, 90), FAMILY_OF_GENUS)))
+
+
 def test_distance_heatmap():
     near = distances(20, 90)
     figure = figures.distance_heatmap(near, FAMILY_OF_GENUS)
@@ -224,6 +231,17 @@ def test_head_and_tail():
     assert (
         title(figures.head_and_tail(*same)) == "Common and rare species have about as many train images: 30"
     )
+
+
+def test_the_ends_of_the_tail_are_called_by_the_bins_that_they_are_in():
+    names = ["Carex alba", "Poa annua"]
+
+    def called(common, rare):
+        figure = figures.head_and_tail(IMAGES[:2], names, common, IMAGES[2:4], names, rare)
+        return [panel.get_suptitle() for panel in figure.subfigs]
+
+    assert called([80, 62], [7, 7]) == ["commonest (head)", "rarest (tail)"]
+    assert called([24, 24], [19, 20]) == ["commonest (medium)", "rarest (tail, medium)"]
 
 
 def test_augmentations():
@@ -410,20 +428,28 @@ def test_scores_by_bin():
 
 
 def test_scores_by_family():
-    def table(*f1):
+    def table(*f1, equal=0.5):
         return pd.DataFrame(
             {
                 "family": list("ABCDE")[: len(f1)],
                 "species": 2,
+                "train_images": 30.4,
                 "test_images": 9,
                 "macro_f1": f1,
+                "equal_images": equal,
                 "accuracy": f1,
             }
         )
 
     assert title(figures.scores_by_family(table(0.5, 0.9, 0.1), top=2)) == (
-        "B is easiest (macro-F1 0.90), A hardest (0.50), of the 2 families with most test sheets"
+        "B has the highest macro-F1 (0.90), A the lowest (0.50); at equal images none is 0.05 below the others, "
+        "of the 2 families with most scored sheets"
     )
+    rare = table(0.6, 0.4, equal=[0.8, 0.3])
+    assert title(figures.scores_by_family(rare)).endswith(
+        "B the lowest (0.40); at equal images A is hardest (-0.20)"
+    )
+    assert "0.40  (2 species, 30 train images each)" in texts(figures.scores_by_family(rare))
     assert (
         title(figures.scores_by_family(table(0.5, 0.52)))
         == "All families score about alike: macro-F1 0.50 to 0.52"
@@ -548,6 +574,10 @@ def test_against_baselines():
     assert title(figures.against_baselines(table(0.15))) == (
         "The network does not beat the better baseline: macro-F1 0.150 against 0.200"
     )
+    easier = table(0.7).assign(on=["all 900 species", *["200 of 900 species, drawn with seed 0"] * 2])
+    assert title(figures.against_baselines(easier)) == (
+        "Macro-F1 0.700 on all species; the better baseline has 0.200 on 200 of 900 species, which is easier"
+    )
     partly = table(0.7).assign(on=[None, "200 of 900 species, drawn with seed 0", "all 900 species"])
     drawn = [
         label.get_text().replace("\n", " ")
@@ -564,6 +594,9 @@ def test_predicted_classes():
     assert title(figures.predicted_classes(np.repeat([0, 1], [9, 1]), train)) == (
         "The head gets more than its share: 90% of the answers, 80% of the train images; "
         "1 of 3 species are never answered"
+    )
+    assert title(figures.predicted_classes(np.repeat([0, 1], [5, 5]), np.array([40, 10]))).startswith(
+        "The medium gets less than its share: 50% of the answers, 80%"
     )
     figure = figures.predicted_classes(np.repeat([0, 1, 2], [2, 4, 4]), train)
     assert title(figure).startswith("The head gets less than its share: 20% of the answers")
@@ -599,6 +632,10 @@ def gains(tail: float, head: float = -0.02) -> pd.DataFrame:
             gains(0.005),
             "A gives the tail +0.5 points over the old way, the head -2.0; seeds differ by more",
         ),
+        (
+            gains(0.125).assign(low=lambda one: one["gain"], high=lambda one: one["gain"]),
+            "A gives the tail +12.5 points over the old way, the head -2.0, on one network",
+        ),
         (gains(-0.1), "Nothing helps the tail more than the old way"),
         (gains(np.nan)[:3], "Gain over the old way: no species in the tail"),
     ],
@@ -633,7 +670,12 @@ def test_the_trade_off_counts_who_pays():
     )
     figure = figures.head_tail_trade_off(table, "old")
     assert (
-        title(figure) == "1 of 3 methods raise the tail without lowering the head, 1 pay for it in the head"
+        title(figure)
+        == "2 of 3 methods raise the tail by more than the seeds differ, 1 of these at the head's cost"
+    )
+    other_seed = table.assign(tail_f1_min=table["tail_f1_min"] - 0.2)
+    assert title(figures.head_tail_trade_off(other_seed, "old")).startswith("0 of 3"), (
+        "means alone decide nothing"
     )
     assert {"1", "2", "3", "4"} < set(texts(figure))
     assert any("1 old\n2 better\n3 pays\n4 worse" in text for text in texts(figure))

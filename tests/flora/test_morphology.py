@@ -3,7 +3,9 @@ import dataclasses
 import numpy as np
 import pytest
 
+from utils.config import load_profile
 from utils.flora import morphology, phylogeny
+from utils.flora.of_profile import same_growth
 
 _WORDS = [field.name for field in dataclasses.fields(morphology.Traits) if field.type is str]
 _MEASURES = [field.name for field in dataclasses.fields(morphology.Traits) if field.type is float]
@@ -64,3 +66,10 @@ def test_the_seed_decides(flora):
     tree, traits = flora
     assert morphology.evolve(tree, seed=0) == traits
     assert morphology.evolve(tree, seed=1) != traits
+
+
+def test_kin_of_the_sample_flora_grow_alike_more_often_than_strangers_but_not_always():
+    table = same_growth(load_profile("laptop")).set_index("pair")
+    assert table.index[0] == "of one genus" and table["pairs"].sum() == 40 * 39 / 2
+    assert 1 > table["same"].iloc[0] > 2 * table["same"].iloc[-1] > 0
+    assert same_growth(load_profile("smoke", flora_species=2))["pairs"].sum() == 1

@@ -18,7 +18,7 @@ def submission() -> None:
 @PROFILE
 @click.option("--data", type=FOLDER, help="Folder with test_metadata.json and the labels' metadata.")
 def validate(file: Path, profile: str, data: Path | None) -> None:
-    """Say whether Kaggle would take a submission FILE: every test id once, only known category_ids."""
+    """Say what is wrong with a submission FILE: every test id once, only known category_ids."""
     from utils.data.metadata import read_test_metadata
     from utils.evaluation.submission import validate_submission
     from utils.sources import find_data
@@ -40,7 +40,7 @@ def validate(file: Path, profile: str, data: Path | None) -> None:
 @click.option("--data", type=FOLDER, help="Folder with solution.csv and the labels' metadata.")
 @click.option("--solution", type=EXISTING, help="The withheld answers, in place of the data's own.")
 def score(file: Path, profile: str, data: Path | None, solution: Path | None) -> None:
-    """Score a submission FILE locally as Kaggle would: macro-F1 over all species."""
+    """Score a submission FILE by the competition's metric: macro-F1 over all species."""
     from utils.evaluation.submission import score_submission
     from utils.sources import find_data
 

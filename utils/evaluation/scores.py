@@ -177,13 +177,24 @@ def scores_by_bin(true: np.ndarray, predicted: np.ndarray, train_counts: np.ndar
     return table.rename(columns={"group": "bin"})
 
 
-def scores_by_family(true: np.ndarray, predicted: np.ndarray, labels: "LabelMap") -> pd.DataFrame:
+def scores_by_family(
+    true: np.ndarray, predicted: np.ndarray, labels: "LabelMap", train_counts: np.ndarray
+) -> pd.DataFrame:
     """Scores of every family, those with most test images first.
 
+    A family of rare species scores low for that alone, so beside its score stands that of species with as many images.
+
     Returns:
-        One row a family: family, species, test_images, macro_f1 (mean F1 of its species), accuracy.
+        One row a family: family, species, train_images (mean of its species), test_images, macro_f1 (mean F1 of its
+        species), equal_images (the same, were each species as good as the mean of all in its bin), accuracy.
     """
     table = _scores_by_group(true, predicted, labels.families, labels.family_names, labels.n_classes)
+    f1 = pd.Series(per_class_f1(true, predicted, labels.n_classes))
+    equal = f1.groupby(bins(np.asarray(train_counts))).transform("mean")
+    of_species = pd.DataFrame({"train_images": train_counts, "equal_images": equal})
+    means = of_species.groupby(np.asarray(labels.families)).mean().loc[table["group"]]
+    table.insert(2, "train_images", means["train_images"].to_numpy())
+    table.insert(5, "equal_images", means["equal_images"].to_numpy())
     table = table.rename(columns={"group": "family"})
     return table.sort_values(["test_images", "family"], ascending=[False, True], ignore_index=True)
 

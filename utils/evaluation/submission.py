@@ -1,4 +1,4 @@
-"""Submission files: written whole, validated before they replace an earlier one, scored as Kaggle would."""
+"""Submission files: written whole, validated before they replace an earlier one, scored by the competition's metric."""
 
 import csv
 import re
@@ -121,7 +121,7 @@ def validate_submission(
 
 
 def score_submission(path: Path, solution_path: Path, category_ids: Sequence[int] | None = None) -> dict:
-    """Score a submission against the withheld answers, as Kaggle does: macro-F1 over the species.
+    """Score a submission against the withheld answers by the competition's metric: macro-F1 over the species.
 
     Args:
         path: the submission, `Id,Predicted`.

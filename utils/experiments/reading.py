@@ -145,15 +145,22 @@ def turned(gains: pd.DataFrame) -> list[str]:
 
 
 def nearer(results: pd.DataFrame) -> str:
-    """What a decision by least cost changes, a line a method that has it and its like without it."""
+    """What a decision by least cost changes, a line a method that has it and its like without it.
+
+    Where the ranges of the distance with and without it overlap, the line says so.
+    """
     of = results.drop_duplicates("method").set_index("method")
     lines = []
     for method in of.index[of.index.str.endswith(" + least cost")]:
         before = method.removesuffix(" + least cost")
         if before in of.index:
             new, old = of.loc[method], of.loc[before]
+            apart = new["distance_all_max"] < old["distance_all_min"]
+            apart = apart or new["distance_all_min"] > old["distance_all_max"]
+            spread = "" if apart else " (the seeds' ranges overlap)"
+            change = new["distance_all_mean"] / old["distance_all_mean"] - 1
             lines.append(
-                f"- {method}: distance over all sheets {new['distance_all_mean'] / old['distance_all_mean'] - 1:+.0%}, "
+                f"- {method}: distance over all sheets {change:+.0%}{spread}, "
                 f"macro-F1 {100 * (new['macro_f1_mean'] - old['macro_f1_mean']):+.1f} points, distance of mistakes "
                 f"{old['distance_mistakes_mean']:.1f} before, {new['distance_mistakes_mean']:.1f} after"
             )

@@ -36,7 +36,7 @@ def genus_confusion(
     Args:
         matrix: int [G, G] from genus_confusion() of utils.evaluation.scores.
         genera, families: name and family of every genus, [G].
-        top: the genera with most test sheets that are drawn; the title counts over all.
+        top: the genera with most scored sheets that are drawn; the title counts over all.
     """
     genera, families = np.asarray(genera), np.asarray(families)
     off = matrix.copy()

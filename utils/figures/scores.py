@@ -62,7 +62,7 @@ def f1_against_images(f1: np.ndarray, train_counts: np.ndarray) -> Figure:
             fontweight="semibold",
             bbox={"fc": "white", "ec": "none", "alpha": 0.75, "pad": 1},
         )
-    axes.set(xlabel="train images of the species", ylabel="F1 on the test sheets", ylim=(-0.04, 1.1))
+    axes.set(xlabel="train images of the species", ylabel="F1 on the scored sheets", ylim=(-0.04, 1.1))
     return figure
 
 
@@ -73,7 +73,7 @@ def scores_by_bin(table: pd.DataFrame) -> Figure:
     means = dict(zip(table["bin"], table["macro_f1"], strict=True))
     figure, ((axes,),) = new_figure(head_tail_title(means, "Macro-F1"), 3.5)
     names = [
-        f"{BIN_RULES[row.bin]}\n{row.species:,} species\n{row.test_images:,} test sheets"
+        f"{BIN_RULES[row.bin]}\n{row.species:,} species\n{row.test_images:,} scored sheets"
         for row in table.itertuples()
     ]
     pairs = [("macro-F1", BLUE, table["macro_f1"]), ("accuracy", SKY, table["accuracy"])]
@@ -85,24 +85,49 @@ def scores_by_bin(table: pd.DataFrame) -> Figure:
 
 @styled
 def scores_by_family(table: pd.DataFrame, top: int = 20) -> Figure:
-    """Macro-F1 of the families with most test sheets; table from utils.evaluation.scores."""
+    """Macro-F1 of the families with most scored sheets, beside that of species with as many train images.
+
+    Args:
+        table: from scores_by_family() of utils.evaluation.scores.
+        top: how many to show.
+    """
     shown = table.head(top).sort_values("macro_f1", ascending=False)
     best, worst = shown.iloc[0], shown.iloc[-1]
+    behind = shown["macro_f1"] - shown["equal_images"]
     if len(shown) == 1:
         title = f"{best['family']}: macro-F1 {best['macro_f1']:.2f}"
     elif best["macro_f1"] - worst["macro_f1"] < 0.05:
         title = f"All families score about alike: macro-F1 {worst['macro_f1']:.2f} to {best['macro_f1']:.2f}"
     else:
         title = (
-            f"{best['family']} is easiest (macro-F1 {best['macro_f1']:.2f}), "
-            f"{worst['family']} hardest ({worst['macro_f1']:.2f})"
+            f"{best['family']} has the highest macro-F1 ({best['macro_f1']:.2f}), {worst['family']} the lowest "
+            f"({worst['macro_f1']:.2f}); at equal images "
         )
+        if behind.min() > -0.05:
+            title += "none is 0.05 below the others"
+        else:
+            title += f"{shown['family'][behind.idxmin()]} is hardest ({behind.min():+.2f})"
     if len(shown) < len(table):
-        title += f", of the {len(shown)} families with most test sheets"
-    figure, ((axes,),) = new_figure(title, 1.3 + 0.25 * len(shown))
-    texts = [f"{row.macro_f1:.2f}  ({row.species:,} species)" for row in shown.itertuples()]
-    draw_bars(axes, shown["family"], shown["macro_f1"], texts, color=BLUE)
-    axes.set(xlabel="macro-F1 over the species of the family", xlim=(0, 1.25))
+        title += f", of the {len(shown)} families with most scored sheets"
+    figure, ((axes,),) = new_figure(title, 1.6 + 0.25 * len(shown))
+    texts = [
+        f"{row.macro_f1:.2f}  ({row.species:,} species, {row.train_images:.0f} train images each)"
+        for row in shown.itertuples()
+    ]
+    draw_bars(axes, shown["family"], shown["macro_f1"], [""] * len(shown), color=BLUE)
+    mark = {
+        "color": VERMILION,
+        "marker": "|",
+        "ms": 14,
+        "mew": 3,
+        "ls": "",
+        "label": "species with as many images",
+    }
+    axes.plot(shown["equal_images"], np.arange(len(shown)), **mark)
+    for place, end in enumerate(shown[["macro_f1", "equal_images"]].max(axis=1)):
+        axes.text(end + 0.03, place, texts[place], va="center", fontsize=9)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", fontsize=9)
+    axes.set(xlabel="macro-F1 over the species of the family", xlim=(0, 1.6))
     axes.set_xticks(np.linspace(0, 1, 6))
     return figure
 
@@ -164,7 +189,13 @@ def against_baselines(table: pd.DataFrame) -> Figure:
     """
     model, others = table.iloc[0], table.iloc[1:]
     better = others.loc[others["macro_f1"].idxmax()]
-    if model["macro_f1"] > better["macro_f1"]:
+    partly = str(better["on"]).split(",")[0] if pd.notna(better.get("on")) else "all"
+    if not partly.startswith("all"):
+        title = (
+            f"Macro-F1 {model['macro_f1']:.3f} on all species; the better baseline has {better['macro_f1']:.3f} on "
+            f"{partly}, which is easier"
+        )
+    elif model["macro_f1"] > better["macro_f1"]:
         times = model["macro_f1"] / max(better["macro_f1"], 1e-9)
         factor = f"{times:.1f} times" if times < 100 else "over 100 times"
         title = f"Macro-F1 {model['macro_f1']:.3f}: {factor} the better baseline ({better['macro_f1']:.3f})"
@@ -186,7 +217,7 @@ def against_baselines(table: pd.DataFrame) -> Figure:
         names = names.where(~partly, names + " (on " + table["on"].astype(str) + ")")
     axes.set_yticks(places, [textwrap.fill(name, 24) for name in names])
     axes.invert_yaxis()
-    axes.set(xlabel="score on the test sheets", xlim=(0, 1.2))
+    axes.set(xlabel="score", xlim=(0, 1.2))
     axes.set_xticks(np.linspace(0, 1, 6))
     axes.grid(axis="y", visible=False)
     return figure
@@ -211,14 +242,16 @@ def predicted_classes(predicted: np.ndarray, train_counts: np.ndarray) -> Figure
         },
         index=list(BINS),
     )
-    drift = shares["answers"]["head"] - shares["train"]["head"]
+    common = next(name for name in BINS if (groups == name).any())  # few images a species: there is no head
+    answered, trained = shares.loc[common, ["answers", "train"]]
+    drift = answered - trained
     if abs(drift) < 0.02:
-        title = f"The head gets its share of the answers: {share_text(shares['answers']['head'])}"
+        title = f"The {common} gets its share of the answers: {share_text(answered)}"
     else:
         word = "more" if drift > 0 else "less"
         title = (
-            f"The head gets {word} than its share: {share_text(shares['answers']['head'])} of the answers, "
-            f"{share_text(shares['train']['head'])} of the train images"
+            f"The {common} gets {word} than its share: {share_text(answered)} of the answers, "
+            f"{share_text(trained)} of the train images"
         )
     title += (
         f"; {never:,} of {len(given):,} species are never answered"

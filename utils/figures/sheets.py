@@ -8,9 +8,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from utils.data.labels import LabelMap
+from utils.data.tail import bins
 from utils.figures.style import (
     BIN_COLOURS,
     BLUE,
+    GREY,
     WIDTH,
     count_axis,
     draw_bars,
@@ -75,11 +77,15 @@ def head_and_tail(
     plt.close(figure)
     set_title(figure, title)
     halves = figure.subfigures(1, 2, wspace=0.04)
-    for panel, name, images, texts in (
-        (halves[0], "head", head_images, captions[: len(head_images)]),
-        (halves[1], "tail", tail_images, captions[len(head_images) :]),
+    for panel, end, images, texts, of in (
+        (halves[0], "commonest", head_images, captions[: len(head_images)], head_counts),
+        (halves[1], "rarest", tail_images, captions[len(head_images) :], tail_counts),
     ):
-        panel.suptitle(name, color=BIN_COLOURS[name], fontweight="semibold")
+        (*found,) = dict.fromkeys(
+            bins(np.asarray(of)).tolist()
+        )  # few images a species: even these are no head
+        colour = BIN_COLOURS[found[0]] if len(found) == 1 else GREY
+        panel.suptitle(f"{end} ({', '.join(found)})", color=colour, fontweight="semibold")
         draw_images(panel.subplots(rows, 2, squeeze=False), images, texts)
     return figure
 

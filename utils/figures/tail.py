@@ -211,13 +211,16 @@ def institutions(images: pd.Series, top: int = 15) -> Figure:
 
 
 @styled
-def distance_histogram(distances: np.ndarray, families: Sequence[str], unit: str = "million years") -> Figure:
+def distance_histogram(
+    distances: np.ndarray, families: Sequence[str], unit: str = "million years", of: str = ""
+) -> Figure:
     """Patristic distances between genera, within and across families.
 
     Args:
         distances: float [G, G], from genus_distance_matrix(); unknown ones (NaN) are left out.
         families: family of every genus, [G].
         unit: of the distances.
+        of: what they were measured on, said at the axis; nothing for the real tree.
     """
     _, family = np.unique(np.asarray(families), return_inverse=True)
     rows, columns = np.triu_indices(len(distances), 1)
@@ -247,7 +250,8 @@ def distance_histogram(distances: np.ndarray, families: Sequence[str], unit: str
                 color=colour,
                 label=f"{label} ({len(part):,} pairs)",
             )
-    axes.set(xlabel=f"patristic distance between two genera ({unit})", ylabel="share of the pairs")
+    measured = f"{unit}, {of}" if of else unit
+    axes.set(xlabel=f"patristic distance between two genera ({measured})", ylabel="share of the pairs")
     axes.set_xlim(0, edges[-1])
     axes.set_ylim(top=axes.get_ylim()[1] * 1.15)
     percent_axis(axes.yaxis)
@@ -258,7 +262,11 @@ def distance_histogram(distances: np.ndarray, families: Sequence[str], unit: str
 
 @styled
 def distance_heatmap(
-    distances: np.ndarray, families: Sequence[str], unit: str = "million years", max_genera: int = 160
+    distances: np.ndarray,
+    families: Sequence[str],
+    unit: str = "million years",
+    max_genera: int = 160,
+    of: str = "",
 ) -> Figure:
     """Patristic distances as a map, genera ordered by family and families by kinship.
 
@@ -270,6 +278,7 @@ def distance_heatmap(
         families: family of every genus, [G].
         unit: of the distances.
         max_genera: how many to draw.
+        of: what the distances were measured on, said at the scale; nothing for the real tree.
     """
     names, family = np.unique(np.asarray(families), return_inverse=True)
     distances = np.asarray(distances, dtype=np.float32)
@@ -311,7 +320,9 @@ def distance_heatmap(
     )
     unknown = "; grey: not known" if np.isnan(shown).any() else ""
     axes.set_xlabel(f"{part}, in the same order; a white frame is a family{unknown}")
-    figure.colorbar(image, ax=axes, label=f"patristic distance ({unit})", shrink=0.8)
+    figure.colorbar(
+        image, ax=axes, label=f"patristic distance ({f'{unit}, {of}' if of else unit})", shrink=0.8
+    )
     return figure
 
 

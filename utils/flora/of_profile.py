@@ -4,6 +4,9 @@ import itertools
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+
 from utils.config import Profile
 from utils.files import read_json, scratch_dir
 from utils.sources import Data, find_data, search
@@ -87,3 +90,21 @@ def with_extra_test(data: Data, sheets: int, *, progress: bool = True) -> Data:
         test_metadata=folder / "test_metadata.json",
         solution=folder / "solution.csv",
     )
+
+
+def same_growth(profile: Profile) -> pd.DataFrame:
+    """How often two species of the sample flora of a profile have the same growth form, the closer kin first.
+
+    Returns:
+        One row a kind of pair that there is: pair (in words), pairs (how many), same (share with one growth form).
+    """
+    from utils.flora import morphology, phylogeny
+
+    tree = phylogeny.grow(profile.flora_species, profile.flora_seed)
+    growth = np.array([traits.growth for traits in morphology.evolve(tree, profile.flora_seed)])
+    one, other = np.triu_indices(len(growth), 1)
+    kinds = ["of one genus", "of one family, another genus", "of different families"]
+    kin = [tree.genus[one] == tree.genus[other], tree.family[one] == tree.family[other]]
+    same = pd.Series(growth[one] == growth[other]).groupby(np.select(kin, kinds[:2], kinds[2]))
+    table = same.agg(pairs="size", same="mean").reindex(kinds).dropna().astype({"pairs": int})
+    return table.rename_axis("pair").reset_index()
