@@ -60,7 +60,7 @@ def find_weights(weights: str, backbone: str) -> Path:
     if on_kaggle():  # where a kernel of this course has no internet
         raise InputError(
             f"weights: {name} is not attached. {attach('Your Work > Datasets', 'naflora-weights')} "
-            "`python -m utils kaggle weights` makes that data set, once, on a machine with internet."
+            "`./course kaggle weights` makes that data set, once, on a machine with internet."
         )
     url = f"{RELEASE}/download/effnetv2_pretrained/{name}"
     try:
