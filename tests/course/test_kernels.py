@@ -221,6 +221,7 @@ def test_the_guide_has_at_most_twelve_steps_and_names_what_is_built():
     assert named == {kernel.number for kernel in KERNELS}
     for name in (UTILS, WEIGHTS, COMPETITION, TRAIN_SHARDS, TEST_SHARDS, KERNELS[-1].slug):
         assert name in guide
+    assert not re.search(r"`kaggle \w", guide)  # which is not on PATH: .venv/bin/kaggle
     for command, options in re.findall(r"`\./course kaggle (\w+)([^`]*)`", guide):
         shown = CliRunner().invoke(main, ["kaggle", command, "--help"]).output
         assert all(option in shown for option in re.findall(r"--\w[\w-]*", options)), (command, options)
