@@ -907,9 +907,9 @@ def first_cell(folder: Path) -> str:
     return next(cell.source for cell in cells if cell.cell_type == "code")
 
 
-def run_cell(source: str, folder: Path, root: Path) -> subprocess.CompletedProcess:
+def run_cell(source: str, folder: Path, root: Path, **variables: str) -> subprocess.CompletedProcess:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    environment |= {"NAFLORA_KAGGLE_ROOT": str(root), "KAGGLE_KERNEL_RUN_TYPE": "Batch"}
+    environment |= {"NAFLORA_KAGGLE_ROOT": str(root), "KAGGLE_KERNEL_RUN_TYPE": "Batch", **variables}
     command = [sys.executable, "-c", source]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
@@ -918,6 +918,18 @@ def test_the_first_cell_without_the_data_set_says_what_to_attach_and_where(built
     (tmp_path / "working").mkdir()
     done = run_cell(first_cell(built), tmp_path / "working", tmp_path)
     assert "Add Input > Your Work > Datasets > naflora-course-utils > +" in done.stderr
+    assert "papermill with --cwd and the folder that this notebook lies in" in done.stderr
+
+
+@pytest.mark.parametrize("inside", ["", "notebooks"])
+def test_the_first_cell_finds_the_package_by_pythonpath_or_above_where_it_runs(inside, built, tmp_path):
+    """As papermill runs it, whose working directory is the caller's or that of --cwd."""
+    imports = first_cell(built).partition("from utils.startup")[0]
+    folder, variables = tmp_path, {"PYTHONPATH": str(REPOSITORY)}
+    if inside:
+        folder, variables = REPOSITORY / inside, {}
+    done = run_cell(imports + "print(utils.__file__)", folder, tmp_path, **variables)
+    assert done.stdout == f"{REPOSITORY / 'utils' / '__init__.py'}\n", done.stderr
 
 
 def test_the_first_cell_does_not_take_another_package_of_that_name(built, tmp_path):
