@@ -254,6 +254,8 @@ CASES = [
     # run
     case("unknown notebook", "run 47 --out r", {}, 2, "'47'", "Give a number"),
     case("notebook with a slip in its name", "run 05_submision --out r", {}, 2, "Did you mean '05_submission'"),
+    case("notebook before training", "run 05 --out r", {}, 2, "05_submission needs", "./course run 03 05", "runs/latest"),
+    case("notebooks in a wrong order", "run 04 03 --out r", {}, 2, "04_evaluate_long_tail needs", "./course run 03 04"),
     case("notebook without a name", "run '' --out r", {}, 2, "no notebook ''", "Give a number"),
     case("notebook that is not there", "run n.ipynb --out r", {}, 2, "n.ipynb", "Give the path"),
     case("notebook that is no JSON", "run n.ipynb --out r", {"n.ipynb": "{"}, 1, "n.ipynb", "not valid JSON"),
@@ -302,7 +304,7 @@ CASES = [
     case("empty image", f"{PREDICT} --images i", {"m": {}, "i": {**IMAGES, "c.jpg": ""}}, 1, "c.jpg: the file is empty", "--skip-bad"),
     case("text as image", f"{PREDICT} --images i", {"m": {}, "i": {**IMAGES, "c.tif": "text"}}, 1, "c.tif: not a JPEG", "--skip-bad"),
     case("only bad images", f"{PREDICT} --images i --skip-bad", {"m": {}, "i": {"c.jpg": "", "s": {"d.jpg": "x"}}}, 1, "s/d.jpg", "2 of 2", "Replace"),
-    case("no trained run", f"{PREDICT} --images i", {"m": {}, "i": IMAGES, "p.csv": "mine"}, 1, "m: no trained run", "train first", **TF),
+    case("no trained run", f"{PREDICT} --images i", {"m": {}, "i": IMAGES, "p.csv": "mine"}, 1, "m: no trained run", "train first, by notebook 03", **TF),
     case("two trained runs", f"{PREDICT} --images i", {"m": {**trained(), "other_configs.json": configs()}, "i": IMAGES}, 1, "m: several runs", "name one", **TF),
     case("run's settings cut off", f"{PREDICT} --images i", {"m": trained(configs="{"), "i": IMAGES}, 1, "configs.json", "again", **TF),
     case("run's settings are a list", f"{PREDICT} --images i", {"m": trained(configs="[]"), "i": IMAGES}, 1, "configs.json", "again", **TF),
