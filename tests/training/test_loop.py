@@ -594,6 +594,9 @@ def test_the_same_data_elsewhere_and_a_state_from_before_go_on(
     assert shown.exit_code == 1 and "holds a run on other data" in shown.stderr
     shown = train_command(out, moved, "epochs=3")
     assert shown.exit_code == 2 and "holds a run with epochs: 2, and this call has epochs: 3" in shown.stderr
+    weights = re.search(r"such as \S+run-2, .* -s (weights=\S+) too for 3 more", shown.stderr)[1]
+    shown = train_command(tmp_path / "run-2", begun_and_finished / "data", "epochs=1", weights)
+    assert shown.exit_code == 0 and "epoch 1" in shown.output.lower(), shown.output
     with pytest.raises(
         InputError, match=r"on other data than those in .*elsewhere: the run learnt 4 species"
     ):
