@@ -70,8 +70,8 @@ def find_weights(weights: str, backbone: str) -> Path:
     except Exception as error:  # get_file raises a bare Exception when the network fails
         raise InputError(
             f"weights: could not download {name} ({error}). Get it from {RELEASE} where there is a network, and "
-            f"give its path as `weights: /path/to/{name}`, or attach it on Kaggle as a data set (found by its "
-            "name). `weights: random` trains from scratch."
+            f"give its path by -s weights=/path/to/{name} (in a profile `weights:`), or attach it on Kaggle as a "
+            "data set (found by its name). -s weights=random trains from scratch."
         ) from error
     return Path(found)
 
