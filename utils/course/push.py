@@ -20,6 +20,7 @@ from tqdm import tqdm
 from utils import __version__
 from utils.course.kernel_check import check
 from utils.course.kernels import BY_NUMBER, DATASET_FILE, KERNEL_FILE, KERNELS, UTILS, WEIGHTS
+from utils.course.notebooks import read_parameters
 from utils.files import InputError, UsageError, read_json, write_json
 from utils.startup import commit_of_package
 
@@ -59,7 +60,7 @@ class Push:
     answer_within: float = 120.0  # seconds that one such question may take
 
     def commands(self, only: str | None = None) -> list[str]:
-        """The exact command lines of a push, in order, with a comment where something is waited for.
+        """The exact command lines of a push, in order, with comments: what is waited for, what takes GPU hours.
 
         The owner's data sets that are not in the folder, as the weights before they are made, come first: they must
         be on Kaggle.
@@ -79,9 +80,14 @@ class Push:
                     f'{shlex.join(self._ask("datasets", slug))}  # until it says "ready"',
                 ]
                 continue
-            for source in read_json(item / KERNEL_FILE)["kernel_sources"]:
+            values = read_json(item / KERNEL_FILE)
+            for source in values["kernel_sources"]:
                 lines.append(f'{shlex.join(self._ask("kernels", source))}  # until it says "complete"')
-            lines.append(shlex.join(self._push(item)))
+            line = shlex.join(self._push(item))
+            if values["enable_gpu"]:
+                limit = read_parameters(item / values["code_file"]).get("MAX_HOURS")
+                line += "  # takes GPU hours" + (f", at most {limit:g}" if limit else "")
+            lines.append(line)
         return lines
 
     def run(self, only: str | None = None) -> None:
