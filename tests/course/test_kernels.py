@@ -349,6 +349,7 @@ class StandIn(ThreadingHTTPServer):
         self.statuses: dict[str, itertools.chain] = {}
         self.refuse: dict[str, list[str]] = {}
         self.fails: int | None = None  # answer this to every question whether a data set is there
+        self.users: dict[str, str] = {}  # by their access tokens
 
     def sent(self, name: str) -> list[dict]:
         return [values for call, values in self.calls if call == name]
@@ -398,6 +399,9 @@ class Answers(BaseHTTPRequestHandler):
             self._answer(
                 {"status": "READY"} if known else {"code": 404, "message": "Not found"}, 200 if known else 404
             )
+        elif name == "IntrospectToken":
+            user = self.server.users.get(values["token"])
+            self._answer({"active": user is not None, "username": user or ""})
         elif name == "StartBlobUpload":
             self._answer(
                 {"token": values["name"], "createUrl": f"http://localhost:7777/upload/{values['name']}"}
@@ -677,6 +681,22 @@ def test_a_token_that_is_missing_or_damaged_is_told_so(variables, files, reason,
     with pytest.raises(InputError, match=reason):  # and when a kernel is pushed or waited for
         Push(copy, double(tmp_path, f'case "$1" in kernels) {HELP};; esac\n{GOOD}'), pause=0).run("03b")
     assert not sent_by(calls_of(tmp_path))
+
+
+def test_the_official_tool_takes_an_access_token(copy, stand_in, tmp_path, monkeypatch):
+    for name in ("KAGGLE_USERNAME", "KAGGLE_KEY"):
+        monkeypatch.delenv(name)
+    token = tmp_path / "home" / ".kaggle" / "access_token"
+    token.parent.mkdir()
+    token.write_text("secret\n")
+    stand_in.datasets, stand_in.users = {UTILS}, {"secret": "b"}
+    push = Push(copy, stand_in.tool)
+    assert push.is_on_kaggle(f"{OWNER}/{UTILS}") is True
+    with pytest.raises(InputError, match=f"is of user b, and .* was built for {OWNER}"):
+        push._check_token_is_of(OWNER)
+    stand_in.users.clear()  # expired
+    with pytest.raises(InputError, match=rf"does not accept the token \({token}\).*auth login"):
+        push.is_on_kaggle(f"{OWNER}/{UTILS}")
 
 
 def test_a_token_of_another_user_makes_nothing(copy, tmp_path):
