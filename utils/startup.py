@@ -176,7 +176,7 @@ def find_shipped_wheel() -> None:
         raise InputError(
             f"keras-efficientnet-v2 is not installed, and there is no wheel of it in {REPOSITORY}. On a machine "
             "of your own: ./course setup. "
-            + attach("Your Work > Datasets", "naflora-course-utils as `kaggle build` makes it")
+            + attach("Your Work > Datasets", "naflora-course-utils as `./course kaggle build` makes it")
         )
     sys.path.append(str(wheels[-1]))  # it is Python only, so it can be imported as it is
 

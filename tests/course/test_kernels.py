@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -29,7 +30,7 @@ from utils.course import kernels
 from utils.course.kernel_check import check
 from utils.course.kernels import KERNELS, UTILS, WEIGHTS, build, slugify
 from utils.course.notebooks import judge_cells
-from utils.course.push import PUSHED_FILE, Push
+from utils.course.push import PUSHED_FILE, Push, official_tool
 from utils.data.labels import LabelMap
 from utils.data.metadata import read_metadata, read_test_metadata
 from utils.evaluation.submission import validate_submission
@@ -220,6 +221,7 @@ def test_the_guide_has_at_most_twelve_steps_and_names_what_is_built():
     assert named == {kernel.number for kernel in KERNELS}
     for name in (UTILS, WEIGHTS, COMPETITION, TRAIN_SHARDS, TEST_SHARDS, KERNELS[-1].slug):
         assert name in guide
+    assert not re.search(r"`kaggle \w", guide)  # which is not on PATH: .venv/bin/kaggle
     for command, options in re.findall(r"`\./course kaggle (\w+)([^`]*)`", guide):
         shown = CliRunner().invoke(main, ["kaggle", command, "--help"]).output
         assert all(option in shown for option in re.findall(r"--\w[\w-]*", options)), (command, options)
@@ -347,6 +349,7 @@ class StandIn(ThreadingHTTPServer):
         self.statuses: dict[str, itertools.chain] = {}
         self.refuse: dict[str, list[str]] = {}
         self.fails: int | None = None  # answer this to every question whether a data set is there
+        self.users: dict[str, str] = {}  # by their access tokens
 
     def sent(self, name: str) -> list[dict]:
         return [values for call, values in self.calls if call == name]
@@ -396,6 +399,9 @@ class Answers(BaseHTTPRequestHandler):
             self._answer(
                 {"status": "READY"} if known else {"code": 404, "message": "Not found"}, 200 if known else 404
             )
+        elif name == "IntrospectToken":
+            user = self.server.users.get(values["token"])
+            self._answer({"active": user is not None, "username": user or ""})
         elif name == "StartBlobUpload":
             self._answer(
                 {"token": values["name"], "createUrl": f"http://localhost:7777/upload/{values['name']}"}
@@ -562,7 +568,10 @@ def test_a_kernel_that_has_changed_is_pushed_again_and_no_other(copy, tmp_path):
 def test_weights_that_are_nowhere_stop_before_anything_is_sent(copy, tmp_path):
     shutil.rmtree(copy / WEIGHTS)
     absent = f'case "$*" in "datasets status {OWNER}/{WEIGHTS}") echo "404"; exit 1;; esac\n' + GOOD
-    with pytest.raises(InputError, match=r"naflora-weights is not on Kaggle; python -m utils kaggle weights"):
+    with pytest.raises(
+        InputError,
+        match=r"naflora-weights is not on Kaggle; \./course kaggle weights --owner \w+ --out .* makes it",
+    ):
         Push(copy, double(tmp_path, absent), pause=0).run()
     assert calls_of(tmp_path) == [f"datasets status {OWNER}/{WEIGHTS}"]
 
@@ -632,33 +641,62 @@ HELP = (
 
 
 @pytest.mark.parametrize(
-    ("variables", "file", "reason"),
+    ("variables", "files", "reason"),
     [
-        ({}, None, r"no Kaggle token on this machine.*kaggle\.json \(chmod 600\)"),
-        ({"KAGGLE_USERNAME": "a"}, None, "KAGGLE_USERNAME is set and KAGGLE_KEY is not"),
-        ({"KAGGLE_KEY": "a"}, None, "KAGGLE_KEY is set and KAGGLE_USERNAME is not"),
-        ({}, '{"username": "a", ', r"kaggle\.json is not valid JSON"),
-        ({}, "", r"kaggle\.json is not valid JSON"),
-        ({}, '{"username": "a"}', r"kaggle\.json has no username and key"),
-        ({}, "[1]", r"kaggle\.json has no username and key"),
-        ({}, '{"username": "a", "key": "b"}', r"does not accept the token \(.*kaggle\.json\)"),
-        ({"KAGGLE_API_TOKEN": "a"}, None, r"does not accept the token \(KAGGLE_API_TOKEN\)"),
-        ({"KAGGLE_USERNAME": "a", "KAGGLE_KEY": "b"}, None, r"the token \(KAGGLE_USERNAME and KAGGLE_KEY\)"),
+        (
+            {},
+            {},
+            r"no Kaggle token on this machine\. Log in: \S*kaggle auth login.*access_token \(chmod 600\)",
+        ),
+        ({"KAGGLE_USERNAME": "a"}, {}, "KAGGLE_USERNAME is set and KAGGLE_KEY is not"),
+        ({"KAGGLE_KEY": "a"}, {}, "KAGGLE_KEY is set and KAGGLE_USERNAME is not"),
+        ({}, {"kaggle.json": '{"username": "a", '}, r"kaggle\.json is not valid JSON"),
+        ({}, {"kaggle.json": ""}, r"kaggle\.json is not valid JSON"),
+        ({}, {"kaggle.json": '{"username": "a"}'}, r"kaggle\.json has no username and key"),
+        ({}, {"kaggle.json": "[1]"}, r"kaggle\.json has no username and key"),
+        ({}, {"kaggle.json": '{"username": "a", "key": "b"}'}, r"not accept the token \(\S*kaggle\.json\)"),
+        ({"KAGGLE_API_TOKEN": "a"}, {}, r"does not accept the token \(KAGGLE_API_TOKEN\)"),
+        ({"KAGGLE_USERNAME": "a", "KAGGLE_KEY": "b"}, {}, r"the token \(KAGGLE_USERNAME and KAGGLE_KEY\)"),
+        ({}, {".kaggle/access_token": "t\n"}, r"does not accept the token \(\S*/access_token\)"),
+        ({}, {".kaggle/access_token.txt": "t"}, r"does not accept the token \(\S*access_token\.txt\)"),
+        ({}, {".kaggle/access_token": " \n"}, r"no Kaggle token .*\(\S*access_token is empty\)"),
+        ({}, {".kaggle/credentials.json": "{}"}, r"does not accept the token \(\S*credentials\.json\)"),
+        # a damaged file of the older form does not count where there is another token
+        ({}, {".kaggle/access_token": "t", "kaggle.json": "{"}, r"accept the token \(\S*access_token\)"),
+        ({}, {".kaggle/credentials.json": "{}", "kaggle.json": "{"}, r"the token \(\S*credentials\.json\)"),
+        ({"KAGGLE_API_TOKEN": "a", "KAGGLE_KEY": "b"}, {}, r"accept the token \(KAGGLE_API_TOKEN\)"),
     ],
 )
-def test_a_token_that_is_missing_or_damaged_is_told_so(variables, file, reason, copy, tmp_path, monkeypatch):
+def test_a_token_that_is_missing_or_damaged_is_told_so(variables, files, reason, copy, tmp_path, monkeypatch):
     for name in ("KAGGLE_API_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY"):
         monkeypatch.delenv(name, raising=False)
     for name, value in {"HOME": str(tmp_path), "KAGGLE_CONFIG_DIR": str(tmp_path), **variables}.items():
         monkeypatch.setenv(name, value)
-    if file is not None:
-        (tmp_path / "kaggle.json").write_text(file)
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=reason) as error:
         Push(copy, double(tmp_path, HELP), pause=0).run()
     assert len(str(error.value).splitlines()) == 1
     with pytest.raises(InputError, match=reason):  # and when a kernel is pushed or waited for
         Push(copy, double(tmp_path, f'case "$1" in kernels) {HELP};; esac\n{GOOD}'), pause=0).run("03b")
     assert not sent_by(calls_of(tmp_path))
+
+
+def test_the_official_tool_takes_an_access_token(copy, stand_in, tmp_path, monkeypatch):
+    for name in ("KAGGLE_USERNAME", "KAGGLE_KEY"):
+        monkeypatch.delenv(name)
+    token = tmp_path / "home" / ".kaggle" / "access_token"
+    token.parent.mkdir()
+    token.write_text("secret\n")
+    stand_in.datasets, stand_in.users = {UTILS}, {"secret": "b"}
+    push = Push(copy, stand_in.tool)
+    assert push.is_on_kaggle(f"{OWNER}/{UTILS}") is True
+    with pytest.raises(InputError, match=f"is of user b, and .* was built for {OWNER}"):
+        push._check_token_is_of(OWNER)
+    stand_in.users.clear()  # expired
+    with pytest.raises(InputError, match=rf"does not accept the token \({token}\).*auth login"):
+        push.is_on_kaggle(f"{OWNER}/{UTILS}")
 
 
 def test_a_token_of_another_user_makes_nothing(copy, tmp_path):
@@ -689,7 +727,7 @@ def test_a_403_is_no_answer_and_the_owners_list_is(copy, stand_in):
 
 def test_what_does_not_pass_the_check_is_not_pushed(copy, tmp_path):
     _set("enable_internet", None)(copy / KERNELS[0].slug)
-    with pytest.raises(InputError, match="does not pass `kaggle check`"):
+    with pytest.raises(InputError, match=r"does not pass `\./course kaggle check`"):
         Push(copy, double(tmp_path, GOOD)).run()
     assert not (tmp_path / "calls").exists()
 
@@ -729,15 +767,33 @@ def calls_text(tmp_path: Path) -> str:
 
 
 def test_a_dry_run_prints_commands_that_are_then_run(copy, tmp_path):
+    named = shlex.join(official_tool())  # as it can be typed where one stands
+    assert shutil.which(named)
     shown = CliRunner().invoke(main, ["kaggle", "push", str(copy), "--dry-run"])
     assert shown.exit_code == 0
+    assert f"datasets create -p {copy / WEIGHTS} --dir-mode zip  # the first time, 0.0 MB" in shown.output
     printed = [line.split("  #")[0] for line in shown.output.splitlines()]
     Push(copy, double(tmp_path, GOOD), pause=0).run()
     ran = [line for line in calls_of(tmp_path) if " status " not in line]
     expected = [line for line in printed if " status " not in line and " create " not in line]
-    assert [f"kaggle {line}" for line in ran] == [line.replace("'", "") for line in expected]
-    only = CliRunner().invoke(main, ["kaggle", "push", str(copy), "--dry-run", "--only", "03"])
-    assert only.output == f"kaggle kernels push -p {copy / 'naflora-03-train-efficientnetv2'}\n"
+    assert [f"{named} {line}" for line in ran] == [line.replace("'", "") for line in expected]
+    only = CliRunner().invoke(main, ["kaggle", "push", str(copy), "--dry-run", "--only", "00"])
+    asked, push = only.output.splitlines()
+    assert asked.startswith(f"{named} datasets status {OWNER}/{UTILS}  # must be on Kaggle")
+    assert push == f"{named} kernels push -p {copy / 'naflora-00-start-here'}"
+    costs = [line.partition("  # takes GPU hours") for line in shown.output.splitlines() if " push " in line]
+    assert [cost for _, _, cost in costs] == [""] * 3 + [", at most 11.5"] * 2 + [""] * 3
+    assert [bool(hours) for _, hours, _ in costs] == [kernel.gpu for kernel in KERNELS]
+
+
+def test_a_dry_run_shows_weights_that_are_not_made_yet(copy):
+    shutil.rmtree(copy / WEIGHTS)
+    first, *others = Push(copy).commands()
+    assert first == (
+        f"kaggle datasets status {OWNER}/{WEIGHTS}  # must be on Kaggle, it is not in {copy}: "
+        f"./course kaggle weights --owner {OWNER} --out {copy} makes it"
+    )
+    assert not any(WEIGHTS in line for line in others)
 
 
 def test_a_missing_tool_says_how_to_get_it(copy):
@@ -874,9 +930,9 @@ def first_cell(folder: Path) -> str:
     return next(cell.source for cell in cells if cell.cell_type == "code")
 
 
-def run_cell(source: str, folder: Path, root: Path) -> subprocess.CompletedProcess:
+def run_cell(source: str, folder: Path, root: Path, **variables: str) -> subprocess.CompletedProcess:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    environment |= {"NAFLORA_KAGGLE_ROOT": str(root), "KAGGLE_KERNEL_RUN_TYPE": "Batch"}
+    environment |= {"NAFLORA_KAGGLE_ROOT": str(root), "KAGGLE_KERNEL_RUN_TYPE": "Batch", **variables}
     command = [sys.executable, "-c", source]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
@@ -885,6 +941,18 @@ def test_the_first_cell_without_the_data_set_says_what_to_attach_and_where(built
     (tmp_path / "working").mkdir()
     done = run_cell(first_cell(built), tmp_path / "working", tmp_path)
     assert "Add Input > Your Work > Datasets > naflora-course-utils > +" in done.stderr
+    assert "papermill with --cwd and the folder that this notebook lies in" in done.stderr
+
+
+@pytest.mark.parametrize("inside", ["", "notebooks"])
+def test_the_first_cell_finds_the_package_by_pythonpath_or_above_where_it_runs(inside, built, tmp_path):
+    """As papermill runs it, whose working directory is the caller's or that of --cwd."""
+    imports = first_cell(built).partition("from utils.startup")[0]
+    folder, variables = tmp_path, {"PYTHONPATH": str(REPOSITORY)}
+    if inside:
+        folder, variables = REPOSITORY / inside, {}
+    done = run_cell(imports + "print(utils.__file__)", folder, tmp_path, **variables)
+    assert done.stdout == f"{REPOSITORY / 'utils' / '__init__.py'}\n", done.stderr
 
 
 def test_the_first_cell_does_not_take_another_package_of_that_name(built, tmp_path):

@@ -10,6 +10,7 @@ import pytest
 
 from utils.data import metadata as md
 from utils.data.forms import kept, published
+from utils.data.forms.sheets import groups_of
 from utils.data.forms.summary import summarize_file
 from utils.data.labels import LabelMap
 from utils.files import REPOSITORY, InputError
@@ -478,6 +479,55 @@ def write_csv(tmp_path, text):
     path = tmp_path / "labels.csv"
     path.write_text(text, encoding="utf-8")
     return path
+
+
+@pytest.mark.parametrize(
+    ("header", "rows"),
+    [
+        (
+            "associatedMedia,scientificName,scientificNameAuthorship,family",
+            ["Zea mays,L.,Poaceae", "Poa annua,,"],
+        ),
+        (
+            "dwc:associatedMedia,dwc:scientificName,dwc:authors,dwc:family",
+            ["Zea mays,L.,Poaceae", "Poa annua,,"],
+        ),
+        (
+            "file_name,http://rs.tdwg.org/dwc/terms/scientificName,authors,family",
+            ["Zea mays,L.,Poaceae", "Poa annua,,"],
+        ),
+        (
+            "associatedMedia,genus,specificEpithet,scientificNameAuthorship,dwc:family",
+            ["Zea,mays,L.,Poaceae", "Poa,annua,,"],
+        ),
+        # a column of ours comes first
+        ("file_name,associatedMedia,scientificName,authors", ["http://x/1.jpg,Zea mays,L.", ",Poa annua,"]),
+    ],
+    ids=["terms", "prefix", "whole", "parts", "ours"],
+)
+def test_own_sheets_may_have_the_column_names_of_darwin_core(header, rows, tmp_path):
+    lines = [f"{number}.jpg,{row}" for number, row in enumerate(rows, 1)]
+    path = write_csv(tmp_path, "\n".join([header, *lines]) + "\n")
+    metadata = md.read_metadata(path)
+    assert metadata.images["file_name"].tolist() == metadata.images["image_id"].tolist() == ["1.jpg", "2.jpg"]
+    found = metadata.categories[["scientificName", "authors", "genus", "species"]].values.tolist()
+    assert found == [["Poa annua", "", "Poa", "annua"], ["Zea mays", "L.", "Zea", "mays"]]
+    families = metadata.categories["family"].tolist()
+    assert families == ["unknown", "Poaceae" if "family" in header else "unknown"]
+
+
+def test_a_name_in_parts_keeps_what_is_below_the_species(tmp_path):
+    header = "file_name,genus,specificEpithet,infraspecificEpithet\n"
+    rows = "1.jpg,Zea,mays,\n2.jpg,Zea,mays,parviglumis\n3.jpg,Zea,,\n"
+    names = md.read_metadata(write_csv(tmp_path, header + rows)).categories["scientificName"].tolist()
+    assert names == ["Zea", "Zea mays", "Zea mays parviglumis"]
+
+
+def test_sheets_of_one_specimen_are_grouped_by_its_number(tmp_path):
+    text = "catalogNumber,associatedMedia,scientificName\nK1,1.jpg,Zea mays\nK1,2.jpg,Zea mays\nK2,3.jpg,Poa annua\n"
+    path = write_csv(tmp_path, text)
+    ids = ["1.jpg", "2.jpg", "3.jpg"]
+    assert groups_of(ids, "catalogNumber", md.read_metadata(path), path).tolist() == ["K1", "K1", "K2"]
 
 
 def test_own_sheets_get_ids_in_sorted_order_and_fill_gaps(tmp_path):

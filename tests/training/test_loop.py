@@ -322,7 +322,7 @@ def test_the_state_of_another_tensorflow_or_other_data_is_refused(stopped: Path,
     file = stopped / "state" / "state.json"
     state = json.loads(file.read_text())
     file.write_text(json.dumps({**state, "tensorflow": "2.9"}))
-    with pytest.raises(InputError, match=r"TensorFlow 2\.9.*`weights: .*_weights\.h5`"):
+    with pytest.raises(InputError, match=r"TensorFlow 2\.9.*-s weights=\S+_weights\.h5"):
         loop.train(PROFILE, data, stopped, progress=False)
     file.write_text(json.dumps({**state, "data": {**state["data"], "train_images": 7}}))
     with pytest.raises(InputError, match=r"train_images = 7, the data now"):
@@ -594,6 +594,9 @@ def test_the_same_data_elsewhere_and_a_state_from_before_go_on(
     assert shown.exit_code == 1 and "holds a run on other data" in shown.stderr
     shown = train_command(out, moved, "epochs=3")
     assert shown.exit_code == 2 and "holds a run with epochs: 2, and this call has epochs: 3" in shown.stderr
+    weights = re.search(r"such as \S+run-2, .* -s (weights=\S+) too for 3 more", shown.stderr)[1]
+    shown = train_command(tmp_path / "run-2", begun_and_finished / "data", "epochs=1", weights)
+    assert shown.exit_code == 0 and "epoch 1" in shown.output.lower(), shown.output
     with pytest.raises(
         InputError, match=r"on other data than those in .*elsewhere: the run learnt 4 species"
     ):

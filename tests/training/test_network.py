@@ -129,7 +129,7 @@ def test_a_failed_download_is_an_error_and_not_random_weights(monkeypatch: pytes
         raise Exception("URL fetch failure: no network")
 
     monkeypatch.setattr(tf.keras.utils, "get_file", no_network)
-    with pytest.raises(InputError, match=r"efficientnetv2-s-21k\.h5.*releases.*weights: /path/to.*attach"):
+    with pytest.raises(InputError, match=r"efficientnetv2-s-21k\.h5.*releases.*-s weights=/path/to.*attach"):
         build_model(load_profile("reference"), 5)
 
 

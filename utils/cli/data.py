@@ -50,8 +50,8 @@ def metadata(file: Path, as_json: bool) -> None:
     """Check a metadata FILE in any form and summarise it: images, species, families, the long tail.
 
     FILE is train_metadata.json, test_metadata.json, the TSV of NAFlora-mini, a CSV of own sheets (file_name,
-    scientificName; image_id, authors, genus, species and family where known), a folder with one subfolder
-    per species, or a folder of columns (.columns).
+    scientificName; image_id, authors, genus, species and family where known; Darwin Core's names of these
+    too), a folder with one subfolder per species, or a folder of columns (.columns).
     """
     import json
 

@@ -83,7 +83,7 @@ def push(folder: Path, dry_run: bool, only: str | None) -> None:
     from utils.course.push import Push, official_tool
 
     if dry_run:
-        for line in Push(folder).commands(only):
+        for line in Push(folder, official_tool()).commands(only):
             click.echo(line)
         return
     Push(folder, official_tool()).run(only)

@@ -26,9 +26,7 @@ def check(folder: Path) -> list[str]:
     kernels = sorted(path.parent for path in folder.glob(f"*/{KERNEL_FILE}"))
     datasets = sorted(path.parent for path in folder.glob(f"*/{DATASET_FILE}"))
     if not kernels:
-        raise InputError(
-            f"{folder}: no folder with {KERNEL_FILE}. Run: python -m utils kaggle build --owner NAME"
-        )
+        raise InputError(f"{folder}: no folder with {KERNEL_FILE}. Run: ./course kaggle build --owner NAME")
     problems = [f"{kernel.name}: {text}" for kernel in kernels for text in _kernel_problems(kernel)]
     problems += [f"{dataset.name}: {text}" for dataset in datasets for text in _dataset_problems(dataset)]
     first_cells = {_first_code_cell(path) for kernel in kernels for path in kernel.glob("*.ipynb")}

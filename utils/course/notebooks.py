@@ -5,6 +5,7 @@ import csv
 import itertools
 import json
 import os
+import shlex
 import time
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.config import Profile, nearest
-from utils.files import REPOSITORY, InputError, UsageError, is_hidden, read_json, write_text
+from utils.files import REPOSITORY, InputError, UsageError, is_hidden, on_kaggle, read_json, write_text
 from utils.startup import standard_error_to
 
 
@@ -39,6 +40,8 @@ COURSE: dict[str, tuple[Leaves, ...]] = {
     "05_submission": (Leaves("submission.csv"), Leaves("scores.json")),
     "06_beating_the_long_tail": (Leaves("beating_the_long_tail.json"),),
 }
+TRAINING = "03_train_efficientnetv2"
+AFTER_TRAINING = ("04_evaluate_long_tail", "05_submission", "06_beating_the_long_tail")  # they take its run
 NOTEBOOKS = REPOSITORY / "notebooks"
 KERNEL = "python3"
 # Parameters that the runner sets itself, and how a user sets them.
@@ -112,6 +115,30 @@ def find_notebooks(names: Sequence[str]) -> list[Path]:
             )
         found.append(NOTEBOOKS / f"{fitting[0]}.ipynb")
     return list(dict.fromkeys(found))
+
+
+def check_order(notebooks: Sequence[Path], output: Path) -> None:
+    """See before anything runs that there is, or will be, a trained network for the notebooks that need one.
+
+    Raises:
+        UsageError: one of them comes before notebook 03, and `output` holds no run; the message has the command.
+    """
+    found = any(not is_hidden(path.name) for path in output.glob("*_configs.json"))
+    if found or on_kaggle():  # where a run may be attached, see `utils.training.runs.find_run`
+        return
+    training = NOTEBOOKS / f"{TRAINING}.ipynb"
+    for path in notebooks:
+        if path == training:
+            return
+        if path.parent != NOTEBOOKS or path.stem not in AFTER_TRAINING:
+            continue
+        others = [each for each in notebooks if each != training]
+        names = [each.stem[:2] if each.parent == NOTEBOOKS else str(each) for each in others]
+        raise UsageError(
+            f"{path.stem} needs the network that {TRAINING} trains, and {output} holds none. Call ./course run "
+            f"{shlex.join([TRAINING[:2], *names])} with the same options, or give the folder of an earlier run: "
+            "--out runs/latest."
+        )
 
 
 def read_parameters(path: Path) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from utils import __version__
 from utils.course.kernel_check import check
 from utils.course.kernels import BY_NUMBER, DATASET_FILE, KERNEL_FILE, KERNELS, UTILS, WEIGHTS
+from utils.course.notebooks import read_parameters
 from utils.files import InputError, UsageError, read_json, write_json
 from utils.startup import commit_of_package
 
@@ -59,20 +60,34 @@ class Push:
     answer_within: float = 120.0  # seconds that one such question may take
 
     def commands(self, only: str | None = None) -> list[str]:
-        """The exact command lines of a push, in order, with a comment where something is waited for."""
-        lines = []
-        for item in self._items(only):
+        """The exact command lines of a push, in order, with comments: what is waited for, what takes GPU hours.
+
+        The owner's data sets that are not in the folder, as the weights before they are made, come first: they must
+        be on Kaggle.
+        """
+        items = self._items(only)
+        lines = [
+            f"{shlex.join(self._ask('datasets', name))}  # must be on Kaggle, it is not in {self.folder}: "
+            f"{self._way_to(name)} makes it"
+            for name in self._datasets_elsewhere(items)
+        ]
+        for item in items:
             if (item / DATASET_FILE).is_file():
                 slug = read_json(item / DATASET_FILE)["id"]
                 lines += [
-                    f"{shlex.join(self._create(item))}  # the first time",
+                    f"{shlex.join(self._create(item))}  # the first time, {_megabytes(item)}",
                     f"{shlex.join(self._version(item))}  # later, when it has changed",
                     f'{shlex.join(self._ask("datasets", slug))}  # until it says "ready"',
                 ]
                 continue
-            for source in read_json(item / KERNEL_FILE)["kernel_sources"]:
+            values = read_json(item / KERNEL_FILE)
+            for source in values["kernel_sources"]:
                 lines.append(f'{shlex.join(self._ask("kernels", source))}  # until it says "complete"')
-            lines.append(shlex.join(self._push(item)))
+            line = shlex.join(self._push(item))
+            if values["enable_gpu"]:
+                limit = read_parameters(item / values["code_file"]).get("MAX_HOURS")
+                line += "  # takes GPU hours" + (f", at most {limit:g}" if limit else "")
+            lines.append(line)
         return lines
 
     def run(self, only: str | None = None) -> None:
@@ -88,9 +103,12 @@ class Push:
         """
         items = self._items(only)
         if problems := check(self.folder):
-            raise InputError("\n".join([f"{self.folder} does not pass `kaggle check`:", *problems]))
+            raise InputError("\n".join([f"{self.folder} does not pass `./course kaggle check`:", *problems]))
         if shutil.which(self.tool[0]) is None:
-            raise InputError("The official `kaggle` tool is not here. Install it: pip install kaggle==2.2.5")
+            raise InputError(
+                "The official `kaggle` tool is not here. ./course setup installs it; elsewhere: pip install "
+                "kaggle==2.2.5"
+            )
         self._check_own_datasets(items)
         pushed = read_json(self.folder / PUSHED_FILE) if (self.folder / PUSHED_FILE).is_file() else {}
         try:
@@ -136,6 +154,12 @@ class Push:
 
     def _check_own_datasets(self, items: list[Path]) -> None:
         """Ask before hours of work whether the owner's data sets are there that are not in the folder."""
+        for name in self._datasets_elsewhere(items):
+            if not self.is_on_kaggle(name):
+                raise InputError(f"The data set {name} is not on Kaggle; {self._way_to(name)} makes it.")
+
+    def _datasets_elsewhere(self, items: list[Path]) -> list[str]:
+        """The owner's data sets that the kernels among `items` take and that are not among them."""
         wanted: dict[str, None] = {}
         for path in (item / KERNEL_FILE for item in items if (item / KERNEL_FILE).is_file()):
             values = read_json(path)
@@ -144,12 +168,13 @@ class Push:
                 name for name in values["dataset_sources"] if name.startswith(f"{owner}/")
             )
         here = {item.name for item in items}
-        for name in wanted:
-            if name.split("/")[1] in here:
-                continue
-            if not self.is_on_kaggle(name):
-                way = "python -m utils kaggle weights" if name.endswith(WEIGHTS) else "a push without --only"
-                raise InputError(f"The data set {name} is not on Kaggle; {way} makes it.")
+        return [name for name in wanted if name.split("/")[1] not in here]
+
+    def _way_to(self, name: str) -> str:
+        owner, slug = name.split("/")
+        if slug == WEIGHTS:
+            return f"./course kaggle weights --owner {owner} --out {self.folder}"
+        return "a push without --only" if slug == UTILS else "Output > New dataset of the kernel"
 
     def is_on_kaggle(self, name: str) -> bool:
         """Whether the owner has a data set, by Kaggle's own answer.
@@ -253,6 +278,11 @@ class Push:
         print(f"{name}: {good}", flush=True)
 
 
+def _megabytes(folder: Path) -> str:
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return f"{size / 1e6:,.1f} MB"
+
+
 def _last_line(text: str) -> str:
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "it said nothing")
 
@@ -285,7 +315,11 @@ def _reason(said: str) -> str:
 
 
 def _token_problem(*, refused: bool) -> str:
-    """What is wrong with the tokens that the tool looks for, in its order; empty where nothing is.
+    """What is wrong with the tokens that the tool looks for; empty where nothing is.
+
+    Version 2.2.5 looks for an access token (the variable KAGGLE_API_TOKEN, a file of ~/.kaggle), then for user name
+    and key (variables, kaggle.json), then for what `kaggle auth login` has left in ~/.kaggle. One that Kaggle does
+    not accept, or an empty file, is passed over for the next.
 
     Args:
         refused: the tool has asked for a token, so that one which is there was not accepted.
@@ -293,32 +327,50 @@ def _token_problem(*, refused: bool) -> str:
     home = Path.home() / ".kaggle"
     config = home if home.is_dir() else Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config") / "kaggle"
     file = Path(os.environ.get("KAGGLE_CONFIG_DIR") or config).expanduser() / "kaggle.json"
-    way = "On kaggle.com: Settings > API > Create New Token"
+    way = (
+        f"Log in: {shlex.join(official_tool())} auth login. Or on kaggle.com: Settings > API > Generate New Token, and "
+        f"put it into {home / 'access_token'} (chmod 600)"
+    )
+    access = [home / name for name in ("access_token", "access_token.txt")]
+    places = ["KAGGLE_API_TOKEN"] * bool(os.environ.get("KAGGLE_API_TOKEN"))
+    for path in access:
+        try:
+            if path.is_file() and path.read_text(encoding="utf-8").strip():
+                places.append(str(path))
+        except PermissionError:
+            return f"{path} must not be read by this user: chmod 600 {path}, as its owner"
+        except ValueError:  # some other file of that name
+            return f"{path} is not text, so it gives no token. {way}"
+    problem, others = _legacy_problem(file, way)
+    login = home / "credentials.json"
+    places += others + [str(login)] * login.exists()
+    if problem and not places:
+        return problem
+    if not refused:
+        return ""
+    if places:
+        return f"it does not accept the token ({', '.join(places)}): expired or mistyped. {way}"
+    empty = ", ".join(f"{path} is empty" for path in access if path.is_file())
+    return f"there is no Kaggle token on this machine{f' ({empty})' if empty else ''}. {way}"
+
+
+def _legacy_problem(file: Path, way: str) -> tuple[str, list[str]]:
+    """What is wrong with user name and key, the token of older versions, and where they are."""
+    variables = [name for name in ("KAGGLE_USERNAME", "KAGGLE_KEY") if os.environ.get(name)]
     in_file: Any = {}
     if file.exists():
         try:
             in_file = json.loads(file.read_text(encoding="utf-8"))
         except PermissionError:
-            return f"{file} must not be read by this user: chmod 600 {file}, as its owner"
+            return f"{file} must not be read by this user: chmod 600 {file}, as its owner", []
         except (OSError, ValueError) as error:
-            return f"{file} is not valid JSON ({error}), so it gives no token. {way}, and put the file there again"
+            return f"{file} is not valid JSON ({error}), so it gives no token. {way}", []
         if not isinstance(in_file, dict) or not {"username", "key"} <= in_file.keys():
-            return (
-                f"{file} has no username and key, so it gives no token. {way}, and put the file there again"
-            )
-    variables = [name for name in ("KAGGLE_USERNAME", "KAGGLE_KEY") if os.environ.get(name)]
+            return f"{file} has no username and key, so it gives no token. {way}", []
     if len(variables) == 1 and not in_file:
         other = {"KAGGLE_USERNAME": "KAGGLE_KEY", "KAGGLE_KEY": "KAGGLE_USERNAME"}[variables[0]]
-        return f"{variables[0]} is set and {other} is not: set both, or neither"
-    if not refused:
-        return ""
-    tokens = [home / name for name in ("access_token", "access_token.txt", "credentials.json")]
-    places = ["KAGGLE_API_TOKEN"] * bool(os.environ.get("KAGGLE_API_TOKEN"))
-    places += [str(path) for path in tokens if path.exists()]
-    places += ["KAGGLE_USERNAME and KAGGLE_KEY"] * (len(variables) == 2) + [str(file)] * bool(in_file)
-    if places:
-        return f"it does not accept the token ({', '.join(places)}): expired or mistyped. {way}"
-    return f"there is no Kaggle token on this machine. {way}, and put the file at {file} (chmod 600)"
+        return f"{variables[0]} is set and {other} is not: set both, or neither", []
+    return "", ["KAGGLE_USERNAME and KAGGLE_KEY"] * (len(variables) == 2) + [str(file)] * bool(in_file)
 
 
 def _fingerprint(folder: Path) -> str:
@@ -332,6 +384,9 @@ def _fingerprint(folder: Path) -> str:
 
 
 def official_tool() -> Sequence[str]:
-    """The command of the `kaggle` tool: of this Python's environment, else the one on PATH."""
+    """The command of the `kaggle` tool: of this Python's environment, from where one stands, else the one on PATH."""
     beside = Path(sys.executable).with_name("kaggle")
-    return (str(beside),) if beside.is_file() else ("kaggle",)
+    if not beside.is_file():
+        return ("kaggle",)
+    here = Path.cwd()
+    return (str(beside.relative_to(here) if beside.is_relative_to(here) else beside),)

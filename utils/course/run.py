@@ -16,6 +16,7 @@ from utils.course.notebooks import (
     NotebookResult,
     Run,
     RunFailed,
+    check_order,
     check_parameters,
     epochs_done,
     find_notebooks,
@@ -77,7 +78,8 @@ def run_course(
         out: folder of the run, an earlier run's to go on with its output; a new one under runs/ when None.
 
     Raises:
-        UsageError: a notebook, profile or parameter is not known, or a value has the wrong type.
+        UsageError: a notebook, profile or parameter is not known, a value has the wrong type, or a notebook comes
+            before the one whose network it takes.
         RunFailed: a notebook did not pass.
     """
     settings = load_profile(profile)
@@ -88,6 +90,7 @@ def run_course(
     shared = {"DATA_DIR": str(data_dir.resolve())} if data_dir is not None else {}
     folder = out.resolve() if out else REPOSITORY / "runs" / time.strftime("%Y-%m-%d_%H%M%S")
     run = Run(folder, settings, shared, _earlier_results(folder))
+    check_order(notebooks, run.output)
     folder.mkdir(parents=True, exist_ok=True)
     if out is None:
         _point_latest(folder)

@@ -131,7 +131,9 @@ def read_metadata(path: Path) -> Metadata:
     - the table of NAFlora-mini (TSV): genus_id, institution_id, category_id, image_id, scientificName and
       family, genus, species, authors. It names no files: image 00026__004 is 000/26/00026__004.jpg.
     - a table of own sheets (CSV; tab or semicolon too): file_name, scientificName and, where known,
-      image_id (else the file_name), authors, genus, species, family; other columns are left out. A binomial with
+      image_id (else the file_name), authors, genus, species, family; other columns are left out. Where one is not there
+      Darwin Core's is taken: associatedMedia, scientificNameAuthorship, specificEpithet, and genus with specificEpithet
+      (and infraspecificEpithet) for the name. A binomial with
       its authors and one without are one species when only one authored form of it occurs; so are names that
       differ in spelling alone, see `utils.data.forms.names.comparable`.
     - a folder with one subfolder a species, named as it (Zea mays, or Zea_mays). file_name is relative to

@@ -60,7 +60,11 @@ def load_trained(
     names = sorted(name.removesuffix(suffix) for name in found if not is_hidden(name))
     if run_name is None:
         if len(names) != 1:
-            found = f"several runs ({', '.join(names)}): name one" if names else "no trained run: train first"
+            found = (
+                f"several runs ({', '.join(names)}): name one"
+                if names
+                else "no trained run: train first, by notebook 03 or ./course train"
+            )
             raise InputError(f"{run_dir}: {found}.")
         run_name = names[0]
     config = read_json(run_dir / f"{run_name}{suffix}")

@@ -101,9 +101,19 @@ class RunState:
         for key, value in self.profile.to_dict().items():
             before = saved.get(key, DEFAULTS[key])  # a run saved before a setting existed has its default
             if key not in WORDS and before != value:
-                raise UsageError(
-                    f"{self.run_dir}: holds a run with {key}: {before!r}, and this call has {key}: {value!r}. "
+                way = (
                     "A run cannot change its settings midway: give another output folder, or delete this one."
+                )
+                if key == "epochs":
+                    earlier = {name: saved[name] for name in DEFAULTS if name in saved}
+                    weights = f"{dataclasses.replace(self.profile, **earlier).run_name}_weights.h5"
+                    way = (
+                        "The learning rate follows a cycle over all epochs, so their number cannot change midway. Give "
+                        f"another output folder, such as {self.run_dir}-2, for {value} epochs from the start, and "
+                        f"-s weights={self.run_dir / weights} too for {value} more from what this run has learnt."
+                    )
+                raise UsageError(
+                    f"{self.run_dir}: holds a run with {key}: {before!r}, and this call has {key}: {value!r}. {way}"
                 )
 
     def check_data(self, facts: dict[str, int], labels: LabelMap, folder: Path) -> None:
@@ -145,7 +155,7 @@ class RunState:
                 f"{self.folder}: was written with TensorFlow {self._saved['tensorflow']}, this is "
                 f"{_tensorflow()}, and optimizer state does not carry over. Continue with that version, or start "
                 "anew in another output folder from the best weights so far with "
-                f"`weights: {self.weights}`."
+                f"-s weights={self.weights} (in a profile `weights:`)."
             )
 
     def restore(self, checkpoint: tf.train.Checkpoint) -> None:

@@ -60,7 +60,7 @@ def find_weights(weights: str, backbone: str) -> Path:
     if on_kaggle():  # where a kernel of this course has no internet
         raise InputError(
             f"weights: {name} is not attached. {attach('Your Work > Datasets', 'naflora-weights')} "
-            "`python -m utils kaggle weights` makes that data set, once, on a machine with internet."
+            "`./course kaggle weights` makes that data set, once, on a machine with internet."
         )
     url = f"{RELEASE}/download/effnetv2_pretrained/{name}"
     try:
@@ -70,8 +70,8 @@ def find_weights(weights: str, backbone: str) -> Path:
     except Exception as error:  # get_file raises a bare Exception when the network fails
         raise InputError(
             f"weights: could not download {name} ({error}). Get it from {RELEASE} where there is a network, and "
-            f"give its path as `weights: /path/to/{name}`, or attach it on Kaggle as a data set (found by its "
-            "name). `weights: random` trains from scratch."
+            f"give its path by -s weights=/path/to/{name} (in a profile `weights:`), or attach it on Kaggle as a "
+            "data set (found by its name). -s weights=random trains from scratch."
         ) from error
     return Path(found)
 

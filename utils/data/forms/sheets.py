@@ -9,7 +9,7 @@ import pandas as pd
 
 from utils.data.delimited import columns_shown, read_header, read_table
 from utils.data.forms.checks import Problems, check, complete, shown
-from utils.data.forms.folders import species_sheets
+from utils.data.forms.folders import IMAGE_SUFFIXES, species_sheets
 from utils.data.forms.names import (
     authors_key,
     comparable,
@@ -29,19 +29,58 @@ _OF_SPECIES = ("authors", "genus", "species", "family")
 _NOT_AVAILABLE = ("NA", "N/A", "#N/A", "<NA>", "NaN", "nan", "NULL", "null", "None", "\\N")
 _LARGEST = 2**53
 _WAY_OUT = (
-    "Give a table (CSV) with file_name and scientificName; image_id, authors, genus, species and family "
-    "are welcome."
+    "Give a table (CSV) with file_name, the image's path below its folder, and scientificName; image_id, authors, "
+    "genus, species and family are welcome. Darwin Core's associatedMedia, specificEpithet and "
+    "scientificNameAuthorship are read too."
 )
+# What Darwin Core (dwc.tdwg.org/terms) calls columns of a table of own sheets; genus and family it calls the same.
+_DARWIN_CORE = {
+    "file_name": "associatedMedia",
+    "authors": "scientificNameAuthorship",
+    "species": "specificEpithet",
+}
+
+
+def _columns_of(path: Path) -> dict[str, str]:
+    """The column of a table for each of our names that it has: of that name, else of Darwin Core's.
+
+    Darwin Core's terms may be written with their prefix (dwc:genus) or whole (http://rs.tdwg.org/dwc/terms/genus).
+    """
+    header = read_header(path)
+    terms = {re.sub(r"^dwc:|^http\S+/", "", column): column for column in reversed(header)}
+    terms |= {column: column for column in header}
+    names = ("image_id", "file_name", "scientificName", "infraspecificEpithet", *_OF_SPECIES)
+    found = {name: terms.get(name) or terms.get(_DARWIN_CORE.get(name, "")) for name in names}
+    return {name: column for name, column in found.items() if column}
 
 
 def id_column(path: Path) -> str:
-    """The column of a table that tells its images apart: image_id, or file_name where there is none."""
-    return "image_id" if "image_id" in read_header(path) else "file_name"
+    """The column of a table that tells its images apart: image_id, or that of the file's name where there is none."""
+    columns = _columns_of(path)
+    return columns.get("image_id") or columns.get("file_name") or "file_name"
 
 
-def _read_table(path: Path, needed: tuple[str, ...], row_names: bool = False) -> pd.DataFrame:
-    """The `needed` columns and those of the species, see `utils.data.delimited.read_table`."""
-    table = read_table(path, needed, _OF_SPECIES, way_out=_WAY_OUT, row_names=row_names, quick=plain_columns)
+def _read_table(
+    path: Path,
+    needed: tuple[str, ...],
+    columns: dict[str, str] | None = None,
+    row_names: bool = False,
+    optional: tuple[str, ...] = (),
+) -> pd.DataFrame:
+    """The `needed` columns, the optional and those of the species, see `utils.data.delimited.read_table`.
+
+    `columns` are the names in the file of those that have another one there.
+    """
+    written = {name: (columns or {}).get(name, name) for name in (*needed, *optional, *_OF_SPECIES)}
+    table = read_table(
+        path,
+        [written[name] for name in needed],
+        [written[name] for name in (*optional, *_OF_SPECIES) if name not in needed],
+        way_out=_WAY_OUT,
+        row_names=row_names,
+        quick=plain_columns,
+    )
+    table = table.rename(columns={column: name for name, column in written.items()})
     for column in _OF_SPECIES:
         table[column] = table[column].where(~table[column].isin(_NOT_AVAILABLE), "")
     return table
@@ -110,10 +149,45 @@ def read_mini(path: Path) -> Metadata:
 
 def read_own_table(path: Path) -> Metadata:
     """A table of own sheets, see `utils.data.metadata.read_metadata`."""
-    ids = id_column(path)
-    sheets = _read_table(path, tuple(dict.fromkeys((ids, "file_name", "scientificName"))))
+    columns = _columns_of(path)
+    problems = Problems(path)
+    ids = "image_id" if "image_id" in columns else "file_name"
+    in_parts = "genus" in columns and columns.get("species", "").endswith("specificEpithet")
+    in_parts = in_parts and "scientificName" not in columns
+    named = ("genus", "species") if in_parts else ("scientificName",)
+    lower = ("infraspecificEpithet",) if in_parts else ()
+    sheets = _read_table(path, tuple(dict.fromkeys((ids, "file_name", *named))), columns, optional=lower)
+    if in_parts:
+        _refuse_empty(problems, sheets, ("genus",), _line)
+        words = sheets[[*named, *lower]]
+        sheets["scientificName"] = [" ".join(filter(None, row)) for row in words.itertuples(index=False)]
+    if columns["file_name"] != "file_name":
+        media = sheets[["file_name"]].rename(columns=columns)
+        _refuse_empty(problems, media, (columns["file_name"],), _line)
+        _refuse_media(problems, sheets["file_name"], columns["file_name"])
+    problems.raise_any()
     sheets["image_id"] = sheets[ids]
-    return _from_sheets(Problems(path), sheets, _line)
+    return _from_sheets(problems, sheets, _line)
+
+
+def _refuse_media(problems: Problems, media: pd.Series, column: str) -> None:
+    """Darwin Core's associatedMedia may list several files, or addresses; own sheets have one file a row."""
+    parts = media.str.split(r"\s*[|;,]\s*", regex=True)
+    images = parts.map(lambda names: sum(name.lower().endswith(IMAGE_SUFFIXES) for name in names))
+    listed = (images > 1) | media.str.contains("|", regex=False)
+    problems.add_rows(
+        media.index[listed],
+        lambda row: (
+            f"{_line(row)}: {column} {shown(media[row])} names several files. Write a line for each image."
+        ),
+    )
+    problems.add_rows(
+        media.index[~listed & media.str.contains(r"^\w+://")],
+        lambda row: (
+            f"{_line(row)}: {column} {shown(media[row])} is an address. Download the images and name the files in a "
+            "column file_name."
+        ),
+    )
 
 
 def read_species_folders(path: Path) -> Metadata:
