@@ -77,8 +77,10 @@ def test_a_command(crowded):
 
 def test_a_run_of_a_batch(crowded, monkeypatch):
     monkeypatch.setattr(batches, "_command", lambda folder: [sys.executable, "-c", LOOK])
-    some = SimpleNamespace(notebook=None, data=None, test="none", to_dict=dict)
-    run = SimpleNamespace(folder=crowded / "run", method="", seed=0, parameters={}, profile=some, after=[])
+    some = SimpleNamespace(notebook=None, test="none", to_dict=dict)
+    run = SimpleNamespace(
+        folder=crowded / "run", method="", seed=0, parameters={}, profile=some, after=[], data=None
+    )
     assert batches._start(some, run, threads=1).wait() == 0
     assert own((run.folder / spec.LOG_FILE).read_text().splitlines(), crowded)
 
