@@ -23,7 +23,6 @@ AUGMENTATIONS = ("none", "flips", "upright", "light")
 TURNED = ("flips", "light")  # augmentations that turn sheets upside down
 RANKS = ("genus", "family")  # above the species, that a network can have heads for
 RESIZE = ("input", "model")
-FEATURES = ("last", "stages")
 LOSSES = ("cross_entropy", "balanced_softmax", "logit_adjusted", "focal", "arcface")
 SIZE_STAGES = 4  # of progressive image sizes, as in EfficientNetV2's paper
 
@@ -103,11 +102,9 @@ class Profile:
     backbone: str = _network("B0", _one_of(BACKBONES))
     # pixels a side that the network sees, after the crop
     image_size: int = _network(128, (lambda size, _: 32 <= size <= 1024, "from 32 to 1024"))
-    weights: str = _network(
-        "random"
-    )  # or imagenet21k, imagenet21k-ft1k, imagenet, or the path of an .h5 file
-    # what the classifier gets: "last", the means of the last feature map, or "stages", those of four stages beside it
-    features: str = _network("last", _one_of(FEATURES))
+    # "random", "imagenet21k", "imagenet21k-ft1k", "imagenet", or the path of an .h5 file
+    weights: str = _network("random")
+    features: str = _network("last", _one_of(("last", "stages")))  # or means of four stages beside the last
     drop_connect: float = _network(0.0, _PART)
     dropout: float = _network(0.0, _PART)  # before and after the hidden layer
     hidden_units: int = _network(0, _from(0))  # dense layer between pooling and logits, 0 for none

@@ -88,7 +88,10 @@ REFUSED = [
     ("run: train\nafter: [tat]", r"unknown step 'tat'.*'tta'"),
     ("run: train\nmethods: {a: {after: [tat]}}", r"unknown step 'tat'"),
     ("run: train\nafter: [tta + retrained classifier]", r"at most one of .* then tta, then least cost"),
-    ("run: train\nmethods: {a: {loss: arcface, after: [learnt scales]}}", r"a: ArcFace has no classifier"),
+    (
+        "run: train\nprofiles: [smoke]\nmethods: {a: {loss: arcface, after: [learnt scales]}}",
+        r"a: ArcFace has no clas",
+    ),
     ("run: train\ntest: none\nafter: [tta]", r"`after` needs a test"),
     ("run: train\nmethods: {a: {}}\nensembles: [b]", r"ensembles: no row 'b' with probabilities.*Known: a"),
     ("run: train\nmethods: {a: {}}\nensembles: [a]", r"'a' has one run"),

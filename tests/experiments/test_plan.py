@@ -58,12 +58,20 @@ def test_parameters_of_the_published_network() -> None:
 
 
 @pytest.mark.parametrize(
-    "backbone", ["B0", *(pytest.param(name, marks=pytest.mark.long) for name in BACKBONES[1:])]
+    "backbone",
+    [
+        "B0",
+        "Lite0",
+        *(pytest.param(name, marks=pytest.mark.long) for name in BACKBONES if name not in ("B0", "Lite0")),
+    ],
 )
 def test_parameters_are_those_of_the_network(backbone: str) -> None:
     from utils.training.network import build_model, parameter_counts
 
-    profile = load_profile("smoke", backbone=backbone, hidden_units=16 if backbone == "B2" else 0)
+    settings = (
+        {"hidden_units": 16} if backbone == "B2" else {"features": "stages"} if backbone == "Lite0" else {}
+    )
+    profile = load_profile("smoke", backbone=backbone, **settings)
     plan = make_plan(profile, None)
     assert plan.parameters == parameter_counts(build_model(profile, plan.classes))[0]
 

@@ -18,16 +18,19 @@ SESSION_HOURS = BY_NUMBER["03"].parameters["MAX_HOURS"]
 # The published set (README of dpl10/NAFlora-1M), for a plan without the data.
 PUBLISHED_IMAGES, PUBLISHED_CLASSES = 839_772, 15_501
 PUBLISHED_BYTES = 70e9  # its training shards
-# EfficientNetV2 without its classifier: parameters, and features of the last layer.
+# Without the classifier: parameters, features of the last layer, and those that `features: stages` takes beside them.
 _BACKBONES = {
-    "B0": (5_919_312, 1_280),
-    "B1": (6_931_124, 1_280),
-    "B2": (8_769_374, 1_408),
-    "B3": (12_930_622, 1_536),
-    "S": (20_331_360, 1_280),
-    "M": (53_150_388, 1_280),
-    "L": (117_746_848, 1_280),
-    "XL": (207_615_832, 1_280),
+    "B0": (5_919_312, 1_280, 448),
+    "B1": (6_931_124, 1_280, 448),
+    "B2": (8_769_374, 1_408, 488),
+    "B3": (12_930_622, 1_536, 536),
+    "S": (20_331_360, 1_280, 608),
+    "M": (53_150_388, 1_280, 720),
+    "L": (117_746_848, 1_280, 896),
+    "XL": (207_615_832, 1_280, 1_056),
+    "Lite0": (3_413_024, 1_280, 424),
+    "Lite1": (4_189_344, 1_280, 424),
+    "Lite2": (4_869_168, 1_280, 464),
 }
 _READ_UP_TO = 100_000  # images whose metadata are read for exact numbers; the published take too long
 _SHUFFLED = 2_048  # records in the shuffle buffer
@@ -120,7 +123,8 @@ def make_plan(profile: Profile, data: Data | None) -> TrainingPlan:
         raise InputError(
             f"batch_size is {profile.batch_size}, and there are {train} training images: set it lower."
         )
-    parameters, features = _BACKBONES[profile.backbone]
+    parameters, features, of_stages = _BACKBONES[profile.backbone]
+    features += of_stages if profile.features == "stages" else 0
     if profile.hidden_units:
         parameters += (features + 1) * profile.hidden_units
         features = profile.hidden_units
