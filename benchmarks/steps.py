@@ -177,7 +177,7 @@ def scores_and_report(bench: Bench) -> Callable[[], float]:
         overall_scores(true, predicted, classes)
         per_class_f1(true, predicted, classes)
         scores.scores_by_bin(true, predicted, counts)
-        scores.scores_by_family(true, predicted, labels)
+        scores.scores_by_family(true, predicted, labels, counts)
         scores.mistakes_by_kind(true, predicted, labels)
         return 1
 

@@ -141,7 +141,7 @@ def test_files_must_be_of_this_run_and_whole(tmp_path):
 def test_a_parameter_that_replaces_a_setting_names_the_files_to_leave():
     profile = load_profile("smoke")
     given = {"EPOCHS": 3, "MAX_LR": 0.0, "TTA": True}
-    assert notebooks.with_overrides(profile, given) == load_profile("smoke", epochs=3)
+    assert notebooks.with_overrides(profile, given) == load_profile("smoke", epochs=3, tta=True)
 
 
 def test_a_score_without_withheld_answers_is_not_made_up(tmp_path):
