@@ -83,6 +83,18 @@ class Target:
         return value >= self.bound if MEASURES[self.measure] == "at least" else value <= self.bound
 
 
+def repeated(bench: Bench, call: Callable[[], Any], units: float = 1.0) -> Run:
+    """A run of ten calls, of one where the bench is quick; each does so many units of work."""
+    times = 1 if bench.quick else 10
+
+    def run() -> float:
+        for _ in range(times):
+            call()
+        return times * units
+
+    return run
+
+
 @dataclass(frozen=True)
 class Stage:
     """One row.

@@ -6,14 +6,10 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from benchmarks.harness import Bench, Stage
+from benchmarks.harness import Bench, Stage, repeated
 from benchmarks.inputs import tensorflow
 
 BATCH, SIZE, CLASSES = 16, 128, 40  # as profile laptop trains
-
-
-def _times(bench: Bench) -> int:
-    return 1 if bench.quick else 10
 
 
 def training(bench: Bench, backbone: str, frozen_stages: int = 0) -> Callable[[], float]:
@@ -42,13 +38,7 @@ def training(bench: Bench, backbone: str, frozen_stages: int = 0) -> Callable[[]
     step = tf.function(model.train_step)
     for _ in range(2):
         step(batch)
-
-    def run() -> float:
-        for _ in range(_times(bench)):
-            step(batch)
-        return _times(bench) * BATCH
-
-    return run
+    return repeated(bench, lambda: step(batch), BATCH)
 
 
 def prediction(bench: Bench, backbone: str) -> Callable[[], float]:
@@ -61,13 +51,7 @@ def prediction(bench: Bench, backbone: str) -> Callable[[], float]:
     images = tf.constant(np.random.default_rng(0).integers(0, 256, (BATCH, SIZE, SIZE, 3)), tf.uint8)
     predict = tf.function(lambda: model(images, training=False))
     predict()
-
-    def run() -> float:
-        for _ in range(_times(bench)):
-            predict()
-        return _times(bench) * BATCH
-
-    return run
+    return repeated(bench, predict, BATCH)
 
 
 _SIZES = f"Batches of {BATCH} images of {SIZE} px, {CLASSES} classes, without reading them."
@@ -79,23 +63,17 @@ STAGES = (
         {"ours": partial(training, backbone="Lite0"), "published": partial(training, backbone="B0")},
         note=f"{_SIZES} Ours is EfficientNet-Lite0, the other column EfficientNetV2-B0; all weights learn.",
     ),
-    Stage(
-        "training step, Lite0, four stages frozen",
-        "images/s",
-        {
-            "ours": partial(training, backbone="Lite0", frozen_stages=4),
-            "published": partial(training, backbone="Lite0"),
-        },
-        note="The other column is the same network when all of it learns.",
-    ),
-    Stage(
-        "training step, B0, four stages frozen",
-        "images/s",
-        {
-            "ours": partial(training, backbone="B0", frozen_stages=4),
-            "published": partial(training, backbone="B0"),
-        },
-        note="The other column is the same network when all of it learns.",
+    *(
+        Stage(
+            f"training step, {backbone}, four stages frozen",
+            "images/s",
+            {
+                "ours": partial(training, backbone=backbone, frozen_stages=4),
+                "published": partial(training, backbone=backbone),
+            },
+            note="The other column is the same network when all of it learns.",
+        )
+        for backbone in ("Lite0", "B0")
     ),
     Stage(
         "prediction, Lite0 beside B0",

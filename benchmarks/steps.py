@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import Bench, Stage, Target
+from benchmarks.harness import Bench, Stage, Target, repeated
 from benchmarks.inputs import BATCH, CLASSES, tensorflow
 
 FEATURES = 1280  # that B0 gives of an image
@@ -15,10 +15,6 @@ TEST_IMAGES = 210_407
 
 def _classes(bench: Bench) -> int:
     return 151 if bench.quick else CLASSES
-
-
-def _steps(bench: Bench) -> int:
-    return 1 if bench.quick else 10
 
 
 def _head(classes: int) -> Any:
@@ -56,13 +52,7 @@ def _training(bench: Bench, model: Any, batch: tuple[Any, Any]) -> Callable[[], 
     step = tf.function(model.train_step)
     for _ in range(2):
         step(batch)
-
-    def run() -> float:
-        for _ in range(_steps(bench)):
-            step(batch)
-        return _steps(bench)
-
-    return run
+    return repeated(bench, lambda: step(batch))
 
 
 def ours(bench: Bench) -> Callable[[], float]:
@@ -142,13 +132,7 @@ def three_matmuls(bench: Bench) -> Callable[[], float]:
         )
 
     products()
-
-    def run() -> float:
-        for _ in range(_steps(bench)):
-            products()
-        return _steps(bench)
-
-    return run
+    return repeated(bench, products)
 
 
 # ---------------------------------------------------------------- the score

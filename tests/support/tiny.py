@@ -5,12 +5,14 @@ Run as a script it trains: `python tiny.py DATA OUTPUT EPOCHS`, to be killed.
 
 import sys
 from pathlib import Path
+from typing import Any
 
+import pytest
 import tensorflow as tf
 
 from utils.config import Profile, load_profile
-from utils.sources import find_data
-from utils.training import network
+from utils.sources import Data, find_data
+from utils.training import loop, network
 
 
 def tiny_profile(epochs: int, **settings: object) -> Profile:
@@ -33,9 +35,14 @@ def tiny_network(profile: Profile, n_classes: int, rescale_mode: str | None) -> 
     return model
 
 
-if __name__ == "__main__":
-    from utils.training.loop import train
+def trained(profile: Profile, data: Data, folder: Path, **options: Any) -> loop.TrainResult:
+    """A run of that network, for fixtures that serve a whole file; `options` of `train`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(network, "_network", tiny_network)
+        return loop.train(profile, data, folder, progress=False, **options)
 
+
+if __name__ == "__main__":
     network._network = tiny_network
     profile = tiny_profile(int(sys.argv[3]))
-    train(profile, find_data(profile, sys.argv[1]), Path(sys.argv[2]))
+    loop.train(profile, find_data(profile, sys.argv[1]), Path(sys.argv[2]))

@@ -72,12 +72,10 @@ def data(sample_flora: Path) -> Data:
 
 @pytest.fixture(scope="module")
 def whole(data: Data, tmp_path_factory: pytest.TempPathFactory) -> loop.TrainResult:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(network, "_network", tiny.tiny_network)
-        return loop.train(PROFILE, data, tmp_path_factory.mktemp("whole"), progress=False)
+    return tiny.trained(PROFILE, data, tmp_path_factory.mktemp("whole"))
 
 
-def test_the_first_epoch_fits_classifier_and_heads_and_takes_no_step(whole, data, tmp_path):
+def test_the_first_epoch_fits_classifier_and_heads_and_takes_no_step(data, tmp_path):
     first = loop.train(PROFILE, data, tmp_path / "first", progress=False, stop_after=1)
     row = first.history.iloc[0]
     assert (

@@ -54,18 +54,14 @@ def data(sample_flora: Path) -> Data:
 @pytest.fixture(scope="module")
 def whole(data: Data, tmp_path_factory: pytest.TempPathFactory) -> loop.TrainResult:
     """A run of EPOCHS epochs that nothing disturbed."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(network, "_network", tiny.tiny_network)
-        return loop.train(PROFILE, data, tmp_path_factory.mktemp("whole"), progress=False)
+    return tiny.trained(PROFILE, data, tmp_path_factory.mktemp("whole"))
 
 
 @pytest.fixture(scope="module")
 def first_epoch(data: Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run that was stopped after its first epoch."""
     folder = tmp_path_factory.mktemp("stopped")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(network, "_network", tiny.tiny_network)
-        result = loop.train(PROFILE, data, folder, progress=False, stop_after=1)
+    result = tiny.trained(PROFILE, data, folder, stop_after=1)
     assert not result.finished and len(result.history) == 1
     return folder
 

@@ -15,6 +15,7 @@ import tensorflow as tf
 from utils.config import Profile, load_profile
 from utils.data.labels import LabelMap
 from utils.evaluation.scores import macro_f1
+from utils.experiments.classifiers import STRENGTH
 from utils.training.features import Features, Linear, extract_features, fit_regression
 from utils.training.task import reading
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from utils.sources import Data
 
 FROM_NOTHING = "from_nothing"  # folder of that training, in the output of the one it stands beside
-STRENGTH = 0.3  # C of the regression where the profile has none
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ import tensorflow as tf
 
 from utils.config import DEFAULTS, WORDS, Profile
 from utils.data.labels import LabelMap
-from utils.files import InputError, UsageError, read_json, replacing, write_json
+from utils.files import InputError, UsageError, read_json, write_csv, write_json
 from utils.training import network
 from utils.training.devices import is_chief
 from utils.training.trainer import Trainer
@@ -210,8 +210,7 @@ class RunState:
             best.replace(self.weights)
         if not self.weights.exists():
             raise InputError(f"{self.weights}: the best weights of this run are gone. Delete {self.folder}.")
-        with replacing(self.run_dir / f"{self.profile.run_name}.csv") as temporary:
-            self._progress().table().to_csv(temporary, index=False)
+        write_csv(self._progress().table(), self.run_dir / f"{self.profile.run_name}.csv")
         for leftover in self.run_dir.glob(f".{self.profile.run_name}*.tmp*"):
             leftover.unlink()
         for entry in self.folder.iterdir():
