@@ -123,7 +123,7 @@ def read_split(path: Path) -> pd.DataFrame:
     """
     path = Path(path)
     if not path.exists():
-        raise InputError(f"{path}: no such file. `python -m utils split` writes one.")
+        raise InputError(f"{path}: no such file. `./course split` writes one.")
     table = read_table(
         path, ("image_id", "split"), way_out="A split has the columns image_id and split: write it again."
     )

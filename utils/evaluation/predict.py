@@ -65,7 +65,7 @@ class Predictions:
                 return cls(**{name: arrays[name] for name in cls.__dataclass_fields__})
         except FileNotFoundError:
             raise InputError(
-                f"{path}: no such file. Notebook 04 and `python -m utils predict` write it."
+                f"{path}: no such file. Notebook 04 and `./course predict` write it."
             ) from None
         except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise InputError(f"{path}: not a file of predictions ({error}). Predict again.") from None

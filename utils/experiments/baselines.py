@@ -169,7 +169,7 @@ def _shrink(jpeg: bytes, image_id: str) -> np.ndarray:
             small = image.convert("RGB").resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BOX)
     except OSError as error:
         raise InputError(
-            f"Sheet {image_id}: its image cannot be read ({error}). Run `python -m utils tfrecords verify`."
+            f"Sheet {image_id}: its image cannot be read ({error}). Run `./course tfrecords verify`."
         ) from None
     return np.asarray(small)
 
