@@ -3,6 +3,8 @@
 Both open without a network. What stands in the index comes from notebooks and files, so it is escaped.
 """
 
+import html
+import re
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,6 +14,7 @@ from utils.course.notebooks import COURSE, Run
 from utils.files import read_json, write_text
 
 TEMPLATES = Path(__file__).parent  # index.html.j2 and notebook.html.j2
+_IMAGE = re.compile(r'<img alt="([^"]*)"[^>]* src="(data:image/png;base64,[^"]*)"')
 
 
 def write_page(run: Run, name: str) -> Path:
@@ -76,15 +79,18 @@ def _address(name: str) -> str:
     return urllib.parse.quote(f"{name}.html")
 
 
-def _figures(executed: Path) -> Iterator[str]:
-    """The PNG figures of an executed notebook, as base64 text."""
+def _figures(executed: Path) -> Iterator[tuple[str, str]]:
+    """Words and source of every figure of an executed notebook: the course's, see `utils.figures.shown`, and others."""
     if not executed.is_file():
         return
     for cell in read_json(executed)["cells"]:
         for output in cell.get("outputs", []):
-            if "image/png" in output.get("data", {}):
-                data = output["data"]["image/png"]
-                yield "".join("".join(data).split())
+            data = output.get("data", {})
+            for words, source in _IMAGE.findall("".join(data.get("text/html", ""))):
+                yield html.unescape(words), source
+            if "image/png" in data:
+                picture = "".join("".join(data["image/png"]).split())
+                yield "A figure that has no words", f"data:image/png;base64,{picture}"
 
 
 def clock(seconds: float) -> str:

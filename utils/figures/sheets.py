@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -10,16 +9,15 @@ from matplotlib.figure import Figure
 from utils.data.labels import LabelMap
 from utils.data.tail import bins
 from utils.figures.style import (
-    BIN_COLOURS,
-    BLUE,
     GREY,
     WIDTH,
     count_axis,
     draw_bars,
     draw_images,
+    empty_figure,
+    ink,
     new_figure,
     range_text,
-    set_title,
     styled,
     write_captions,
 )
@@ -73,9 +71,7 @@ def head_and_tail(
     rows = -(-max(len(head_images), len(tail_images)) // 2)
     names, counts = [*head_names, *tail_names], [*head_counts, *tail_counts]
     captions = write_captions(names, [f"{count:,} train images" for count in counts], WIDTH / 4)
-    figure = plt.figure(figsize=(WIDTH, 0.8 + rows * (WIDTH / 4 + 0.45)), layout="constrained")
-    plt.close(figure)
-    set_title(figure, title)
+    figure = empty_figure(title, 0.8 + rows * (WIDTH / 4 + 0.45))
     halves = figure.subfigures(1, 2, wspace=0.04)
     for panel, end, images, texts, of in (
         (halves[0], "commonest", head_images, captions[: len(head_images)], head_counts),
@@ -84,7 +80,7 @@ def head_and_tail(
         (*found,) = dict.fromkeys(
             bins(np.asarray(of)).tolist()
         )  # few images a species: even these are no head
-        colour = BIN_COLOURS[found[0]] if len(found) == 1 else GREY
+        colour = ink(found[0]) if len(found) == 1 else GREY
         panel.suptitle(f"{end} ({', '.join(found)})", color=colour, fontweight="semibold")
         draw_images(panel.subplots(rows, 2, squeeze=False), images, texts)
     return figure
@@ -158,7 +154,7 @@ def throughput(table: pd.DataFrame) -> Figure:
     else:
         title = f"{table['way'].iloc[0]}: {rates[0]:,.0f} images a second"
     figure, ((axes,),) = new_figure(title, 1.4 + 0.36 * len(table))
-    draw_bars(axes, table["way"], rates, [f"{rate:,.0f}" for rate in rates], color=BLUE)
+    draw_bars(axes, table["way"], rates, [f"{rate:,.0f}" for rate in rates], color=GREY)
     axes.set_xlabel("images a second")
     count_axis(axes.xaxis)
     return figure

@@ -1,27 +1,43 @@
 """The look that all figures share: colours, captions, axes.
 
 Nothing is shown and no global setting is changed: a notebook displays the returned figure as the value of its
-cell. Titles state what the data show, computed from them. Colours are those of Okabe and Ito, which
-colour-blind readers tell apart; names are in italics, their ranks and authors are not.
+cell. Titles state what the data show, computed from them. Colours are those of Okabe and Ito and of Tol, which
+colour-blind readers tell apart, and each means the same in every figure; head, medium and tail have a marker each too.
+Names are in italics, their ranks and authors are not.
 """
 
 import functools
 import textwrap
 from collections.abc import Callable, Sequence
 
-import matplotlib.pyplot as plt
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter
+from numpy.typing import ArrayLike
 
 from utils.data.forms.names import printed_words
 from utils.data.tail import HEAD_MIN, TAIL_MAX
+from utils.figures.shown import Drawing
 
-BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
-SKY, GREY, LIGHT_GREY = "#56B4E9", "#7F7F7F", "#BDBDBD"
-BIN_COLOURS = {"head": BLUE, "medium": ORANGE, "tail": VERMILION}
+BIN_COLOURS = {"head": "#0072B2", "medium": "#E69F00", "tail": "#D55E00"}
+SKY = "#56B4E9"  # what training sees: its images, its loss
+GREEN = "#009E73"  # species, and right answers
+OLIVE = "#999933"  # genera and families
+WINE = "#882255"  # what the network makes of sheets that it has not seen: answers and scores
+GREY, LIGHT_GREY = "#7F7F7F", "#BDBDBD"  # what it is compared with: chance, baselines, another start
+BLACK = "#222222"  # settings, and the place that a figure points at
+LOOKS = (
+    (BLACK, "-"),
+    (GREY, "--"),
+    (BLACK, ":"),
+    (GREY, "-."),
+)  # colour and line of methods beside each other
+BIN_MARKERS = {"head": "o", "medium": "s", "tail": "^"}
 BIN_RULES = {
     "head": f"head: {HEAD_MIN} or more",
     "medium": f"medium: {TAIL_MAX + 1} to {HEAD_MIN - 1}",
@@ -53,7 +69,7 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 
     @functools.wraps(draw)
     def styled(*arguments, **options) -> Figure:
-        with plt.rc_context(_STYLE):
+        with mpl.rc_context(_STYLE):
             return draw(*arguments, **options)
 
     return styled
@@ -62,11 +78,16 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 def new_figure(
     title: str, height: float, rows: int = 1, columns: int = 1, **options
 ) -> tuple[Figure, np.ndarray]:
-    """A figure that pyplot has already forgotten, so that a notebook shows it once."""
-    figure = plt.figure(figsize=(WIDTH, height), layout="constrained")
-    plt.close(figure)
-    set_title(figure, title)
+    """A figure that pyplot does not know, so that a notebook shows it once, and its axes."""
+    figure = empty_figure(title, height)
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def empty_figure(title: str, height: float) -> Drawing:
+    """Such a figure without axes, as high as given, in inches."""
+    figure = Drawing(figsize=(WIDTH, height), layout="constrained")
+    set_title(figure, title)
+    return figure
 
 
 def set_title(figure: Figure, title: str) -> None:
@@ -85,6 +106,22 @@ def _name_words(name: str) -> list[str]:
         rf"$\mathit{{{word.replace('-', '‐')}}}$" if in_italics else word.replace("$", r"\$")
         for word, in_italics in printed_words(name)
     ]
+
+
+def draw_bin(axes: Axes, name: str, x: ArrayLike, y: ArrayLike, **options) -> None:
+    """Points of head, medium or tail, in its colour and with its marker."""
+    axes.plot(x, y, BIN_MARKERS[name], **{"ls": "", "color": BIN_COLOURS[name], "ms": 5.5, **options})
+
+
+def colour_bins(axis: Axis, names: Sequence[str]) -> None:
+    """Write the labels of an axis, one for each of these bins, in their colours."""
+    for label, name in zip(axis.get_ticklabels(), names, strict=True):
+        label.set(color=ink(name), fontweight="semibold")
+
+
+def ink(name: str) -> tuple[float, ...]:
+    """The colour of head, medium or tail for words: darker, since orange words are hard to read on white."""
+    return tuple(0.65 * channel for channel in to_rgb(BIN_COLOURS[name]))
 
 
 def share_text(value: float) -> str:
@@ -173,7 +210,7 @@ def family_frames(
     spans = list(zip(starts, [*starts[1:], len(families)], strict=True))
     for start, end in spans:
         corner, side = start + first, end - start
-        axes.add_patch(plt.Rectangle((corner, corner), side, side, fill=False, ec=colour, lw=width))
+        axes.add_patch(Rectangle((corner, corner), side, side, fill=False, ec=colour, lw=width))
     return spans
 
 
