@@ -3,6 +3,8 @@
 Both open without a network. What stands in the index comes from notebooks and files, so it is escaped.
 """
 
+import html
+import re
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,6 +14,7 @@ from utils.course.notebooks import COURSE, Run
 from utils.files import read_json, write_text
 
 TEMPLATES = Path(__file__).parent  # index.html.j2 and notebook.html.j2
+_IMAGE = re.compile(r'<img alt="([^"]*)"[^>]* src="(data:image/png;base64,[^"]*)"')
 
 
 def write_page(run: Run, name: str) -> Path:
@@ -76,15 +79,14 @@ def _address(name: str) -> str:
     return urllib.parse.quote(f"{name}.html")
 
 
-def _figures(executed: Path) -> Iterator[str]:
-    """The PNG figures of an executed notebook, as base64 text."""
+def _figures(executed: Path) -> Iterator[tuple[str, str]]:
+    """Description and source of every figure of an executed notebook, see `utils.figures.shown`."""
     if not executed.is_file():
         return
     for cell in read_json(executed)["cells"]:
         for output in cell.get("outputs", []):
-            if "image/png" in output.get("data", {}):
-                data = output["data"]["image/png"]
-                yield "".join("".join(data).split())
+            for words, source in _IMAGE.findall("".join(output.get("data", {}).get("text/html", ""))):
+                yield html.unescape(words), source
 
 
 def clock(seconds: float) -> str:

@@ -11,7 +11,8 @@ from utils.figures.scores import (
     scores_by_family,
 )
 from utils.figures.sheets import augmentations, head_and_tail, nearest_sheets, sheets, throughput
-from utils.figures.style import BIN_COLOURS, italic
+from utils.figures.shown import table
+from utils.figures.style import BIN_COLOURS, BIN_MARKERS, italic
 from utils.figures.tail import (
     class_bins,
     distance_heatmap,

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -17,9 +16,9 @@ from utils.figures.style import (
     count_axis,
     draw_bars,
     draw_images,
+    empty_figure,
     new_figure,
     range_text,
-    set_title,
     styled,
     write_captions,
 )
@@ -73,9 +72,7 @@ def head_and_tail(
     rows = -(-max(len(head_images), len(tail_images)) // 2)
     names, counts = [*head_names, *tail_names], [*head_counts, *tail_counts]
     captions = write_captions(names, [f"{count:,} train images" for count in counts], WIDTH / 4)
-    figure = plt.figure(figsize=(WIDTH, 0.8 + rows * (WIDTH / 4 + 0.45)), layout="constrained")
-    plt.close(figure)
-    set_title(figure, title)
+    figure = empty_figure(title, 0.8 + rows * (WIDTH / 4 + 0.45))
     halves = figure.subfigures(1, 2, wspace=0.04)
     for panel, end, images, texts, of in (
         (halves[0], "commonest", head_images, captions[: len(head_images)], head_counts),

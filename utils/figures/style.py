@@ -9,19 +9,22 @@ import functools
 import textwrap
 from collections.abc import Callable, Sequence
 
-import matplotlib.pyplot as plt
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter
 
 from utils.data.forms.names import printed_words
 from utils.data.tail import HEAD_MIN, TAIL_MAX
+from utils.figures.shown import Drawing
 
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 SKY, GREY, LIGHT_GREY = "#56B4E9", "#7F7F7F", "#BDBDBD"
 BIN_COLOURS = {"head": BLUE, "medium": ORANGE, "tail": VERMILION}
+BIN_MARKERS = {"head": "o", "medium": "s", "tail": "^"}
 BIN_RULES = {
     "head": f"head: {HEAD_MIN} or more",
     "medium": f"medium: {TAIL_MAX + 1} to {HEAD_MIN - 1}",
@@ -53,7 +56,7 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 
     @functools.wraps(draw)
     def styled(*arguments, **options) -> Figure:
-        with plt.rc_context(_STYLE):
+        with mpl.rc_context(_STYLE):
             return draw(*arguments, **options)
 
     return styled
@@ -62,11 +65,16 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 def new_figure(
     title: str, height: float, rows: int = 1, columns: int = 1, **options
 ) -> tuple[Figure, np.ndarray]:
-    """A figure that pyplot has already forgotten, so that a notebook shows it once."""
-    figure = plt.figure(figsize=(WIDTH, height), layout="constrained")
-    plt.close(figure)
-    set_title(figure, title)
+    """A figure that pyplot does not know, so that a notebook shows it once, and its axes."""
+    figure = empty_figure(title, height)
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def empty_figure(title: str, height: float) -> Drawing:
+    """Such a figure without axes, as high as given, in inches."""
+    figure = Drawing(figsize=(WIDTH, height), layout="constrained")
+    set_title(figure, title)
+    return figure
 
 
 def set_title(figure: Figure, title: str) -> None:
@@ -173,7 +181,7 @@ def family_frames(
     spans = list(zip(starts, [*starts[1:], len(families)], strict=True))
     for start, end in spans:
         corner, side = start + first, end - start
-        axes.add_patch(plt.Rectangle((corner, corner), side, side, fill=False, ec=colour, lw=width))
+        axes.add_patch(Rectangle((corner, corner), side, side, fill=False, ec=colour, lw=width))
     return spans
 
 
