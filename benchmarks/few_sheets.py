@@ -114,7 +114,7 @@ def from_nothing(data: "Data", table: pd.DataFrame) -> list[dict]:
 
 def figure(table: pd.DataFrame) -> "Figure":
     """macro-F1 against the images of a species, of both starts: the mean, and the range of the draws."""
-    from utils.figures.style import BLUE, GREY, new_figure, styled
+    from utils.figures.style import GREY, WINE, new_figure, styled
 
     @styled
     def draw() -> "Figure":
@@ -127,7 +127,7 @@ def figure(table: pd.DataFrame) -> "Figure":
         )
         drawing, ((axes,),) = new_figure(title, 3.4)
         looks = {
-            "pretrained": (BLUE, "o", "profile sheets"),
+            "pretrained": (WINE, "o", "profile sheets"),
             "random": (GREY, "s", "EfficientNetV2-B0 from nothing"),
         }
         for start, (colour, marker, label) in looks.items():

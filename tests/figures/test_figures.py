@@ -381,7 +381,7 @@ def test_training_curves(f1, epochs, expected):
 def test_training_curves_without_a_held_out_score():
     figure = figures.training_curves(history(np.nan, np.nan, np.nan))
     assert title(figure) == "No held-out score: too few species have images to hold out"
-    assert "best" not in [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["train", "held out"]
     figure.draw_without_rendering()
 
 
@@ -396,7 +396,10 @@ def test_training_curves_without_a_held_out_score():
 def test_f1_against_images(f1, expected):
     figure = figures.f1_against_images(f1, LONG)
     assert title(figure) == expected
-    assert len(figure.axes[0].collections[0].get_offsets()) == 10
+    points = [line for line in figure.axes[0].lines if line.get_ls() == "None"]
+    assert {line.get_marker() for line in points} == {"o", "s", "^"}
+    drawn = [line.get_xdata() for line in points]
+    assert sorted(np.concatenate(drawn)) == sorted(LONG)
     assert title(figures.f1_against_images(f1, FLAT)).endswith("(no species in the other bins)")
 
 

@@ -12,12 +12,12 @@ from utils.data.tail import BINS
 from utils.figures.style import (
     BIN_COLOURS,
     BIN_RULES,
-    BLUE,
-    GREEN,
+    BLACK,
     GREY,
-    ORANGE,
-    VERMILION,
+    LOOKS,
+    WINE,
     count_axis,
+    draw_bin,
     new_figure,
     no_ticks,
     styled,
@@ -37,10 +37,8 @@ def by_class_size(panels: dict[str, dict[str, np.ndarray]], train_counts: np.nda
     order = np.argsort(train_counts, kind="stable")
     figure, (row,) = new_figure(title, 3.6, 1, len(panels))
     for axes, (label, curves) in zip(row, panels.items(), strict=True):
-        for (name, values), colour in zip(
-            curves.items(), itertools.cycle((BLUE, ORANGE, GREEN, VERMILION)), strict=False
-        ):
-            axes.plot(train_counts[order], np.asarray(values)[order], color=colour, label=name)
+        for (name, values), (colour, line) in zip(curves.items(), itertools.cycle(LOOKS), strict=False):
+            axes.plot(train_counts[order], np.asarray(values)[order], color=colour, ls=line, label=name)
         axes.set(xlabel="train images of the species", ylabel=label, xscale="log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_minor_formatter(NullFormatter())
@@ -86,7 +84,7 @@ def gains_by_bin(gains: pd.DataFrame, base: str) -> Figure:
         places = np.array([methods.index(method) for method in rows["method"]]) + shift
         colour = BIN_COLOURS[name]
         axes.hlines(places, 100 * rows["low"], 100 * rows["high"], color=colour, alpha=0.35, lw=4)
-        axes.plot(100 * rows["gain"], places, "o", ms=5.5, color=colour, label=BIN_RULES[name])
+        draw_bin(axes, name, 100 * rows["gain"], places, label=BIN_RULES[name])
     axes.axvline(0, color=GREY, lw=1)
     axes.set_yticks(range(len(methods)), [textwrap.fill(method, 44) for method in methods], fontsize=9)
     axes.set_ylim(len(methods) - 0.4, -0.6)
@@ -118,12 +116,12 @@ def head_tail_trade_off(results: pd.DataFrame, base: str) -> Figure:
     axes.axhline(at["tail_f1_mean"], color=GREY, lw=0.8)
     for number, result in enumerate(results.itertuples(), start=1):
         is_base = result.method == base
-        colour = VERMILION if is_base else BLUE
+        colour = BLACK if is_base else WINE
         x, y = result.head_f1_mean, result.tail_f1_mean
-        axes.plot([result.head_f1_min, result.head_f1_max], [y, y], color=colour, lw=1, alpha=0.45)
-        axes.plot([x, x], [result.tail_f1_min, result.tail_f1_max], color=colour, lw=1, alpha=0.45)
-        axes.plot(x, y, "s" if is_base else "o", ms=11, color=colour, mec="white")
-        axes.text(x, y, str(number), color="white", fontsize=7, ha="center", va="center", fontweight="bold")
+        axes.plot([result.head_f1_min, result.head_f1_max], [y, y], color=colour, lw=1, alpha=0.25)
+        axes.plot([x, x], [result.tail_f1_min, result.tail_f1_max], color=colour, lw=1, alpha=0.25)
+        axes.plot(x, y, "s" if is_base else "o", ms=5, color=colour)
+        axes.annotate(str(number), (x, y), xytext=(3, 3), textcoords="offset points", fontsize=9)
     axes.set(xlabel="macro-F1 of the head", ylabel="macro-F1 of the tail")
     no_ticks(key)
     lines = [

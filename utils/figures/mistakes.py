@@ -9,12 +9,11 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
 from utils.figures.style import (
-    BLUE,
     GREEN,
     GREY,
     LIGHT_GREY,
-    SKY,
-    VERMILION,
+    OLIVE,
+    WINE,
     draw_pairs,
     family_frames,
     italic,
@@ -66,7 +65,7 @@ def genus_confusion(
     sns.heatmap(
         shares,
         ax=axes,
-        cmap="Blues",
+        cmap="Greys",
         norm=PowerNorm(0.5, 0, 1),
         square=True,
         xticklabels=names,
@@ -74,7 +73,7 @@ def genus_confusion(
         cbar_kws={"label": "share of the sheets of the true genus", "shrink": 0.8},
     )
     axes.tick_params(labelsize=8.5 if len(order) <= 25 else 7)
-    family_frames(axes, families[order], first=0, colour=VERMILION, width=1.2)
+    family_frames(axes, families[order], first=0, colour=OLIVE, width=1.5)
     part = f" ({len(order)} of {len(genera):,} genera)" if len(order) < len(genera) else ""
     axes.set(xlabel="predicted genus", ylabel=f"true genus{part}; a frame is a family")
     percent_axis(axes.collections[0].colorbar.ax.yaxis)
@@ -100,7 +99,7 @@ def mistakes_by_kind(table: pd.DataFrame) -> Figure:
     names = {"within family": "within family,\nother genus"}
     shares = table[["share", "chance"]].fillna(0)
     pairs = [
-        ("mistakes of the model", BLUE, shares["share"]),
+        ("mistakes of the model", WINE, shares["share"]),
         ("by chance", LIGHT_GREY, shares["chance"]),
     ]
     draw_pairs(axes, [names.get(kind, kind) for kind in table["kind"]], pairs)
@@ -143,7 +142,7 @@ def grad_cam(
             axes.set_title(caption, fontsize=9, pad=3)
         places = np.arange(len(top_names[i]))
         colours = [
-            SKY if true_names is None else GREEN if name == true_names[i] else GREY for name in top_names[i]
+            WINE if true_names is None else GREEN if name == true_names[i] else GREY for name in top_names[i]
         ]
         bars.barh(places, probabilities[i], color=colours, height=0.9, alpha=0.55)
         for place, name, probability in zip(places, top_names[i], probabilities[i], strict=True):

@@ -9,16 +9,18 @@ from matplotlib.ticker import MaxNLocator
 
 from utils.data.tail import BINS, HEAD_MIN, TAIL_MAX, bins
 from utils.figures.style import (
-    BIN_COLOURS,
     BIN_RULES,
-    BLUE,
+    BLACK,
+    GREEN,
     GREY,
     LIGHT_GREY,
     MANY,
     SKY,
-    VERMILION,
+    WINE,
+    colour_bins,
     count_axis,
     draw_bars,
+    draw_bin,
     draw_pairs,
     head_tail_title,
     new_figure,
@@ -45,24 +47,18 @@ def f1_against_images(f1: np.ndarray, train_counts: np.ndarray) -> Figure:
         figure.colorbar(drawn, ax=axes, label="species (log scale)")
         axes.grid(False)
     else:
-        axes.scatter(train_counts, f1, s=26, alpha=0.65, c=[BIN_COLOURS[name] for name in groups], lw=0)
+        for name in means:
+            draw_bin(axes, name, train_counts[groups == name], f1[groups == name], alpha=0.65, mew=0)
     low, high = train_counts.min(), train_counts.max()
     limits = {"tail": (low, TAIL_MAX), "medium": (TAIL_MAX + 1, HEAD_MIN - 1), "head": (HEAD_MIN, high)}
     for name, mean in means.items():
         left, right = max(limits[name][0], low), min(limits[name][1], high)
-        axes.plot(
-            [left - 0.5, right + 0.5], [mean, mean], color=BIN_COLOURS[name], lw=4, solid_capstyle="butt"
-        )
-        axes.text(
-            (left + right) / 2,
-            mean + 0.02,
-            f"{name} {mean:.2f}",
-            ha="center",
-            va="bottom",
-            fontweight="semibold",
-            bbox={"fc": "white", "ec": "none", "alpha": 0.75, "pad": 1},
-        )
-    axes.set(xlabel="train images of the species", ylabel="F1 on the scored sheets", ylim=(-0.04, 1.1))
+        label = f"{BIN_RULES[name]}, mean {mean:.2f}"
+        line = {"ls": "-", "lw": 3, "ms": 0, "solid_capstyle": "butt"}
+        draw_bin(axes, name, [left - 0.5, right + 0.5], [mean, mean], zorder=1, **line)
+        draw_bin(axes, name, [], [], label=label)
+    axes.set(xlabel="train images of the species", ylabel="F1 on the scored sheets", ylim=(-0.04, 1.06))
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=3, fontsize=9)
     return figure
 
 
@@ -76,10 +72,11 @@ def scores_by_bin(table: pd.DataFrame) -> Figure:
         f"{BIN_RULES[row.bin]}\n{row.species:,} species\n{row.test_images:,} scored sheets"
         for row in table.itertuples()
     ]
-    pairs = [("macro-F1", BLUE, table["macro_f1"]), ("accuracy", SKY, table["accuracy"])]
+    pairs = [("macro-F1", WINE, table["macro_f1"]), ("accuracy", LIGHT_GREY, table["accuracy"])]
     draw_pairs(axes, names, pairs, lambda value: "no sheet" if np.isnan(value) else f"{value:.2f}")
+    colour_bins(axes.xaxis, table["bin"])
     axes.set(ylabel="score", ylim=(0, 1.1))
-    axes.legend(ncols=2, loc="upper right")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=2, fontsize=9)
     return figure
 
 
@@ -114,9 +111,9 @@ def scores_by_family(table: pd.DataFrame, top: int = 20) -> Figure:
         f"{row.macro_f1:.2f}  ({row.species:,} species, {row.train_images:.0f} train images each)"
         for row in shown.itertuples()
     ]
-    draw_bars(axes, shown["family"], shown["macro_f1"], [""] * len(shown), color=BLUE)
+    draw_bars(axes, shown["family"], shown["macro_f1"], [""] * len(shown), color=WINE)
     mark = {
-        "color": VERMILION,
+        "color": BLACK,
         "marker": "|",
         "ms": 14,
         "mew": 3,
@@ -157,23 +154,27 @@ def reliability(table: pd.DataFrame, ece: float) -> Figure:
     filled = table[table["images"] > 0]
     width = (table["upper"] - table["lower"]).iloc[0]
     left.bar(
-        filled["lower"], filled["accuracy"], width, align="edge", color=SKY, ec="white", label="right answers"
+        filled["lower"],
+        filled["accuracy"],
+        width,
+        align="edge",
+        color=GREEN,
+        ec="white",
+        label="right answers",
     )
     left.hlines(
-        filled["confidence"], filled["lower"], filled["upper"], color=VERMILION, lw=3, label="mean confidence"
+        filled["confidence"], filled["lower"], filled["upper"], color=BLACK, lw=3, label="mean confidence"
     )
     left.plot([0, 1], [0, 1], "--", color=GREY, lw=1)
     left.set(
-        xlabel="confidence (probability of the answer)", ylabel="right answers", xlim=(0, 1), ylim=(0, 1.25)
+        xlabel="confidence (probability of the answer)", ylabel="right answers", xlim=(0, 1), ylim=(0, 1.02)
     )
-    left.set_yticks(np.linspace(0, 1, 6))
-    left.legend(loc="upper left", ncols=2, fontsize=9)
     right.bar(table["lower"], images / images.sum(), width, align="edge", color=LIGHT_GREY, ec="white")
-    right.axvline(confidence, color=VERMILION, ls="--", label=f"mean confidence {confidence:.2f}")
-    right.axvline(accuracy, color=BLUE, label=f"accuracy {accuracy:.2f}")
+    right.axvline(confidence, color=BLACK, lw=3)
+    right.axvline(accuracy, color=GREEN, lw=3)
     right.set(xlabel="confidence", ylabel="share of the sheets", xlim=(0, 1))
-    right.set_ylim(top=1.35 * (images / images.sum()).max())
-    right.legend(loc="upper left", fontsize=9, frameon=True, framealpha=1, edgecolor="none")
+    right.set_title("lines: over all sheets", fontsize=9)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower left", ncols=2, fontsize=9)
     for axis in (left.xaxis, left.yaxis, right.xaxis, right.yaxis):
         percent_axis(axis)
     return figure
@@ -206,7 +207,7 @@ def against_baselines(table: pd.DataFrame) -> Figure:
         )
     figure, ((axes,),) = new_figure(title, 1.4 + 0.55 * len(table))
     places = np.arange(len(table))
-    colours = [BLUE] + [GREY] * len(others)
+    colours = [WINE] + [GREY] * len(others)
     drawn = axes.barh(places - 0.19, table["macro_f1"], 0.36, color=colours)
     axes.bar_label(drawn, [f"macro-F1 {value:.3f}" for value in table["macro_f1"]], padding=3, fontsize=9)
     drawn = axes.barh(places + 0.19, table["accuracy"], 0.36, color=colours, alpha=0.45)
@@ -271,24 +272,24 @@ def predicted_classes(predicted: np.ndarray, train_counts: np.ndarray) -> Figure
             middle,
             [np.quantile(part, 0.1) for part in parts],
             [np.quantile(part, 0.9) for part in parts],
-            color=SKY,
-            alpha=0.5,
+            color=WINE,
+            alpha=0.3,
             lw=0,
             label="answers, middle 80% of 100 groups",
         )
-        row[0].plot(middle, [part.mean() for part in parts], color=BLUE, label="answers, mean of a group")
+        row[0].plot(middle, [part.mean() for part in parts], color=WINE, label="answers, mean of a group")
     else:
-        row[0].bar(ranks, given[order], color=BLUE, width=0.85, label="answers")
-    row[0].plot(ranks, expected, color=VERMILION, label="by share of the train images")
+        row[0].bar(ranks, given[order], color=WINE, width=0.85, label="answers")
+    row[0].plot(ranks, expected, color=SKY, lw=2.5, label="by share of the train images")
     row[0].set(xlabel="species, most train images first (rank)", ylabel="answers (sheets)")
     row[0].set_ylim(0, row[0].get_ylim()[1] * 1.1)
     count_axis(row[0].xaxis)
     row[0].xaxis.set_major_locator(MaxNLocator(5))
-    row[0].legend(fontsize=9)
-    pairs = [("train images", VERMILION, shares["train"]), ("answers", BLUE, shares["answers"])]
+    pairs = [("train images", SKY, shares["train"]), ("answers", WINE, shares["answers"])]
     draw_pairs(row[1], BINS, pairs, fontsize=8)
+    colour_bins(row[1].xaxis, BINS)
     row[1].set(ylabel="share")
-    row[1].set_ylim(top=shares.to_numpy().max() * 1.3)
+    row[1].set_ylim(top=shares.to_numpy().max() * 1.1)
     percent_axis(row[1].yaxis)
-    row[1].legend(fontsize=9)
+    figure.legend(*row[0].get_legend_handles_labels(), loc="outside lower left", ncols=3, fontsize=9)
     return figure

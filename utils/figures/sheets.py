@@ -10,7 +10,6 @@ from utils.data.labels import LabelMap
 from utils.data.tail import bins
 from utils.figures.style import (
     BIN_COLOURS,
-    BLUE,
     GREY,
     WIDTH,
     count_axis,
@@ -155,7 +154,7 @@ def throughput(table: pd.DataFrame) -> Figure:
     else:
         title = f"{table['way'].iloc[0]}: {rates[0]:,.0f} images a second"
     figure, ((axes,),) = new_figure(title, 1.4 + 0.36 * len(table))
-    draw_bars(axes, table["way"], rates, [f"{rate:,.0f}" for rate in rates], color=BLUE)
+    draw_bars(axes, table["way"], rates, [f"{rate:,.0f}" for rate in rates], color=GREY)
     axes.set_xlabel("images a second")
     count_axis(axes.xaxis)
     return figure

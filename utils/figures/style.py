@@ -1,8 +1,9 @@
 """The look that all figures share: colours, captions, axes.
 
 Nothing is shown and no global setting is changed: a notebook displays the returned figure as the value of its
-cell. Titles state what the data show, computed from them. Colours are those of Okabe and Ito, which
-colour-blind readers tell apart; names are in italics, their ranks and authors are not.
+cell. Titles state what the data show, computed from them. Colours are those of Okabe and Ito and of Tol, which
+colour-blind readers tell apart, and each means the same in every figure; head, medium and tail have a marker each too.
+Names are in italics, their ranks and authors are not.
 """
 
 import functools
@@ -16,14 +17,25 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter
+from numpy.typing import ArrayLike
 
 from utils.data.forms.names import printed_words
 from utils.data.tail import HEAD_MIN, TAIL_MAX
 from utils.figures.shown import Drawing
 
-BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
-SKY, GREY, LIGHT_GREY = "#56B4E9", "#7F7F7F", "#BDBDBD"
-BIN_COLOURS = {"head": BLUE, "medium": ORANGE, "tail": VERMILION}
+BIN_COLOURS = {"head": "#0072B2", "medium": "#E69F00", "tail": "#D55E00"}
+SKY = "#56B4E9"  # what training sees: its images, its loss
+GREEN = "#009E73"  # species, and right answers
+OLIVE = "#999933"  # genera and families
+WINE = "#882255"  # what the network makes of sheets that it has not seen: answers and scores
+GREY, LIGHT_GREY = "#7F7F7F", "#BDBDBD"  # what it is compared with: chance, baselines, another start
+BLACK = "#222222"  # settings, and the place that a figure points at
+LOOKS = (
+    (BLACK, "-"),
+    (GREY, "--"),
+    (BLACK, ":"),
+    (GREY, "-."),
+)  # colour and line of methods beside each other
 BIN_MARKERS = {"head": "o", "medium": "s", "tail": "^"}
 BIN_RULES = {
     "head": f"head: {HEAD_MIN} or more",
@@ -93,6 +105,17 @@ def _name_words(name: str) -> list[str]:
         rf"$\mathit{{{word.replace('-', '‐')}}}$" if in_italics else word.replace("$", r"\$")
         for word, in_italics in printed_words(name)
     ]
+
+
+def draw_bin(axes: Axes, name: str, x: ArrayLike, y: ArrayLike, **options) -> None:
+    """Points of head, medium or tail, in its colour and with its marker."""
+    axes.plot(x, y, BIN_MARKERS[name], **{"ls": "", "color": BIN_COLOURS[name], "ms": 5.5, **options})
+
+
+def colour_bins(axis: Axis, names: Sequence[str]) -> None:
+    """Write the labels of an axis, one for each of these bins, in their colours."""
+    for label, name in zip(axis.get_ticklabels(), names, strict=True):
+        label.set(color=BIN_COLOURS[name], fontweight="semibold")
 
 
 def share_text(value: float) -> str:

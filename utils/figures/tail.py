@@ -12,15 +12,16 @@ from utils.data.tail import BINS, TAIL_MAX, bins, gini, imbalance_ratio, lorenz,
 from utils.figures.style import (
     BIN_COLOURS,
     BIN_RULES,
-    BLUE,
+    BLACK,
     GREEN,
     GREY,
     LIGHT_GREY,
-    ORANGE,
+    OLIVE,
     SKY,
-    VERMILION,
+    colour_bins,
     count_axis,
     draw_bars,
+    draw_bin,
     draw_pairs,
     family_frames,
     italic,
@@ -51,8 +52,10 @@ def rank_frequency(counts: np.ndarray) -> Figure:
                 edges[span.start : span.stop + 1],
                 fill=True,
                 color=BIN_COLOURS[name],
-                label=f"{BIN_RULES[name]} ({len(members):,} species)",
             )
+            middle = (members[0] + members[-1]) // 2
+            label = f"{BIN_RULES[name]} ({len(members):,} species)"
+            draw_bin(axes, name, edges[middle] + 0.5, counts[middle], ms=9, mec=BLACK, label=label)
     axes.set(xlabel="species, commonest first (rank)", ylabel="train images", xlim=(0.5, len(counts) + 0.5))
     axes.set_ylim(bottom=0)
     count_axis(axes.xaxis)
@@ -81,7 +84,7 @@ def images_per_family(families: pd.DataFrame, top: int = 10, published: pd.DataF
     figure, (row,) = new_figure(title, 1.3 + 0.3 * len(shown), 1, 2, sharey=True)
     for axes, column, colour, label in (
         (row[0], "species", GREEN, "species"),
-        (row[1], "train_images", BLUE, "train images"),
+        (row[1], "train_images", SKY, "train images"),
     ):
         values = shown[column].to_numpy()
         texts = [f"{value:,}" for value in values]
@@ -110,9 +113,9 @@ def lorenz_curve(counts: np.ndarray) -> Figure:
     figure, ((axes,),) = new_figure(title, 4.4)
     species, images = lorenz(counts)
     axes.plot([0, 1], [0, 1], "--", color=GREY, label="every species alike (Gini 0)")
-    axes.plot(species, images, color=BLUE, label="this data set")
+    axes.plot(species, images, color=SKY, lw=2.5, label="this data set")
     axes.fill_between(species, images, species, color=SKY, alpha=0.3, lw=0)
-    axes.plot([0.8], [1 - top], "o", color=VERMILION)
+    axes.plot([0.8], [1 - top], "o", color=BLACK)
     axes.annotate(
         f"the rarest 80%\nhold {share_text(1 - top)}",
         (0.8, 1 - top),
@@ -147,8 +150,9 @@ def class_bins(counts: np.ndarray) -> Figure:
     else:
         title = f"The tail is {share_text(species[2])} of the species and {share_text(images[2])} of the train images"
     figure, ((axes,),) = new_figure(title, 3.2)
-    pairs = [("species", GREEN, species), ("train images", BLUE, images)]
+    pairs = [("species", GREEN, species), ("train images", SKY, images)]
     draw_pairs(axes, [BIN_RULES[name] for name in BINS], pairs)
+    colour_bins(axes.xaxis, BINS)
     axes.set(xlabel="train images of a species", ylabel="share")
     axes.set_ylim(top=max(species.max(), images.max()) * 1.12)
     percent_axis(axes.yaxis)
@@ -179,7 +183,7 @@ def genus_sizes(genera: Sequence[str]) -> Figure:
             genera_in.append(len(inside) / len(sizes))
             species_in.append(inside.sum() / sizes.sum())
     figure, ((axes,),) = new_figure(title, 3.4)
-    pairs = [("genera", ORANGE, genera_in), ("species in them", GREEN, species_in)]
+    pairs = [("genera", OLIVE, genera_in), ("species in them", GREEN, species_in)]
     draw_pairs(axes, names, pairs, lambda value: share_text(value) if value else "", fontsize=8)
     axes.set(xlabel="species in the genus", ylabel="share")
     percent_axis(axes.yaxis)
@@ -201,7 +205,7 @@ def institutions(images: pd.Series, top: int = 15) -> Figure:
         title = f"{half} of {len(images)} institutions hold half of the sheets"
     shown = images.head(top)
     figure, ((axes,),) = new_figure(title, 1.2 + 0.25 * len(shown))
-    colours = [BLUE if rank < half else SKY for rank in range(len(shown))]
+    colours = [SKY if rank < half else LIGHT_GREY for rank in range(len(shown))]
     texts = [f"{value:,} ({share_text(value / images.sum())})" for value in shown]
     draw_bars(axes, shown.index.astype(str), shown.to_numpy(), texts, color=colours)
     rest = len(images) - len(shown)
@@ -239,7 +243,7 @@ def distance_histogram(
         title = f"Genera of a family are {relation} (median {near:,.0f}) than others ({far:,.0f} {unit})"
     figure, ((axes,),) = new_figure(title, 3.4)
     edges = np.linspace(0, max(values[known].max(), 1e-9) if known.any() else 1, 61)
-    for part, colour, label in ((across, SKY, "across families"), (within, VERMILION, "within a family")):
+    for part, colour, label in ((across, LIGHT_GREY, "across families"), (within, OLIVE, "within a family")):
         if len(part):
             counts, _ = np.histogram(part, edges)
             axes.stairs(

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
-from utils.figures.style import BLUE, GREY, ORANGE, SKY, VERMILION, new_figure, styled
+from utils.figures.style import BLACK, GREY, LIGHT_GREY, SKY, WINE, new_figure, styled
 
 if TYPE_CHECKING:
     from utils.experiments.range_test import RangeReading
@@ -30,8 +30,8 @@ def learning_rate_schedule(rates: np.ndarray, steps_per_epoch: int) -> Figure:
     else:
         title = f"The learning rate stays at {rates[0]:.2g}"
     figure, ((axes,),) = new_figure(title, 3.0)
-    axes.plot(epochs, rates, color=ORANGE)
-    axes.plot(epochs[peak], rates[peak], "o", color=VERMILION)
+    axes.plot(epochs, rates, color=BLACK)
+    axes.plot(epochs[peak], rates[peak], "o", color=BLACK)
     axes.set(xlabel="epoch", ylabel="learning rate", xlim=(0, epochs[-1]))
     axes.set_ylim(bottom=0)
     return figure
@@ -57,12 +57,12 @@ def learning_rate_range(table: pd.DataFrame, reading: "RangeReading", chosen: fl
     if chosen is not None:
         title += f"; the profile's is {chosen:.2g}"
     figure, ((axes,),) = new_figure(title, 3.4)
-    axes.plot(rates, table["loss"], color=SKY, lw=1, label="loss of each batch")
-    axes.plot(rates, loss, color=BLUE, label="mean of nine batches")
+    axes.plot(rates, table["loss"], color=SKY, lw=1, alpha=0.6, label="loss of each batch")
+    axes.plot(rates, loss, color=SKY, lw=3, label="mean of nine batches")
     if reading.rises_from is not None:
-        axes.axvspan(reading.rises_from, rates[-1], color=VERMILION, alpha=0.12, lw=0, label="loss rises")
+        axes.axvspan(reading.rises_from, rates[-1], color=LIGHT_GREY, alpha=0.3, lw=0, label="loss rises")
     if chosen is not None:
-        axes.axvline(chosen, color=VERMILION, ls="--", label="highest rate of the profile")
+        axes.axvline(chosen, color=BLACK, ls="--", label="highest rate of the profile")
     axes.set(xscale="log", xlabel="learning rate (log scale)", ylabel="loss (nats)")
     finite = table["loss"][np.isfinite(table["loss"])]
     lowest, first = np.nanmin(loss), loss[0]
@@ -98,18 +98,17 @@ def training_curves(history: pd.DataFrame, epochs: int | None = None) -> Figure:
     marker = "o" if len(epoch) < 3 else None
     for axes, column, label in ((row[0], "loss", "loss (nats, log scale)"), (row[1], "f1_score", "macro-F1")):
         axes.plot(epoch, history[column], color=SKY, marker=marker, label="train")
-        axes.plot(epoch, history[f"val_{column}"], color=BLUE, marker=marker, label="held out")
+        axes.plot(epoch, history[f"val_{column}"], color=WINE, marker=marker, label="held out")
         axes.set_ylabel(label)
     if scored:
-        row[1].plot(epoch[best], held_out[best], "*", color=VERMILION, ms=12, label="best")
+        row[1].plot(epoch[best], held_out[best], "*", color=BLACK, ms=12, label="best epoch")
     row[0].set_yscale("log")  # the first held-out loss may be ten times the others
     row[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     row[0].yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     row[0].yaxis.set_minor_formatter(NullFormatter())
     row[1].set_ylim(0, 1)
-    row[1].legend(fontsize=9)
-    row[0].legend(fontsize=9)
-    row[2].plot(epoch, history["learning_rate"], color=ORANGE, marker=marker)
+    figure.legend(*row[1].get_legend_handles_labels(), loc="outside lower left", ncols=3, fontsize=9)
+    row[2].plot(epoch, history["learning_rate"], color=BLACK, marker=marker)
     row[2].set_ylabel("learning rate")
     row[2].set_ylim(bottom=0)
     for axes in row:
@@ -139,12 +138,12 @@ def scores_against_time(
     if np.isnan([best, own_best]).any():
         title = "No held-out score: too few species have images to hold out"
     figure, ((axes,),) = new_figure(title, 3.6)
-    for label, table, colour, marker in ((name, other, ORANGE, "s"), (own_name, own, BLUE, "o")):
+    for label, table, colour, marker in ((name, other, GREY, "s"), (own_name, own, WINE, "o")):
         axes.plot(table["seconds"], table["score"], color=colour, marker=marker, ms=5, label=label)
     if regression is not None and np.isfinite(regression[1]):
         seconds, score = regression
-        axes.axhline(score, color=GREY, ls="--", lw=1.2)
-        axes.plot(seconds, score, "D", color=GREY, ms=7, label=f"regression on frozen features: {score:.3f}")
+        axes.axhline(score, color=BLACK, ls="--", lw=1.2)
+        axes.plot(seconds, score, "D", color=BLACK, ms=7, label=f"regression on frozen features: {score:.3f}")
     axes.set(xlabel="seconds of training (an epoch each point)", ylabel="held-out macro-F1", ylim=(0, 1))
     axes.set_xlim(left=0)
     axes.legend(loc="lower right")
