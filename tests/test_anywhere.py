@@ -116,15 +116,7 @@ def test_a_kernel_of_the_lab(crowded):
     from jupyter_client import BlockingKernelClient
 
     runtime = crowded / "runtime"
-    command = [
-        sys.executable,
-        "-m",
-        "utils",
-        "lab",
-        "--no-browser",
-        "--allow-root",
-        "--IdentityProvider.token=abc",
-    ]
+    command = [sys.executable, "-m", "utils", "lab", "--no-browser", "--IdentityProvider.token=abc"]
     environment = os.environ | AS_COURSE | {"JUPYTER_RUNTIME_DIR": str(runtime)}
     log = (crowded / "lab.log").open("w")
     with (
@@ -139,7 +131,12 @@ def test_a_kernel_of_the_lab(crowded):
                 time.sleep(0.2)
                 for file in runtime.glob("jpserver-*.json"):
                     with contextlib.suppress(urllib.error.URLError, ValueError):  # not ready yet
-                        kernel = post(json.loads(file.read_text())["url"] + "api/kernels")
+                        url = json.loads(file.read_text())["url"]
+                        kernel = post(url + "api/kernels")
+            first = urllib.request.Request(url, headers={"Authorization": "token abc"})
+            assert urllib.request.urlopen(first, timeout=60).url.endswith(
+                "/tree/notebooks/00_start_here.ipynb"
+            )
             client = BlockingKernelClient(connection_file=str(runtime / f"kernel-{kernel['id']}.json"))
             client.load_connection_file()
             client.start_channels()

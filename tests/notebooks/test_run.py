@@ -2,13 +2,14 @@
 
 import csv
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
 import pytest
 
 from utils.config import load_profile
-from utils.course.notebooks import COURSE
+from utils.course.notebooks import COURSE, NOTEBOOKS, run_notebook
 from utils.course.run import run_course
 from utils.files import read_json
 
@@ -60,13 +61,62 @@ def test_outputs_are_clean(course):
         assert noise == [], name
 
 
+def shown(cell: nbformat.NotebookNode, kind: str) -> list[str]:
+    """What of one kind stands in a cell's outputs, in order; "" where an output has another."""
+    return [output.get("data", {}).get(kind, "") for output in cell.get("outputs", [])]
+
+
+def images(cell: nbformat.NotebookNode) -> list[str]:
+    return [image for html in shown(cell, "text/html") for image in re.findall(r"<img[^>]*>", html)]
+
+
+def described(path: Path) -> int:
+    """How many figures an executed notebook has, each with words that stand for it."""
+    cells = nbformat.read(path, as_version=4).cells
+    assert not any(map(any, (shown(cell, "image/png") for cell in cells))), "a picture without words"
+    found = [image for cell in cells for image in images(cell)]
+    alts = [re.search(r'alt="([^"]*)"', image)[1] for image in found]
+    assert all(len(alt.split()) > 8 for alt in alts), alts
+    return len(found)
+
+
+def test_every_figure_has_words_that_stand_for_it(course):
+    assert sum(described(course.run.executed(name)) for name in COURSE) >= 20
+
+
+@pytest.mark.parametrize("name", COURSE)
+def test_every_figure_and_table_is_read_out(course, name):
+    """By text after it in the same cell, or by the next cell: text that is no heading, or words made from results."""
+    cells = nbformat.read(course.run.executed(name), as_version=4).cells
+    silent = []
+    for place, cell in enumerate(cells[:-1]):
+        of_data = [bool(re.search("<(img|table)", html)) for html in shown(cell, "text/html")]
+        if not any(of_data):
+            continue
+        last, after = max(i for i, found in enumerate(of_data) if found), cells[place + 1]
+        words = any(shown(cell, "text/markdown")[last:])
+        words |= after.cell_type == "markdown" and not after.source.startswith("#")
+        words |= bool(next(iter(shown(after, "text/markdown")), ""))
+        if not words:
+            silent.append((place, cell.source.splitlines()[-1]))
+    assert not silent
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", COURSE)
+def test_solutions_run(course, name):
+    result = run_notebook(course.run, NOTEBOOKS / "solutions" / f"{name}_solutions.ipynb", {})
+    assert result.problem == ""
+    described(course.run.executed(result.name))
+
+
 def test_the_page_shows_every_notebook_and_its_figures(course):
     index = (course.folder / "index.html").read_text(encoding="utf-8")
     for name in COURSE:
         assert f'href="html/{name}.html"' in index
         page = (course.folder / "html" / f"{name}.html").read_text(encoding="utf-8")
         assert "<h1" in page and "https://cdn" not in page
-    assert index.count("data:image/png") >= 20
+    assert index.count("data:image/png") >= 20 and index.count('<img alt="') == index.count("<img")
 
 
 def test_a_part_runs_again_on_an_earlier_output(course):

@@ -101,12 +101,16 @@ def lock() -> None:
 @click.argument("options", nargs=-1)
 @click.pass_context
 def lab(context: click.Context, options: tuple[str, ...]) -> None:
-    """Open the notebooks in JupyterLab; OPTIONS go to it."""
-    from utils.course.notebooks import kernel_variables
+    """Open JupyterLab in the repository, at notebook 00; OPTIONS go to it."""
+    from utils.course.notebooks import COURSE, kernel_variables
     from utils.files import REPOSITORY
 
-    folder = f"--ServerApp.root_dir={REPOSITORY / 'notebooks'}"
-    command = [sys.executable, "-m", "jupyterlab", folder, *options]
+    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={REPOSITORY}"]
+    command += [f"--LabApp.default_url=/lab/tree/notebooks/{next(iter(COURSE))}.ipynb"]
+    if os.name == "posix" and os.geteuid() == 0:
+        click.echo("You are root, and so is what a notebook does. An account of your own is safer.", err=True)
+        command.append("--allow-root")
+    command += options
     environment = os.environ | kernel_variables()
     if os.name == "posix":  # JupyterLab becomes this process, so that Ctrl-C and a SIGTERM reach it
         os.execve(sys.executable, command, environment)

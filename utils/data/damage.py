@@ -55,7 +55,7 @@ def bad_records(
     Raises:
         InputError: a shard is not there, or is compressed.
     """
-    from tqdm import tqdm
+    from tqdm.auto import tqdm
 
     paths = [Path(shard) for shard in shards]
     for path in paths:

@@ -169,7 +169,7 @@ def predict(
         UsageError: `tta` without a known `augment`.
         InputError: the data set gave no sheet, a record is damaged, or a probability is not a number.
     """
-    from tqdm import tqdm
+    from tqdm.auto import tqdm
 
     from utils.data.damage import WAY_OUT, bad_records, naming_damage
 

@@ -114,6 +114,7 @@ def head_tail_trade_off(results: pd.DataFrame, base: str) -> Figure:
     axes, key = row
     axes.axvline(at["head_f1_mean"], color=GREY, lw=0.8)
     axes.axhline(at["tail_f1_mean"], color=GREY, lw=0.8)
+    drawn = results[["head_f1_mean", "tail_f1_mean"]].to_numpy()
     for number, result in enumerate(results.itertuples(), start=1):
         is_base = result.method == base
         colour = BLACK if is_base else WINE
@@ -121,7 +122,11 @@ def head_tail_trade_off(results: pd.DataFrame, base: str) -> Figure:
         axes.plot([result.head_f1_min, result.head_f1_max], [y, y], color=colour, lw=1, alpha=0.25)
         axes.plot([x, x], [result.tail_f1_min, result.tail_f1_max], color=colour, lw=1, alpha=0.25)
         axes.plot(x, y, "s" if is_base else "o", ms=5, color=colour)
-        axes.annotate(str(number), (x, y), xytext=(3, 3), textcoords="offset points", fontsize=9)
+        crowded = (
+            (np.abs(drawn[: number - 1] - drawn[number - 1]) < 0.03 * np.ptp(drawn, axis=0)).all(axis=1).any()
+        )
+        place = (3, -10) if crowded else (3, 3)
+        axes.annotate(str(number), (x, y), xytext=place, textcoords="offset points", fontsize=9)
     axes.set(xlabel="macro-F1 of the head", ylabel="macro-F1 of the tail")
     no_ticks(key)
     lines = [

@@ -72,7 +72,7 @@ def scores_by_bin(table: pd.DataFrame) -> Figure:
         f"{BIN_RULES[row.bin]}\n{row.species:,} species\n{row.test_images:,} scored sheets"
         for row in table.itertuples()
     ]
-    pairs = [("macro-F1", WINE, table["macro_f1"]), ("accuracy", LIGHT_GREY, table["accuracy"])]
+    pairs = [("macro-F1", WINE, table["macro_f1"]), ("accuracy", (WINE, 0.45), table["accuracy"])]
     draw_pairs(axes, names, pairs, lambda value: "no sheet" if np.isnan(value) else f"{value:.2f}")
     colour_bins(axes.xaxis, table["bin"])
     axes.set(ylabel="score", ylim=(0, 1.1))

@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 from utils.data.labels import LabelMap
 from utils.data.tail import bins
 from utils.figures.style import (
-    BIN_COLOURS,
     GREY,
     WIDTH,
     count_axis,
     draw_bars,
     draw_images,
     empty_figure,
+    ink,
     new_figure,
     range_text,
     styled,
@@ -80,7 +80,7 @@ def head_and_tail(
         (*found,) = dict.fromkeys(
             bins(np.asarray(of)).tolist()
         )  # few images a species: even these are no head
-        colour = BIN_COLOURS[found[0]] if len(found) == 1 else GREY
+        colour = ink(found[0]) if len(found) == 1 else GREY
         panel.suptitle(f"{end} ({', '.join(found)})", color=colour, fontweight="semibold")
         draw_images(panel.subplots(rows, 2, squeeze=False), images, texts)
     return figure

@@ -13,7 +13,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from utils.data.labels import LabelMap
 from utils.data.metadata import Metadata, write_metadata, write_test_metadata
@@ -68,10 +68,7 @@ def _blank_main() -> Iterator[None]:
 def draw(tasks: list[sheet.Task], workers: int, progress: bool) -> Iterator[bytes]:
     """JPEG bytes of every task, in order; drawn in processes of their own where there are several."""
     chunks = [tasks[start : start + _CHUNK] for start in range(0, len(tasks), _CHUNK)]
-    # In an executed notebook every redraw of the bar is kept.
-    pause = 0.5 if sys.stderr.isatty() else 5.0
-    bar = tqdm(total=len(tasks), desc="sheets", unit=" images", disable=not progress, mininterval=pause)
-    with bar:
+    with tqdm(total=len(tasks), desc="sheets", unit=" images", disable=not progress) as bar:
         if workers == 1:
             for chunk in chunks:
                 for image in sheet.draw_chunk(chunk):

@@ -157,7 +157,7 @@ def predict_folder(
         InputError: there is no trained run, or (without `skip_bad`) an image cannot be decoded.
     """
     import tensorflow as tf
-    from tqdm import tqdm
+    from tqdm.auto import tqdm
 
     from utils.evaluation.predict import concatenate, predict_batches, write_predictions_csv
     from utils.figures.explain import explainer

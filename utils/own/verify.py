@@ -109,7 +109,7 @@ def verify(paths: Iterable[Path], *, progress: bool = False, notes: list[str] | 
         The problems, each naming file and record (counted from 0) with its place in the file; empty when all
         is well.
     """
-    from tqdm import tqdm
+    from tqdm.auto import tqdm
 
     shards = shards_in(paths)
     problems: list[str] = []

@@ -38,7 +38,7 @@ from utils.own.shards import Record, shard_name, write_records
 from utils.startup import import_tensorflow
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
+    from tqdm.auto import tqdm
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def _is_whole(job: Job) -> bool:
 def _write_shards(
     job: Job, shards: list[Shard], *, skip_bad: bool, workers: int | None, progress: bool
 ) -> None:
-    from tqdm import tqdm
+    from tqdm.auto import tqdm
 
     open_shards = [shard for shard in shards if not job.finished(shard)]
     if not open_shards:

@@ -93,7 +93,7 @@ def extract_features(
     Raises:
         InputError: the data set gave no image, or `cache` is damaged.
     """
-    from tqdm import tqdm
+    from tqdm.auto import tqdm
 
     if cache is not None and cache.exists():
         return Features.load(cache)

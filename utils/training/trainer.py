@@ -258,7 +258,7 @@ class StepBar(tf.keras.callbacks.Callback):
         self._steps = steps
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        from tqdm import tqdm
+        from tqdm.auto import tqdm
 
         self._bar = tqdm(total=self._steps, unit="step", leave=False)
 
