@@ -102,7 +102,7 @@ def table(frame: pd.DataFrame, *, index: bool = False, **formats: Any) -> Styler
     left, right = [("text-align", "left")], [("text-align", "right")]
     styles = {column: [{"selector": "th, td", "props": left}] for column in words}
     styler = frame.style.format(**{"precision": 3, "na_rep": "", **formats})
-    styler.set_table_styles([{"selector": "th, td", "props": right}])
+    styler.set_table_styles([{"selector": "th, td", "props": [*right, ("vertical-align", "top")]}])
     styler.set_table_styles([{"selector": "th.row_heading, th.index_name", "props": left}], overwrite=False)
     styler.set_table_styles(styles, overwrite=False)
     return styler if index else styler.hide(axis="index")
