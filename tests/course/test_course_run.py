@@ -1,5 +1,6 @@
 """The runner's judgement, held against real small notebooks that papermill executes."""
 
+import html
 import json
 import time
 from dataclasses import replace
@@ -289,7 +290,9 @@ def test_text_from_notebooks_and_files_is_escaped_in_the_index(tmp_path):
     run = notebooks.Run(tmp_path / markup, replace(load_profile("smoke"), about=markup), {})
     run.results = [notebooks.NotebookResult(f"03 #{markup}", 1.0, 0.0, problem=markup)]
     name = run.results[0].name
-    content = json.dumps({"cells": [{"outputs": [{"data": {"image/png": markup}}]}]})
+    described = f'<img alt="{html.escape(markup)}" style="" src="data:image/png;base64,AA">'
+    outputs = [{"data": {"image/png": markup}}, {"data": {"text/html": described}}]
+    content = json.dumps({"cells": [{"outputs": outputs}]})
     for path, text in ((run.executed(name), content), (run.page(name), "page")):
         path.parent.mkdir(parents=True)
         path.write_text(text)
@@ -304,6 +307,6 @@ def test_text_from_notebooks_and_files_is_escaped_in_the_index(tmp_path):
     Tags().feed(page)
     assert not [tag for tag, _ in found if tag == "script"]
     assert not [key for _, attributes in found for key in attributes if key.startswith("on")]
-    assert page.count("&lt;script&gt;") >= 6
+    assert page.count("&lt;script&gt;") >= 7
     links = {unquote(attributes["href"]) for tag, attributes in found if tag == "a"}
     assert f"html/{name}.html" in links, "a link to a name with # and % leads there"

@@ -80,13 +80,17 @@ def _address(name: str) -> str:
 
 
 def _figures(executed: Path) -> Iterator[tuple[str, str]]:
-    """Description and source of every figure of an executed notebook, see `utils.figures.shown`."""
+    """Words and source of every figure of an executed notebook: the course's, see `utils.figures.shown`, and others."""
     if not executed.is_file():
         return
     for cell in read_json(executed)["cells"]:
         for output in cell.get("outputs", []):
-            for words, source in _IMAGE.findall("".join(output.get("data", {}).get("text/html", ""))):
+            data = output.get("data", {})
+            for words, source in _IMAGE.findall("".join(data.get("text/html", ""))):
                 yield html.unescape(words), source
+            if "image/png" in data:
+                picture = "".join("".join(data["image/png"]).split())
+                yield "A figure that has no words", f"data:image/png;base64,{picture}"
 
 
 def clock(seconds: float) -> str:
