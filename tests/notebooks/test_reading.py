@@ -15,7 +15,7 @@ import pytest
 from utils import figures
 from utils.__main__ import main
 from utils.config import Profile
-from utils.course.notebooks import COURSE
+from utils.course.notebooks import COURSE, read_parameters
 from utils.files import REPOSITORY
 
 FOLDER = REPOSITORY / "notebooks"
@@ -165,14 +165,9 @@ def test_exercises_have_an_empty_cell_and_a_solution(path):
 
 @each
 def test_solutions_start_as_their_notebook_does(path):
-    def tagged(notebook: Path) -> list[str]:
-        return [cell.source for cell in cells(notebook) if "parameters" in tags(cell)]
-
     solutions = SOLUTIONS[NOTEBOOKS.index(path)]
     assert code(solutions)[0].source == code(path)[0].source
-    assert len(tagged(solutions)) == 1 and set(tagged(solutions)[0].splitlines()) <= set(
-        tagged(path)[0].splitlines()
-    )
+    assert read_parameters(solutions).items() <= read_parameters(path).items()
     assert f"../{path.name}" in cells(solutions)[0].source
     assert path.name.replace(".ipynb", "_solutions.ipynb") in prose(path)
 
@@ -305,7 +300,7 @@ def check(command: click.Command, words: list[str]) -> None:
 
 
 def test_commands_in_messages_exist():
-    known, found = {*main.list_commands(click.Context(main)), "setup"}, set()
+    known, found = {*main.list_commands(click.Context(main)), "setup", "again"}, set()
     for path in [*(REPOSITORY / "utils").rglob("*.py"), *NOTEBOOKS, *SOLUTIONS]:
         named = re.findall(
             r"(?:[`\"':]|[Cc]all|[Rr]un|then) ?\./course ([a-z]+)", path.read_text(encoding="utf-8")
