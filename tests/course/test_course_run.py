@@ -64,6 +64,18 @@ def test_a_run_that_does_its_work_passes_and_leaves_pages(course, tmp_path, caps
     assert lines[-1].startswith("macro-F1 not known")
 
 
+def test_links_of_a_page_lead_to_pages_and_solutions_are_named(tmp_path):
+    run = notebooks.Run(tmp_path, load_profile("smoke"), {})
+    text = "[Next](01_eda_long_tail.ipynb), [back](../00_start_here.ipynb), [solutions](solutions/00_x_solutions.ipynb)"
+    run.executed("00_start_here").parent.mkdir(parents=True)
+    nbformat.write(
+        nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text)]), run.executed("00_start_here")
+    )
+    page = pages.write_page(run, "00_start_here").read_text(encoding="utf-8")
+    assert 'href="01_eda_long_tail.html"' in page and 'href="00_start_here.html"' in page
+    assert "solutions (notebooks/solutions/00_x_solutions.ipynb)" in page and '.ipynb"' not in page
+
+
 @pytest.mark.parametrize(
     ("cells", "told"),
     [

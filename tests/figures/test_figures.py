@@ -124,6 +124,18 @@ def test_genus_sizes(genera, expected):
     assert title(figures.genus_sizes(genera)) == expected
 
 
+def test_class_weights_stand_against_the_commonest_species():
+    counts = np.array([80, 0, 5, 20])
+    weights = {"even": np.ones(4), "inverse": np.array([1.0, 0.0, 16.0, 4.0]) / 5}
+    figure = figures.class_weight_curves(weights, counts)
+    assert title(figure) == (
+        "How many times the commonest species the rarest weighs: 1.0 (even), 16.0 (inverse)"
+    )
+    (axes,) = figure.axes
+    for line, drawn in zip(axes.lines, ([1, 1, 1], [16, 4, 1]), strict=True):
+        assert line.get_xdata().tolist() == [5, 20, 80] and line.get_ydata().tolist() == pytest.approx(drawn)
+
+
 def test_genus_sizes_count_every_genus_and_species_once():
     generator = np.random.default_rng(0)
     figure = figures.genus_sizes(
@@ -261,6 +273,18 @@ def test_throughput():
     assert title(figures.throughput(table(500.0, 1500.0))) == "Fastest: way 1, 3.0 times the slowest (way 0)"
     assert title(figures.throughput(table(500.0, 510.0))) == "All ways read about 505 images a second"
     assert title(figures.throughput(table(500.0))) == "way 0: 500 images a second"
+
+
+def test_cross_entropy_falls_to_certainty_and_smoothed_labels_stop_before_it():
+    figure = figures.cross_entropy_curve(smoothing=0.2, species=10)
+    assert title(figure).endswith("smoothed labels want 0.82 and not 1")
+    (axes,) = figure.axes
+    plain, smoothed = axes.lines[:2]
+    given = plain.get_xdata()
+    assert np.allclose(plain.get_ydata(), -np.log(given))
+    assert given[smoothed.get_ydata().argmin()] == pytest.approx(0.82, abs=0.005)
+    assert (smoothed.get_ydata()[given > 0.2] > plain.get_ydata()[given > 0.2]).all()
+    assert {"3.00", "2.30", "0.69", "0.11"} <= {text.get_text() for text in axes.texts}
 
 
 def test_learning_rate_schedule():

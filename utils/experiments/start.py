@@ -126,3 +126,26 @@ def from_nothing(profile: Profile, epochs: int) -> Profile:
     """Profile `scratch` for the seed and split of another profile, with so many epochs."""
     shared = {name: getattr(profile, name) for name in ("seed", "validation_fraction", "skip_bad")}
     return load_profile("scratch", epochs=epochs, **shared)
+
+
+def few_sheets(results: pd.DataFrame) -> pd.DataFrame:
+    """How the score grows with the images of a species, by what is learnt: one row a number of images.
+
+    Args:
+        results: as `python -m benchmarks.few_sheets` writes them: start ("pretrained": profile sheets, "random":
+            EfficientNetV2B0 from nothing), images, seed, macro_f1, seconds.
+
+    Returns:
+        images of a species, frozen features (mean macro-F1 over the draws), lowest and highest of them, from nothing
+        (macro-F1), minutes from nothing.
+    """
+    means = results.groupby(["start", "images"])[["macro_f1", "seconds"]].mean()
+    draws = results[results["start"] == "pretrained"].groupby("images")["macro_f1"]
+    columns = {
+        "frozen features": means.loc["pretrained", "macro_f1"],
+        "lowest": draws.min(),
+        "highest": draws.max(),
+        "from nothing": means.loc["random", "macro_f1"],
+        "minutes from nothing": means.loc["random", "seconds"] / 60,
+    }
+    return pd.DataFrame(columns).rename_axis("images of a species").reset_index()

@@ -15,6 +15,7 @@ from utils.figures.shown import table
 from utils.figures.style import BIN_COLOURS, BIN_MARKERS, italic
 from utils.figures.tail import (
     class_bins,
+    class_weight_curves,
     distance_heatmap,
     distance_histogram,
     genus_sizes,
@@ -24,6 +25,7 @@ from utils.figures.tail import (
     rank_frequency,
 )
 from utils.figures.training import (
+    cross_entropy_curve,
     learning_rate_range,
     learning_rate_schedule,
     scores_against_time,

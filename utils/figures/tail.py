@@ -1,12 +1,12 @@
 """Figures of the long tail (notebook 01)."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from utils.data.tail import BINS, TAIL_MAX, bins, gini, imbalance_ratio, lorenz, top_share
 from utils.figures.style import (
@@ -16,6 +16,7 @@ from utils.figures.style import (
     GREEN,
     GREY,
     LIGHT_GREY,
+    LOOKS,
     OLIVE,
     SKY,
     colour_bins,
@@ -156,6 +157,30 @@ def class_bins(counts: np.ndarray) -> Figure:
     axes.set(xlabel="train images of a species", ylabel="share")
     axes.set_ylim(top=max(species.max(), images.max()) * 1.12)
     percent_axis(axes.yaxis)
+    axes.legend()
+    return figure
+
+
+@styled
+def class_weight_curves(weights: Mapping[str, np.ndarray], counts: np.ndarray) -> Figure:
+    """Weight of a species against its images, relative to the commonest species.
+
+    Args:
+        weights: {method: weights of the classes, [C]}.
+        counts: train images, int [C]; species without any are left out.
+    """
+    present = np.flatnonzero(counts)
+    order = present[np.argsort(counts[present], kind="stable")]
+    ratio = {name: float(of[order[0]] / of[order[-1]]) for name, of in weights.items()}
+    title = "How many times the commonest species the rarest weighs: "
+    title += ", ".join(f"{value:.1f} ({name})" for name, value in ratio.items())
+    figure, ((axes,),) = new_figure(title, 3.6)
+    for (name, of), (colour, style) in zip(weights.items(), LOOKS, strict=False):
+        axes.plot(counts[order], of[order] / of[order[-1]], color=colour, ls=style, label=name)
+    axes.set(xlabel="train images of the species", ylabel="weight (commonest: 1)", yscale="log")
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.legend()
     return figure
 

@@ -15,6 +15,33 @@ if TYPE_CHECKING:
 
 
 @styled
+def cross_entropy_curve(smoothing: float = 0.1, species: int = 40) -> Figure:
+    """The loss of one image against the probability that its true species was given.
+
+    Args:
+        smoothing: label smoothing of the second curve, with the rest of the probability spread evenly.
+        species: how many there are.
+    """
+    given = np.linspace(0.005, 0.995, 400)
+    wanted, other = 1 - smoothing + smoothing / species, smoothing / species
+    smoothed = -wanted * np.log(given) - (species - 1) * other * np.log((1 - given) / (species - 1))
+    lowest = given[smoothed.argmin()]
+    title = f"The surer of a wrong answer, the higher the loss; smoothed labels want {lowest:.2f} and not 1"
+    figure, ((axes,),) = new_figure(title, 3.2)
+    axes.plot(given, -np.log(given), color=SKY, label="cross-entropy: −log p")
+    label = f"with label smoothing {smoothing:g}, {species} species"
+    axes.plot(given, smoothed, color=GREY, ls="--", label=label)
+    for share in (0.9, 0.5, 0.1, 0.05):
+        loss = -np.log(share)
+        axes.plot(share, loss, "o", color=BLACK, ms=5)
+        axes.annotate(f"{loss:.2f}", (share, loss), xytext=(-4, -14), ha="right", textcoords="offset points")
+    axes.set(xlabel="probability p that the true species was given", ylabel="loss (nats)", xlim=(0, 1))
+    axes.set_ylim(-0.7, 5.5)
+    axes.legend(loc="upper right")
+    return figure
+
+
+@styled
 def learning_rate_schedule(rates: np.ndarray, steps_per_epoch: int) -> Figure:
     """The learning rate of every step; rates float [steps]."""
     rates = np.asarray(rates)
