@@ -49,8 +49,8 @@ IDEAS = {
     "nearest mean": "nothing but the mean of every species' features; the nearest by angle wins (Kang et al. 2020)",
     "nearest mean, centred": "nearest mean after the mean of all images is taken off, which all features have in "
     "common (Wang et al. 2019)",
-    "logistic regression": "one convex problem, solved to its end, with a penalty on long weights; every species "
-    "weighs the same (King & Zeng 2001)",
+    "logistic regression": "the weights that fit the training sheets best, with a penalty on long ones; every species "
+    "counts the same (King & Zeng 2001)",
     "genus beside species": "a second regression tells genera apart, and a species gets the logits of both, so that "
     "rare species lean on their relatives (after Salakhutdinov et al. 2011)",
 }
