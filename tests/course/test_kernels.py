@@ -759,7 +759,7 @@ def test_ctrl_c_while_waiting_and_the_same_command_goes_on(copy, tmp_path):
     before = len(calls_of(tmp_path))
     Push(copy, tool, pause=0).run()
     pushed = [call for call in calls_of(tmp_path)[before:] if call.startswith("kernels push")]
-    assert [Path(call.split()[-1]).name[8:11] for call in pushed] == ["03b", "04-", "05-", "06-"]
+    assert [Path(call.split()[-1]).name[8:11] for call in pushed] == ["03b", "04-", "05-", "06-", "07-"]
 
 
 def calls_text(tmp_path: Path) -> str:

@@ -71,8 +71,8 @@ def ranking(table: pd.DataFrame, base: str, spread: tuple[float, float]) -> str:
     return (
         f"{text}. But this is one network of one seed, and the highest of {len(table)} on the very sheets that it is "
         f"shown on is always too kind. In the table from nothing of notebook 07 another seed alone moves the macro-F1 "
-        f"of a method by {spread[0]:.1f} to {spread[1]:.1f} points: {within} others lie within the larger of these of "
-        "the highest, and which of these is first decides nothing."
+        f"of a method by {spread[0]:.1f} to {spread[1]:.1f} points: among the others {within} lie within the larger of "
+        "these of the highest, and which of them is first decides nothing."
     )
 
 
