@@ -7,6 +7,7 @@ import pytest
 from utils.evaluation.predict import Predictions
 from utils.experiments import decide, methods
 from utils.experiments import reading_classifiers as reading
+from utils.experiments.reading_scores import italic
 from utils.experiments.table import gains_over
 
 
@@ -79,9 +80,9 @@ def test_one_sheet_shows_why_relatives_outweigh_a_stranger(six_species):
         return reading.one_sheet(table)
 
     text = words(stranger)
-    assert f"*{six_species.names[stranger]}* (0.40)" in text and "(40.0 against 60.0)" in text
+    assert f"{italic(six_species.names[stranger])} (0.40)" in text and "(40.0 against 60.0)" in text
     assert "Here the first is right" in text and "Here the second is right" in words(int(mates[0]))
-    assert f"of another, *{six_species.names[mates[1]]}*" in words(int(mates[1]))
+    assert f"of another, {italic(six_species.names[mates[1]])}" in words(int(mates[1]))
     other = int(np.setdiff1d(np.arange(6), classes)[0])
     assert "nor of any species that was kept" in words(other)
     assert "both decisions name" in words(stranger, np.array([[0.9, 0.06, 0.04]], np.float32))

@@ -110,7 +110,7 @@ def test_genera_and_pairs_name_the_commonest_mistake():
         }
     )
     text = reading.pairs_in_words(pairs)
-    assert "*a* is taken for *b*, 4 times" in text and "**2 of the 3 rows**" in text
+    assert "is taken for" in text and ", 4 times" in text and "**2 of the 3 rows**" in text
     assert "1 pair goes both ways" in text and "both ways" not in reading.pairs_in_words(pairs[:1])
     assert reading.pairs_in_words(pairs[:0]) == "No species is confused with another."
 
@@ -151,3 +151,9 @@ def test_class_indices_cost_what_the_scores_say():
     assert "**2 of 4** species" in text and "**0.100** instead of 0.900" in text and "finds fault" in text
     unknown = reading.class_indices_in_words([0, 1, 3, 4], [], None, None)
     assert "instead" not in unknown and "finds no fault" in unknown
+
+
+def test_a_name_is_in_italics_but_for_its_authors():
+    assert reading.italic("Carex alba Scop.") == "*Carex alba* Scop."
+    assert reading.italic("Carex alba var. nigra (L.) Rowan") == "*Carex alba* var. *nigra* (L.) Rowan"
+    assert reading.italic("Carex") == "*Carex*"

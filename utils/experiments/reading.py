@@ -28,7 +28,7 @@ TRAININGS = {
     "genus and family heads": "the network names genus and family too, and learns from all three",
     "EMA of weights": "a running mean of the weights is kept (Polyak & Juditsky 1992)",
     "logit-adjusted loss, tau 0.5": "as balanced softmax with half the log of the share (Menon et al. 2021)",
-    "focal loss": "what is known already counts less (Lin et al. 2017)",
+    "focal loss": "sheets that are named right for sure already count less (Lin et al. 2017)",
     "sub-centre ArcFace": "logits are angles to centres of a species; the true one must win by a margin, wider for "
     "rare species (Deng et al. 2020)",
     "class-balanced weights N 100": "weighted by the effective number with N = 100 (Cui et al. 2019)",

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from utils.data.tail import BINS, class_weights
+from utils.experiments.reading_scores import italic
 
 ADJUSTED = ("balanced_softmax", "logit_adjusted")  # losses that already leave out how common a species is
 
@@ -111,19 +112,20 @@ def one_sheet(table: pd.DataFrame) -> str:
     true = table.loc[table["true"], "species"]
     if first["species"] == least["species"]:
         return (
-            f"Here both decisions name *{first['species']}*: it is the most probable and has the smallest expected "
-            "distance. Only where the most probable species stands alone, among relatives of another, do they differ."
+            f"Here both decisions name {italic(first['species'])}: it is the most probable and has the smallest "
+            "expected distance. Only where the most probable species stands alone, among relatives of another, do they "
+            "differ."
         )
     text = (
-        f"Most probable is *{first['species']}* ({first['probability']:.2f}). The smallest expected distance has "
-        f"*{least['species']}* ({least['distance']:.1f} against {first['distance']:.1f}), since more of the "
+        f"Most probable is {italic(first['species'])} ({first['probability']:.2f}). The smallest expected distance has "
+        f"{italic(least['species'])} ({least['distance']:.1f} against {first['distance']:.1f}), since more of the "
         "probability lies on its relatives."
     )
     if true.empty:
         return f"{text} The sheet is of neither, nor of any species that was kept."
     right = {first["species"]: "first", least["species"]: "second"}.get(true.iloc[0])
     return f"{text} " + (
-        f"Here the {right} is right." if right else f"The sheet is of another, *{true.iloc[0]}*."
+        f"Here the {right} is right." if right else f"The sheet is of another, {italic(true.iloc[0])}."
     )
 
 

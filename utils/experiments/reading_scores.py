@@ -3,17 +3,26 @@
 Every function gives Markdown for the cell after a figure or table, with a branch for each outcome.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from utils.data.forms.names import printed_words
 from utils.data.tail import BINS, bins
 from utils.evaluation.scores import KINDS
 
 NEAR = 0.05  # scores that differ by less are called alike
 FEW = 10  # scored sheets of a species; on fewer a family's score may be chance
+
+
+def italic(name: str) -> str:
+    """A scientific name in Markdown: genus and epithets in italics, authors upright."""
+    groups = itertools.groupby(printed_words(name), key=lambda word: word[1])
+    parts = [(" ".join(word for word, _ in words), inside) for inside, words in groups]
+    return " ".join(f"*{text}*" if inside else text for text, inside in parts)
 
 
 def overall(score: Mapping[str, float], part: str) -> str:
@@ -83,9 +92,9 @@ def down_the_tail(f1: np.ndarray, train_counts: np.ndarray, true: np.ndarray) ->
     ]
     few = int((np.bincount(true, minlength=len(f1)) <= 3).sum())
     return (
-        f"The bar is the mean of a bin, and the points scatter widely around it: F1 runs in {', in '.join(ranges)}. "
+        f"The line is the mean of a bin, and the points scatter widely around it: F1 runs in {', in '.join(ranges)}. "
         f"**{few:,} of {len(f1):,} species** have three sheets or fewer to be scored on; with two, one more or less "
-        "right moves a point by about a third. So read the bars and not single points."
+        "right moves a point by about a third. So read the lines and not single points."
     )
 
 
@@ -183,10 +192,11 @@ def genera_in_words(matrix: np.ndarray, genera: Sequence[str], mistakes: int) ->
             "between species of one genus."
         )
     true, named = np.unravel_index(off.argmax(), off.shape)
+    leave = "leaves the genus and stands" if outside == 1 else "leave the genus and stand"
     of = matrix[true].sum()
     return (
-        f"**{outside:,} of the {mistakes:,} mistakes** leave the genus and stand off the diagonal; the others do not "
-        f"show here. The commonest is *{genera[true]}* named as *{genera[named]}*: "
+        f"**{outside:,} of the {mistakes:,} mistakes** {leave} off the diagonal; the others do not show "
+        f"here. The commonest is *{genera[true]}* named as *{genera[named]}*: "
         f"{off.max():,} of its {of:,} sheets. A column with several coloured cells would be a genus that draws the "
         "sheets of others to it."
     )
@@ -200,9 +210,10 @@ def pairs_in_words(table: pd.DataFrame) -> str:
     pairs = {*zip(table["species"], table["taken_for"], strict=True)}
     both = sum((b, a) in pairs for a, b in pairs) // 2
     kin = (table["kind"] == KINDS[0]).sum()
+    names = f"{italic(first['species'])} is taken for {italic(first['taken_for'])}"
     text = (
-        f"Most often *{first['species']}* is taken for *{first['taken_for']}*, {first['times']} times, which is "
-        f"{first['share']:.0%} of its scored sheets. **{kin} of the {len(table)} rows** are within a genus"
+        f"Most often {names}, {first['times']} times, which is {first['share']:.0%} of its scored sheets. "
+        f"**{kin} of the {len(table)} rows** are within a genus"
     )
     if both:
         go = "pair goes" if both == 1 else "pairs go"
