@@ -8,7 +8,7 @@ from utils.experiments import reading
 from utils.experiments.scoring import CLASSIFIERS, STEPS
 from utils.files import REPOSITORY
 
-RESULTS = sorted((REPOSITORY / "notebooks" / "results").glob("*.csv"))
+RESULTS = sorted((REPOSITORY / "notebooks" / "results").glob("*_results.csv"))
 
 
 def table(rows: dict[str, tuple[float, float, float]], **columns: object) -> pd.DataFrame:

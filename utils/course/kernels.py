@@ -205,7 +205,7 @@ def _emptied(folder: Path, marker: str) -> Path:
 def _build_utils(owner: str, folder: Path) -> Path:
     _emptied(folder, DATASET_FILE)
     package = REPOSITORY / "utils"
-    results = (REPOSITORY / "notebooks" / "results").glob("*.csv")  # the tables that notebook 07 shows
+    results = (REPOSITORY / "notebooks" / "results").glob("*.csv")  # the tables that notebooks show
     own = [path for form in SHIPPED for path in package.rglob(form)]
     for path in sorted([*own, *results]):
         copy = folder / path.relative_to(REPOSITORY)
