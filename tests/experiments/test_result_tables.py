@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from utils.experiments import reading
-from utils.experiments.scoring import CLASSIFIERS
+from utils.experiments.scoring import CLASSIFIERS, STEPS
 from utils.files import REPOSITORY
 
 RESULTS = sorted((REPOSITORY / "notebooks" / "results").glob("*_results.csv"))
@@ -103,6 +103,80 @@ def test_ranges_are_shown_where_there_are_several_runs():
     assert reading.with_ranges(one.assign(seeds=1, data=3, runs=3))["macro-F1"].tolist() == [
         "0.500 (0.500 to 0.500)"
     ]
+
+
+def test_what_seeds_alone_do_is_the_spread_of_methods_with_several_runs():
+    several = table({"a": (0.5, 0.48, 0.52), "b": (0.5, 0.49, 0.5)})
+    one = table({"c": (0.5, 0.5, 0.5)}).assign(seeds=1)
+    assert reading.spread(pd.concat([several, one])) == pytest.approx((1.0, 4.0))
+    assert "**t**: 2 rows from 6 trainings, 0.2 hours" in reading.sizes({"t": several})
+
+
+def test_other_classifiers_on_the_same_features_are_read_by_column():
+    said = reading.classifiers_in_words(reading.by_classifier(NEW, tta=True))
+    assert "**frozen features** the highest is its own (0.810); from first to last of 2 it is 11.0" in said
+    assert "**cross-entropy** the highest is logistic regression (0.840), +12.0 points over its own" in said
+    assert "differ by 3.0 points of macro-F1" in said
+
+
+def test_ensembles_stand_beside_one_of_their_networks():
+    said = reading.ensembles(NEW)
+    assert said == (
+        "- best recipe + tta: 0.900 together, +5.0 points over the mean of the runs and above the best of them, for "
+        "1.0 times the training"
+    )
+    assert reading.ensembles(NEW[:3]) == ""
+
+
+def test_the_trade_off_says_who_pays_in_the_head():
+    rows = table({"old": (0.5, 0.5, 0.5), "fair": (0.6, 0.6, 0.6), "dear": (0.7, 0.7, 0.7)})
+    for how in ("mean", "min", "max"):
+        rows[f"tail_f1_{how}"] = [0.4, 0.45, 0.6]
+        rows[f"head_f1_{how}"] = [0.8, 0.85, 0.7]
+    said = reading.trade_off(rows, "old")
+    assert (
+        "**2 of 2** methods lie above it, 2 of them" in said and "highest is dear with +20.0 points" in said
+    )
+    assert "these lose in the head: dear" in said
+    assert "None of the higher ones loses" in reading.trade_off(rows[:2], "old")
+
+
+def test_short_trials_are_read_against_cross_entropy():
+    rows = {"cross-entropy": 0.5, "focal loss": 0.6, "mixup": 0.2, "mixup + least cost": 0.9}
+    named = {
+        method.replace(name := method.split(" + ")[0], f"{name}{reading.SCREENED}"): (f1, f1, f1)
+        for method, f1 in rows.items()
+    }
+    said = reading.screened_in_words(table(named))
+    assert (
+        "**1 of 2** were ahead" in said
+        and "first focal loss (0.600)" in said
+        and "last mixup (0.200)" in said
+    )
+    assert reading.screened_in_words(table(named)[:1]) == "There is nothing to compare."
+
+
+def test_what_carries_over_needs_two_tables():
+    assert "cannot be asked yet" in reading.carried_over(reading.side_by_side({}, "cross-entropy"))
+    gains = pd.DataFrame({"new": [1.0, -1.0], "old": [2.0, 3.0]}, index=["a", "b"])
+    assert "1 of 2 have the same sign" in reading.carried_over(gains)
+    assert "**b** gains in one table and loses in another" in reading.carried_over(gains)
+
+
+@pytest.mark.parametrize("file", RESULTS, ids=lambda file: file.name)
+def test_every_part_of_a_committed_table_is_explained(file):
+    results = pd.read_csv(file)
+    explained = {*reading.ideas(results)["part"]}
+    for method in results["method"]:
+        training, *steps = method.split(" + ")
+        assert training.removesuffix(reading.SCREENED) in explained
+        steps = ["ensemble" if step.startswith("ensemble of ") else step for step in steps]
+        assert {f"+ {step}" for step in steps} <= explained
+    assert reading.ideas(results)["part"].is_unique
+
+
+def test_every_step_of_a_batch_is_explained():
+    assert {*STEPS, "ensemble"} == {*reading.AFTERWARDS}
 
 
 @pytest.mark.parametrize("file", RESULTS, ids=lambda file: file.name)

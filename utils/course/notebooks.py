@@ -39,6 +39,7 @@ COURSE: dict[str, tuple[Leaves, ...]] = {
     "04_evaluate_long_tail": (Leaves("evaluation.json"), Leaves("predictions.npz")),
     "05_submission": (Leaves("submission.csv"), Leaves("scores.json")),
     "06_beating_the_long_tail": (Leaves("beating_the_long_tail.json"),),
+    "07_whole_trainings": (Leaves("whole_trainings.json"),),
 }
 TRAINING = "03_train_efficientnetv2"
 AFTER_TRAINING = ("04_evaluate_long_tail", "05_submission", "06_beating_the_long_tail")  # they take its run

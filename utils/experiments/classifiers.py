@@ -37,22 +37,23 @@ IDEAS = {
     "cross-entropy": "learnt anew from all images as they come",
     "label smoothing": "learnt anew by cross-entropy, a tenth of the target spread over all species "
     "(Szegedy et al. 2016)",
-    "square-root sampling": "learnt anew, a species drawn by the root of its images (Mahajan et al. 2018)",
+    "square-root sampling": "learnt anew, a species drawn as often as the root of its images says "
+    "(Mahajan et al. 2018)",
     "class-balanced sampling (cRT)": "learnt anew, every species drawn as often (Kang et al. 2020)",
     "class-balanced weights": "the loss of a rare species weighs more, by the effective number of its images, N = "
     f"{WEIGHTS_N} (Cui et al. 2019)",
     "deferred re-weighting": "learnt by cross-entropy first, then by class-balanced weights (Cao et al. 2019)",
-    "focal": "what is known already counts less (Lin et al. 2017)",
+    "focal": "learnt anew, sheets that are named right for sure already count less (Lin et al. 2017)",
     "balanced softmax": "while learning, the log of a species' share is added to its logit, so that the classifier "
     "need not learn it (Ren et al. 2020)",
     "balanced softmax, smoothed": "balanced softmax with a tenth of the target spread over all species",
     "nearest mean": "nothing but the mean of every species' features; the nearest by angle wins (Kang et al. 2020)",
     "nearest mean, centred": "nearest mean after the mean of all images is taken off, which all features have in "
     "common (Wang et al. 2019)",
-    "logistic regression": "one convex problem, solved to its end, with a penalty on long weights; every species "
-    "weighs the same (King & Zeng 2001)",
-    "genus beside species": "a second regression tells genera apart, and a species gets the logits of both, so that "
-    "rare species lean on their relatives (after Salakhutdinov et al. 2011)",
+    "logistic regression": "the weights that fit the training sheets best, with a penalty on long ones; every species "
+    "counts the same (King & Zeng 2001)",
+    "genus beside species": "a second regression tells genera apart, and a species gets the sum of both logits, so "
+    "that rare species lean on their relatives (after Salakhutdinov et al. 2011)",
 }
 
 

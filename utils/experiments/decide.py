@@ -148,6 +148,25 @@ def least_cost(
     return decided
 
 
+def expected_distances(
+    predictions: Predictions, row: int, labels: "LabelMap", distances: np.ndarray
+) -> pd.DataFrame:
+    """One sheet's species with their probabilities, and the expected distance of an answer that names each.
+
+    Args:
+        row: of the sheet.
+        distances: as for `least_cost`.
+
+    Returns:
+        One row a species kept, most probable first: species, probability, distance, true (bool).
+    """
+    classes, shares = predictions.classes[row], predictions.probabilities[row].astype(np.float64)
+    genus = labels.genus_index[classes]
+    far = _filled(distances)[np.ix_(genus, genus)] @ shares
+    columns = {"species": labels.names[classes], "probability": shares, "distance": far}
+    return pd.DataFrame({**columns, "true": classes == predictions.true[row]})
+
+
 def compare_decisions(
     predictions: Predictions,
     labels: "LabelMap",

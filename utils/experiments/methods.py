@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from utils.config import RANKS
+from utils.data.tail import BINS, bins
 from utils.evaluation.scores import macro_f1, mistake_distance, overall_scores, scores_by_bin
 from utils.files import InputError
 
@@ -25,6 +26,26 @@ def rarest_third(train_counts: np.ndarray) -> np.ndarray:
     """
     rarest = np.argsort(train_counts, kind="stable")[: max(1, round(len(train_counts) / 3))]
     return np.isin(np.arange(len(train_counts)), rarest)
+
+
+def pull_of_the_common(true: np.ndarray, predicted: np.ndarray, train_counts: np.ndarray) -> pd.DataFrame:
+    """How often the species of each bin are named, beside how often they occur among the scored sheets.
+
+    Args:
+        true, predicted: class of every sheet, int [N].
+        train_counts: int [C].
+
+    Returns:
+        One row a bin: bin, occur, named (shares of the sheets), ratio (named / occur, NaN where none occurs).
+    """
+    groups = bins(train_counts)
+    shares = [
+        pd.Series(groups[classes]).value_counts(normalize=True).reindex(BINS, fill_value=0.0).to_numpy()
+        for classes in (true, predicted)
+    ]
+    table = pd.DataFrame({"bin": BINS, "occur": shares[0], "named": shares[1]})
+    table["ratio"] = (table["named"] / table["occur"]).where(table["occur"] > 0)
+    return table
 
 
 def compare_classifiers(

@@ -1,4 +1,4 @@
-"""Figures that compare methods for the long tail (notebook 06)."""
+"""Figures that compare methods for the long tail (notebooks 06 and 07)."""
 
 import itertools
 import textwrap
