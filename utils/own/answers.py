@@ -16,7 +16,7 @@ import numpy as np
 from utils.data.metadata import UNKNOWN
 from utils.evaluation.predict import Predictions, refuse_no_number, views_of
 from utils.files import InputError, replacing
-from utils.own.unknown import Space
+from utils.own.unknown import Space, tempered, unit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -157,8 +157,8 @@ def best_of_ranks(probabilities: np.ndarray, labels: "LabelMap") -> tuple[np.nda
 class Answers:
     """What turns a network's probabilities and features into answers that say what they are worth.
 
-    temperature: of the probabilities; doubt: the share of every probability that goes to all species alike, since N
-    held-out sheets cannot show an error rarer than one in N + 1; limit: strangeness above which a sheet is unlike
+    temperature: of the probabilities; doubt: what those of all species together lack to 1, since N held-out sheets
+    cannot show an error rarer than one in N + 1; limit: strangeness above which a sheet is unlike
     anything; held_out: right answers, sheets and species of the sheets held out of training; passed: sheets of left-out
     species that were not called unlike anything and how many there were, None where that was not measured; origin: of
     the training sheets (`invented`, `licences`).
@@ -197,8 +197,8 @@ class Answers:
             sure: the least probability of a sure answer.
             top: classes to keep.
         """
-        directions = self.space.directions(features)
-        strangeness = self.space.strangeness(directions, probabilities, self.temperature)
+        places = self.space.place(features)
+        strangeness = self.space.strangeness(places, probabilities, self.temperature)
         probabilities = self.calibrated(probabilities)
         strange = strangeness > self.limit
         taxa, of_ranks = best_of_ranks(probabilities, self.labels)
@@ -215,7 +215,7 @@ class Answers:
             np.array([of_ranks[row, rank[row]] if rank[row] < NO_RANK else np.nan for row in rows]),
             strangeness,
             status,
-            directions,
+            unit(places),
         )
 
     @cached_property
@@ -225,11 +225,8 @@ class Answers:
 
 
 def calibrated(probabilities: np.ndarray, temperature: float, doubt: float) -> np.ndarray:
-    """softmax(log p / temperature), of which `doubt` is shared by all classes alike; float32 [N, C]."""
-    logs = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny)) / temperature
-    powers = np.exp(logs - logs.max(axis=1, keepdims=True))
-    shares = powers / powers.sum(axis=1, keepdims=True)
-    return ((1 - doubt) * shares + doubt / shares.shape[1]).astype(np.float32)
+    """softmax(log p / temperature), times 1 - doubt; float32 [N, C], each row sums to 1 - doubt."""
+    return ((1 - doubt) * tempered(probabilities, temperature)).astype(np.float32)
 
 
 def best_classes(image_ids: np.ndarray, probabilities: np.ndarray, top: int = 5) -> Predictions:
@@ -271,19 +268,32 @@ def answering(
     """
     import tensorflow as tf
 
+    side = profile.image_size
+    augment = profile.augment if (profile.tta if tta is None else tta) else "none"
+    signature = [tf.TensorSpec([None, side, side, 3], tf.uint8)]
+    return tf.function(mean_over_views(network, augment), input_signature=signature)
+
+
+def mean_over_views(
+    network: "tf.keras.Model", augment: str
+) -> "Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]":
+    """`answering`, not compiled; all views of a batch go through the network as one batch."""
+    import tensorflow as tf
+
     from utils.training.weights import CLASSIFIER
 
     both = tf.keras.Model(network.input, [network.output, network.get_layer(CLASSIFIER).input])
-    augment = profile.augment if (profile.tta if tta is None else tta) else "none"
-    side = profile.image_size
 
     def answer(images: "tf.Tensor") -> "tuple[tf.Tensor, tf.Tensor]":
-        seen = [both(view, training=False) for view in views_of(images, augment)]
-        probabilities = [tf.nn.softmax(tf.cast(logits, tf.float32)) for logits, _ in seen]
-        features = [tf.cast(found, tf.float32) for _, found in seen]
-        return tf.add_n(probabilities) / len(seen), tf.add_n(features) / len(seen)
+        views = views_of(images, augment)
+        logits, features = both(tf.concat(views, axis=0), training=False)
+        found = tf.nn.softmax(tf.cast(logits, tf.float32)), tf.cast(features, tf.float32)
+        if len(views) == 1:
+            return found
+        by_view = [tf.reshape(each, [len(views), -1, each.shape[-1]]) for each in found]
+        return tuple(tf.reduce_mean(each, axis=0) for each in by_view)
 
-    return tf.function(answer, input_signature=[tf.TensorSpec([None, side, side, 3], tf.uint8)])
+    return answer
 
 
 def seen(

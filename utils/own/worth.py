@@ -36,7 +36,7 @@ from utils.own.answers import (
     see,
     seen,
 )
-from utils.own.unknown import Space, fit_space, threshold
+from utils.own.unknown import Space, fit_space, threshold, unit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -193,13 +193,13 @@ def make_worth(
         replace(best_classes(held_ids, held_shares, labels.n_classes), true=held_true), spread=_PRIOR
     )
     doubt = 1 / (len(held_ids) + 1)
-    limit = threshold(space.strangeness(space.directions(held_features), held_shares, temperature), REFUSED)
+    limit = threshold(space.strangeness(space.place(held_features), held_shares, temperature), REFUSED)
 
     def measured(part: str, true: np.ndarray, shares: np.ndarray, features: np.ndarray) -> Measured:
         shown = calibrated(shares, temperature, doubt)
         taxa, of_ranks = best_of_ranks(shown, labels)
         truth = np.stack([true, labels.genus_index[true], labels.family_index[true]], axis=1)
-        strange = space.strangeness(space.directions(features), shares, temperature)
+        strange = space.strangeness(space.place(features), shares, temperature)
         return Measured(
             part, true, taxa[:, 0].astype(np.int32), of_ranks, (taxa == truth) & ~np.isnan(of_ranks), strange
         )
@@ -218,7 +218,7 @@ def make_worth(
         doubt=doubt,
         limit=limit,
         space=space,
-        references=References(names, of, space.directions(features).astype(np.float16)),
+        references=References(names, of, unit(space.place(features)).astype(np.float16)),
         measured=found,
         held_out=right,
         passed=passed,
@@ -286,7 +286,7 @@ def _passed(
 
         unknown = np.concatenate([views[0, ~stays], held_features[new]])
         strange = [
-            space.strangeness(space.directions(found), softmax(linear.logits(found), axis=1), temperature)
+            space.strangeness(space.place(found), softmax(linear.logits(found), axis=1), temperature)
             for found in (held_features[~new], unknown)
         ]
         passed += int((strange[1] <= threshold(strange[0], REFUSED)).sum())
