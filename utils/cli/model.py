@@ -256,3 +256,42 @@ def _predict_images(
     click.echo(_statuses(judged))
     if html:
         click.echo(f"Look at {html.resolve()}")
+
+
+@click.command(
+    epilog=example(
+        "./course export --model runs/mine --data data/mine --out exported",
+        "python exported/identify.py IMAGE",
+    )
+)
+@click.option("--model", "run_dir", type=FOLDER, required=True, help="Folder of a training run.")
+@click.option(
+    "--out", type=OUT_FOLDER, required=True, help="Folder to write; an earlier export in it is replaced."
+)
+@click.option(
+    "--data",
+    type=FOLDER,
+    help="The data that it was trained on: for int8, and to compare the formats. [default: the sample flora, if that]",
+)
+def export(run_dir: Path, out: Path, data: Path | None) -> None:
+    """Write a run's network for others: SavedModel, LiteRT, labels, scores, a card, and a script that uses it."""
+    import os
+
+    from utils.own.export import export as export_run
+    from utils.own.export import refuse_other_files
+    from utils.startup import import_tensorflow
+
+    refuse_other_files(out)
+    check_writable(out)
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # in float32, as it runs elsewhere
+    import_tensorflow()
+    for name, facts in export_run(run_dir, out, data).items():
+        if "left_out" in facts:
+            click.echo(f"{name:<8} not written: {facts['left_out']}.")
+            continue
+        told = f"{name:<8} {facts['file']}, {facts['bytes'] / 1e6:.1f} MB, "
+        told += f"probabilities differ by at most {facts['largest_difference']:.1g}"
+        if facts["macro_f1"] is not None:
+            told += f", macro-F1 {facts['macro_f1']:.3f} on {facts['sheets']:,} withheld sheets"
+        click.echo(f"{told}.")
+    click.echo(f"Read {out / 'README.md'}")
