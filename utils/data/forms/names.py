@@ -246,8 +246,10 @@ def doubt_of(name: str, species: str = "") -> str:
             return " ".join([sign, *words[place + 1 : place + 2]])
         if "?" in word:
             return "?"
-    known = [word for word in species.split()[:1] if word.strip(".?").casefold() not in _NO_EPITHETS]
-    return "" if known or epithet_of(name) else "sp."
+    # ZEA MAYS and Croton Haenseleri have epithets, as old labels write them
+    second = [word.lstrip("×") for word in [*species.split()[:1], *itertools.islice(_joined(name), 1, 2)]]
+    named = [word for word in second if _WORD.fullmatch(word) and len(word) > 2]
+    return "" if any(word.casefold() not in _NO_EPITHETS for word in named) else "sp."
 
 
 def in_doubt(name: str, qualifier: str) -> str:
