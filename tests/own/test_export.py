@@ -148,7 +148,7 @@ def test_a_folder_of_other_files_is_left_alone_and_an_earlier_export_replaced(
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
     again = Path(shutil.copytree(exported, tmp_path / "again"))
     (again / SCRIPT).write_text("old")
-    monkeypatch.setattr(module, "_converted", lambda *_: (_ for _ in ()).throw(RuntimeError("killed")))
+    monkeypatch.setattr(module, "converted", lambda *_: (_ for _ in ()).throw(RuntimeError("killed")))
     with pytest.raises(RuntimeError):
         export(run, again, progress=False)
     assert (again / SCRIPT).read_text() == "old" and not list(tmp_path.glob(".*.tmp"))

@@ -88,8 +88,9 @@ def export(
     refuse_other_files(out)
     network, data = _load(Path(run_dir), data_dir)
     with building(out) as folder, tempfile.TemporaryDirectory() as scratch:
-        _save(network, folder / SAVED, None)
-        _save(network, Path(scratch) / "one", 1)
+        side = network.profile.image_size
+        save_model(network.answer, network.variables, side, folder / SAVED)
+        save_model(network.answer, network.variables, side, Path(scratch) / "one", batch=1)
         test, true = _sheets(network, data, "test", _COMPARED)
         ranges, _ = _sheets(network, data, "train", _RANGES)
         expected = _expected(network, test)
@@ -97,7 +98,7 @@ def export(
         for name, file in FORMATS.items():
             reason = "" if name != "int8" or true is not None else _NO_SHEETS
             if not reason:
-                model = _converted(Path(scratch) / "one", name, ranges, network.profile)
+                model = converted(Path(scratch) / "one", name, ranges, network.profile.backbone)
                 (folder / file).write_bytes(model)
                 found[name] = _compared(
                     folder / file, test, true, expected, network.labels.n_classes, progress
@@ -167,20 +168,32 @@ def _load(run_dir: Path, data_dir: Path | None) -> tuple[_Network, Data | None]:
 _LEAST = np.finfo(np.float32).tiny
 
 
-def _save(network: _Network, folder: Path, batch: int | None) -> None:
-    """A SavedModel of the function alone, without Keras' layers, for batches of a size or, by None, of any."""
+def save_model(
+    answer: "Callable[[tf.Tensor], dict[str, tf.Tensor]]",
+    variables: list,
+    side: int,
+    folder: Path,
+    batch: int | None = None,
+) -> None:
+    """A SavedModel of a function of images uint8 [batch, side, side, 3], without Keras' layers; None for any batch."""
     import tensorflow as tf
 
-    side = network.profile.image_size
     image = tf.TensorSpec([batch, side, side, 3], tf.uint8, name="image")
     module = tf.Module()
-    module.kept = network.variables
-    module.answer = tf.function(network.answer, input_signature=[image])
+    module.kept = variables
+    module.answer = tf.function(answer, input_signature=[image])
     tf.saved_model.save(module, str(folder), signatures={"serving_default": module.answer})
 
 
-def _converted(saved: Path, name: str, ranges: np.ndarray, profile: "Profile") -> bytes:
-    """A SavedModel for single images as the bytes of a LiteRT model."""
+def converted(saved: Path, name: str, ranges: np.ndarray, backbone: str) -> bytes:
+    """A SavedModel for single images as the bytes of a LiteRT model.
+
+    Args:
+        saved: from `save_model`.
+        name: one of FORMATS.
+        ranges: images that show int8 which values occur, uint8 [N, S, S, 3].
+        backbone: of the profile.
+    """
     import tensorflow as tf
 
     converter = tf.lite.TFLiteConverter.from_saved_model(str(saved))
@@ -197,7 +210,7 @@ def _converted(saved: Path, name: str, ranges: np.ndarray, profile: "Profile") -
 
     converter.representative_dataset = sheets
     # A Lite network multiplies nowhere else; in others the activations do, and stay int8.
-    in_float = [*_IN_FLOAT, *(["MUL"] if profile.backbone in LITE else [])]
+    in_float = [*_IN_FLOAT, *(["MUL"] if backbone in LITE else [])]
     options = tf.lite.experimental.QuantizationDebugOptions(denylisted_ops=in_float)
     debugger = tf.lite.experimental.QuantizationDebugger(
         converter=converter, debug_dataset=sheets, debug_options=options

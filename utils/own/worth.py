@@ -61,13 +61,16 @@ def fingerprint(run_dir: Path, profile: "Profile") -> str:
     return digest.hexdigest()
 
 
-def load_worth(run_dir: Path, profile: "Profile", labels: "LabelMap") -> Answers | None:
-    """What was kept in a run's folder; None where there is nothing, or it is of other weights.
+def load_worth(
+    run_dir: Path, profile: "Profile", labels: "LabelMap", kept_in: Path | None = None
+) -> Answers | None:
+    """What was kept in a run's folder, or in `kept_in`; None where there is nothing, or it is of other weights.
 
     Raises:
         InputError: a file is damaged.
     """
-    words, arrays = Path(run_dir) / WORDS, Path(run_dir) / ARRAYS
+    folder = Path(kept_in or run_dir)
+    words, arrays = folder / WORDS, folder / ARRAYS
     if not (words.is_file() and arrays.is_file()):
         return None
     kept = read_json(words)
@@ -135,12 +138,21 @@ def _save(answers: Answers, run_dir: Path, weights: str) -> None:
     )
 
 
-def worth_of(run_dir: Path, data: "Data | None" = None, *, progress: bool = True) -> Answers | None:
+def worth_of(
+    run_dir: Path,
+    data: "Data | None" = None,
+    *,
+    trained: "tuple[tf.keras.Model, Profile, LabelMap] | None" = None,
+    kept_in: Path | None = None,
+    progress: bool = True,
+) -> Answers | None:
     """What the answers of a run are worth: kept in its folder, or made from its data and kept there.
 
     Args:
         run_dir: folder of a finished training.
         data: that it was trained on; without them only what is kept counts.
+        trained: what `load_trained` gave of the run, where it is loaded already.
+        kept_in: the folder to keep it in where the run's own cannot be written, as what is attached on Kaggle.
         progress: show bars.
 
     Returns:
@@ -151,13 +163,13 @@ def worth_of(run_dir: Path, data: "Data | None" = None, *, progress: bool = True
     """
     from utils.training.runs import load_trained
 
-    network, profile, labels = load_trained(run_dir, data=data)
-    kept = load_worth(run_dir, profile, labels)
+    network, profile, labels = trained or load_trained(run_dir, data=data)
+    kept = load_worth(run_dir, profile, labels, kept_in)
     if kept is not None or data is None:
         return kept
     made = make_worth(network, profile, labels, data, progress=progress)
     if made is not None:
-        _save(made, run_dir, fingerprint(run_dir, profile))
+        _save(made, kept_in or run_dir, fingerprint(run_dir, profile))
     return made
 
 
