@@ -1,4 +1,4 @@
-"""What a network costs: a training step and a prediction of Lite0 beside EfficientNetV2-B0, frozen and not."""
+"""What a network costs: a training step and a prediction of Lite0 beside EfficientNetV2-B0, and one image in LiteRT."""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from benchmarks.harness import Bench, Stage, repeated
+from benchmarks.harness import Bench, Stage, Target, repeated
 from benchmarks.inputs import tensorflow
 
 BATCH, SIZE, CLASSES = 16, 128, 40  # as profile laptop trains
@@ -54,6 +54,40 @@ def prediction(bench: Bench, backbone: str) -> Callable[[], float]:
     return repeated(bench, predict, BATCH)
 
 
+ONE = 224  # pixels of a single image, as profile sheets sees it
+
+
+def one_image(bench: Bench, way: str) -> Callable[[], float]:
+    """Probabilities of one image of noise by Lite0 of profile sheets, in LiteRT, compiled, or by predict()."""
+    tf = tensorflow()
+    from utils.config import load_profile
+    from utils.own.answers import mean_over_views
+    from utils.own.export import converted, interpreter, save_model
+    from utils.training.network import build_model
+
+    profile = load_profile("sheets", weights="random", image_size=64 if bench.quick else ONE)
+    model, side = build_model(profile, CLASSES), profile.image_size
+    image = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), dtype=np.uint8)
+    seen = mean_over_views(model, "none")
+
+    def answer(image: "tf.Tensor") -> dict[str, "tf.Tensor"]:
+        return dict(zip(("probabilities", "features"), seen(image), strict=True))
+
+    if way == "predict":
+        model.predict(image, verbose=0)
+        return repeated(bench, lambda: model.predict(image, verbose=0))
+    if way == "compiled":
+        given, call = tf.constant(image), tf.function(answer)
+        call(given)
+        return repeated(bench, lambda: call(given)["probabilities"].numpy())
+    folder = bench.folder / "one_image"
+    save_model(answer, model.variables, side, folder / "saved", batch=1)
+    (folder / "model.tflite").write_bytes(converted(folder / "saved", "float32", image, profile.backbone))
+    call = interpreter(folder / "model.tflite")
+    call(image=image)
+    return repeated(bench, lambda: call(image=image))
+
+
 _SIZES = f"Batches of {BATCH} images of {SIZE} px, {CLASSES} classes, without reading them."
 
 STAGES = (
@@ -80,5 +114,15 @@ STAGES = (
         "images/s",
         {"ours": partial(prediction, backbone="Lite0"), "published": partial(prediction, backbone="B0")},
         note="Ours is EfficientNet-Lite0, the other column EfficientNetV2-B0.",
+    ),
+    *(
+        Stage(
+            f"one image, LiteRT beside {words}",
+            "ms",
+            {"ours": partial(one_image, way="LiteRT"), "published": partial(one_image, way=way)},
+            (Target("speed / published", 2.0),),
+            note=f"Lite0 of profile sheets, {ONE} px, float32, with each runtime's own number of threads.",
+        )
+        for way, words in (("compiled", "a compiled call"), ("predict", "Keras' predict()"))
     ),
 )

@@ -35,6 +35,7 @@ for command in (
     model.model,
     model.train,
     model.predict,
+    model.export,
     submission.submission,
     kaggle.kaggle,
 ):

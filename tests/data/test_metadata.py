@@ -631,13 +631,18 @@ def test_names_that_differ_in_spelling_alone_are_one_species(tmp_path):
     categories = metadata.categories.set_index("scientificName")
     assert categories.loc["Croton albus Müll. Arg.", "authors"] == "Müll. Arg."
     assert categories.loc["Croton sp. 1", ["authors", "species"]].tolist() == ["", ""]
-    assert summarize_file(path)["notes"] == []
+    (note,) = summarize_file(path)["notes"]
+    assert note.startswith("4 images of 3 names that are no species") and "'Croton sp. 1'" in note
 
 
 def test_names_that_look_alike_are_noted_and_stay_apart(tmp_path):
     path = write_csv(tmp_path, "file_name,scientificName\n1.jpg,ZEA MAYS L.\n2.jpg,Zea mays L.\n3.jpg,Zea\n")
     summary = summarize_file(path)
-    assert summary["species"] == 3 and len(summary["notes"]) == 1
+    assert (
+        summary["species"] == 3
+        and len(summary["notes"]) == 2
+        and "1 images of 1 names" in summary["notes"][0]
+    )
     assert "'ZEA MAYS L.', 'Zea mays L.' look alike and are 2 species" in summary["notes"][0]
 
 

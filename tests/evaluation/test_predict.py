@@ -1,10 +1,8 @@
-import csv
-
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from utils.evaluation.predict import Predictions, concatenate, predict, predict_batches, write_predictions_csv
+from utils.evaluation.predict import Predictions, concatenate, predict, predict_batches
 from utils.files import InputError, UsageError
 
 
@@ -154,20 +152,3 @@ def test_a_file_that_holds_no_predictions_is_named(tmp_path):
     np.savez(tmp_path / "other.npz", x=np.arange(3))
     with pytest.raises(InputError, match=r"other\.npz: not a file of predictions"):
         Predictions.load(tmp_path / "other.npz")
-
-
-def test_the_csv_names_species_genus_and_family_of_each_rank(tmp_path, two_sheets, six_species):
-    path = write_predictions_csv(two_sheets, six_species, tmp_path / "predictions.csv")
-    rows = list(csv.DictReader(path.open(encoding="utf-8")))
-    assert rows[0] == {
-        "image_id": "00000__001",
-        "species_1": "Rubus idaeus",
-        "genus_1": "Rubus",
-        "family_1": "Rosaceae",
-        "probability_1": "0.7000",
-        "species_2": "Carex alba",
-        "genus_2": "Carex",
-        "family_2": "Graminoids",
-        "probability_2": "0.2000",
-    }
-    assert float(rows[1]["probability_1"]) == pytest.approx(0.55555, abs=1e-4)

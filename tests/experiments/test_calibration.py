@@ -110,3 +110,17 @@ def test_a_temperature_by_species_counts_rare_species_as_much_as_common_ones():
     best = minimize_scalar(loss, bounds=(0.1, 20), method="bounded").x
     assert fit_temperature(predictions, by_species=True) == pytest.approx(best, rel=2e-2)
     assert fit_temperature(predictions) < 0.7 * best
+
+
+def test_a_few_sheets_that_are_all_right_do_not_make_answers_certain():
+    shares = np.tile(np.array([[0.6, 0.3, 0.1]], np.float32), (14, 1))
+    right = Predictions(
+        np.arange(14).astype(str),
+        np.tile(np.arange(3, dtype=np.int32), (14, 1)),
+        shares,
+        np.zeros(14, np.int32),
+    )
+    assert fit_temperature(right) == pytest.approx(1 / 20, rel=0.01), "as low as it looks"
+    assert 0.2 < fit_temperature(right, spread=0.5) < 0.9
+    predictions, _ = sharpened(2.0)
+    assert fit_temperature(predictions, spread=0.5) == pytest.approx(fit_temperature(predictions), rel=0.01)

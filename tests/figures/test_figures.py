@@ -573,6 +573,19 @@ def test_reliability(confidence, accuracy, ece, expected):
     assert [bar.get_height() for bar in figure.axes[0].patches] == accuracy
 
 
+def test_what_is_left_to_the_machine_is_read_at_the_threshold():
+    curve = pd.DataFrame(
+        {"sure": [0.5, 0.9, 0.95, 0.99], "share": [0.9, 0.7, 0.6, 0], "error": [0.1, 0.04, 0.02, np.nan]}
+    )
+    figure = figures.left_to_the_machine(curve, 0.95)
+    assert title(figure) == "At 95% 60% of the sheets are named, 2.0% of these wrongly"
+    assert figure.axes[0].lines[0].get_xdata().tolist() == [0.9, 0.7, 0.6]
+    assert title(figures.left_to_the_machine(curve, 0.99)) == "No sheet is named at a probability of 99%"
+    assert (
+        title(figures.left_to_the_machine(curve.iloc[3:], 0.5)) == "No sheet is named at a probability of 50%"
+    )
+
+
 def test_grad_cam():
     names = [["Poa annua", "Carex alba"], ["Carex alba", "Poa annua"]]
     probabilities = np.array([[0.6, 0.3], [0.5, 0.1]])

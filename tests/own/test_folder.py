@@ -17,6 +17,7 @@ from utils.own import folder as module
 from utils.own.folder import Stored, find_images, image_batches, predict_folder, stored_by
 from utils.own.images import encode_image
 from utils.own.shards import Record, write_shards
+from utils.training.weights import CLASSIFIER
 
 PROFILE = load_profile("smoke", batch_size=4, image_size=32)
 
@@ -234,7 +235,7 @@ def network(monkeypatch, tmp_path, six_species) -> tf.keras.Model:
         tf.keras.layers.Rescaling(1 / 255)(inputs)
     )
     pooled = tf.keras.layers.GlobalAveragePooling2D(name="avg_pool")(features)
-    model = tf.keras.Model(inputs, tf.keras.layers.Dense(6)(pooled))
+    model = tf.keras.Model(inputs, tf.keras.layers.Dense(6, name=CLASSIFIER)(pooled))
     (tmp_path / f"{PROFILE.run_name}_configs.json").write_text('{"run": {}}')
     monkeypatch.setattr("utils.training.runs.load_trained", lambda _: (model, PROFILE, six_species))
     return model
@@ -245,10 +246,11 @@ def test_a_folder_is_predicted_with_a_page(images, tmp_path, network, capsys):
     out, html = tmp_path / "out" / "p.csv", tmp_path / "out" / "p.html"
     result = predict_folder(tmp_path, images, files, left_out, out, html=html)
     pixels = np.concatenate([batch[0] for batch in image_batches(files, images, PROFILE, None)])
-    assert result.predicted.tolist() == network.predict(pixels, verbose=0).argmax(axis=1).tolist()
+    assert result.predictions.predicted.tolist() == network.predict(pixels, verbose=0).argmax(axis=1).tolist()
     rows = list(csv.DictReader(out.open(encoding="utf-8")))
     assert [row["image_id"] for row in rows] == [path.relative_to(images).as_posix() for path in files]
-    assert len(rows[0]) == 1 + 4 * 5
+    assert len(rows[0]) == 7 + 4 * 5
+    assert {row["status"] for row in rows} == {"model without a score"}
     assert "6/6" in capsys.readouterr().err
     page = html.read_text(encoding="utf-8")
     assert page.count("<article") == 6 and page.count('src="data:image/jpeg') == 12

@@ -314,6 +314,37 @@ def test_a_bad_image_stops_the_job_which_goes_on_when_it_is_replaced(own_sheets,
     assert content(out / "a") == content(out / "expected")
 
 
+def test_names_that_are_no_species_are_left_out_and_listed_or_kept(tmp_path, make_sheet):
+    labels, images, out = make_sheets(tmp_path, make_sheet, 6)
+    rows = labels.read_text().splitlines()
+    rows[0] += ",identificationQualifier"
+    names = ("Carex nigra", "Carex cf. nigra", "Carex", "Carex nigra", "Carex alba", "Carex alba")
+    qualifiers = ("", "", "", "cf. nigra", "", "s.l.")
+    for place, (name, qualifier) in enumerate(zip(names, qualifiers, strict=True), start=1):
+        rows[place] = ",".join([*rows[place].split(",")[:2], name, qualifier])
+    labels.write_text("\n".join(rows) + "\n")
+    written = write_from_labels(labels, images, out / "some", **SMALL)
+    assert LabelMap.load(out / "some" / "labels.json").names.tolist() == ["Carex alba", "Carex nigra"]
+    assert sorted(read_labels(written.shards)["image_id"]) == ["S0", "S4", "S5"]
+    (note,) = [note for note in written.notes if "doubtful.csv" in note]
+    assert "3 images of 2 names that are no species" in note
+    table = pd.read_csv(out / "some" / "doubtful.csv")
+    assert table.to_numpy().tolist() == [
+        ["S1", "sub/sheet1.png", "Carex cf. nigra", "cf. nigra"],
+        ["S2", "sub/sheet2.png", "Carex", "sp."],
+        ["S3", "sub/sheet3.png", "Carex cf. nigra", "cf. nigra"],
+    ]
+    kept = write_from_labels(labels, images, out / "all", keep_doubtful=True, **SMALL)
+    names = LabelMap.load(out / "all" / "labels.json").names.tolist()
+    assert names == ["Carex", "Carex alba", "Carex cf. nigra", "Carex nigra"]
+    assert len(read_labels(kept.shards)) == 6 and not (out / "all" / "doubtful.csv").exists()
+    labels.write_text(rows[0] + "\n" + rows[3] + "\n")
+    with pytest.raises(
+        InputError, match=r"labels\.csv: 1 images of 1 names .*and no others.*--keep-doubtful"
+    ):
+        write_from_labels(labels, images, out / "none", **SMALL)
+
+
 def test_bad_images_are_left_out_and_listed(own_sheets, write):
     _, images, out = own_sheets
     order = read_labels(write(out / "all").shards)["image_id"].tolist()

@@ -158,6 +158,11 @@ def tfrecords() -> None:
 @click.option(
     "--skip-bad", is_flag=True, help="Leave out images that cannot be read; skipped.csv lists them."
 )
+@click.option(
+    "--keep-doubtful",
+    is_flag=True,
+    help="Names with cf. or aff. or without an epithet stay, each a class; else doubtful.csv lists them.",
+)
 @click.option("--test-fraction", default=0.0, show_default=True, help="Share of each species to withhold.")
 @click.option("--split", "split_file", type=EXISTING, help="In place of it, a file that `split` wrote.")
 @click.option(

@@ -20,6 +20,7 @@ from utils.files import InputError, UsageError, check_writable
 
 if TYPE_CHECKING:
     from utils.config import Profile
+    from utils.own.answers import Judged
 
 
 @click.command(epilog=example("./course model --profile reference --classes 15501"))
@@ -81,7 +82,7 @@ def train(
         _plan(chosen, data, out, images_per_second)
         return
     from utils.startup import import_tensorflow
-    from utils.training.devices import read_cluster
+    from utils.training.devices import is_chief, read_cluster
 
     read_cluster()  # before the data are looked for, or drawn
     found = find_data(chosen, data or "auto")
@@ -97,6 +98,10 @@ def train(
     if math.isnan(result.best_f1):
         which = f"Epoch {result.best_epoch}, without a score"
     click.echo(f"{which}, weights {result.weights}")
+    if is_chief():
+        from utils.own.worth import told, worth_of
+
+        click.echo(told(worth_of(folder, found)))
     click.echo(f"Predict with: ./course predict --model {folder} --images FOLDER --out predictions.csv")
 
 
@@ -139,6 +144,16 @@ def _plan(profile: "Profile", data: Path | None, out: Path | None, images_per_se
 @click.option(
     "--tta", is_flag=True, help="Average over the sheet and its mirror images; two to four times slower."
 )
+@click.option(
+    "--sure",
+    type=click.FloatRange(0.5, 1),
+    default=0.95,
+    show_default=True,
+    help="The least probability of an answer, at species, else genus, else family, that is called sure.",
+)
+@click.option(
+    "--labels", type=EXISTING, help="With --images: a table whose image_id the answers take, by file."
+)
 @click.option("--skip-bad", is_flag=True, help="Leave out images that cannot be read, and list them.")
 @click.argument("more_shards", nargs=-1, type=EXISTING)
 def predict(
@@ -149,54 +164,62 @@ def predict(
     out: Path,
     html: Path | None,
     tta: bool,
+    sure: float,
+    labels: Path | None,
     skip_bad: bool,
     more_shards: tuple[Path, ...],
 ) -> None:
-    """Name the five most probable species of every sheet, with genus, family and probability.
+    """Answer every sheet at the rank that is sure, and name its five most probable species.
 
-    Give one of --shards (more shards may follow it, as from *.tfrec), --data or --images.
+    Give one of --shards (more shards may follow it, as from *.tfrec), --data or --images. Of each sheet the CSV says
+    whether the answer is sure, doubtful, or the sheet unlike anything that the model was trained on, as far as
+    sheets were held out of its training to measure that by.
     """
     shards = (*shards, *more_shards)
     if sum(map(bool, (shards, data, images))) != 1:
         raise UsageError("Give one of --shards, --data and --images: what is to be predicted.")
-    if (html or skip_bad) and not images:
-        raise UsageError("--html and --skip-bad go with --images only.")
+    if (html or skip_bad or labels) and not images:
+        raise UsageError("--html, --labels and --skip-bad go with --images only.")
     if html and html.resolve() == out.resolve():
         raise UsageError(f"--html {html}: is the CSV of --out too. Give the page another name.")
     for path in filter(None, (out, html)):
         check_writable(path)
     if images:
-        _predict_images(run_dir, images, out, html, tta, skip_bad)
+        _predict_images(run_dir, images, out, html, tta, skip_bad, sure, labels)
         return
     from utils.sources import Data, find_data
     from utils.startup import import_tensorflow
 
     if data:
-        shards = find_data(profile_of("auto"), data).test_shards
+        found = find_data(profile_of("auto"), data)
+        shards = found.test_shards
         if not shards:
             raise InputError(f"{data}: no test shards (*_test*.tfrec). Name the shards by --shards.")
     import_tensorflow()
-    from utils.data.records import count_records
-    from utils.evaluation.predict import predict as predict_sheets
-    from utils.evaluation.predict import write_predictions_csv
-    from utils.training.runs import load_trained
+    from utils.own.answers import write_answers_csv
+    from utils.own.worth import answer_shards
 
-    network, chosen, labels = load_trained(run_dir)
-    sheets = Data(kind="folder", test_shards=tuple(shards))
-    dataset = sheets.batches("test", chosen, batch_size=chosen.batch_size)
-    predictions = predict_sheets(
-        network,
-        dataset,
-        tta=tta or chosen.tta,
-        augment=chosen.augment,
-        total=count_records(shards),
-        shards=shards,
-    )
-    click.echo(f"{len(predictions):,} sheets -> {write_predictions_csv(predictions, labels, out)}")
+    judged, of = answer_shards(run_dir, Data(kind="folder", test_shards=tuple(shards)), sure=sure, tta=tta)
+    click.echo(f"{len(judged):,} sheets -> {write_answers_csv(judged, of, out)}")
+    click.echo(_statuses(judged))
+
+
+def _statuses(judged: "Judged") -> str:
+    from utils.own.answers import STATUSES
+
+    counts = {status: int((judged.status == status).sum()) for status in STATUSES}
+    return ", ".join(f"{status} {count:,}" for status, count in counts.items() if count)
 
 
 def _predict_images(
-    run_dir: Path, images: Path, out: Path, html: Path | None, tta: bool, skip_bad: bool
+    run_dir: Path,
+    images: Path,
+    out: Path,
+    html: Path | None,
+    tta: bool,
+    skip_bad: bool,
+    sure: float,
+    labels: Path | None,
 ) -> None:
     from utils.own.folder import find_images, predict_folder
     from utils.startup import import_tensorflow
@@ -204,15 +227,71 @@ def _predict_images(
     files, left_out = find_images(images, skip_bad=skip_bad)
     for path in {path.resolve() for path in (out, html) if path} & {path.resolve() for path in files}:
         raise UsageError(f"{path}: is one of the images to predict. Give what is written another name.")
+    ids = None
+    if labels:
+        from utils.data.metadata import read_metadata
+
+        table = read_metadata(labels).images
+        ids = dict(zip(table["file_name"], table["image_id"], strict=True))
     import_tensorflow()
     notes: dict[str, str] = {}
-    predictions = predict_folder(
-        run_dir, images, files, left_out, out, html=html, tta=tta, skip_bad=skip_bad, notes=notes
+    judged = predict_folder(
+        run_dir,
+        images,
+        files,
+        left_out,
+        out,
+        html=html,
+        tta=tta,
+        skip_bad=skip_bad,
+        notes=notes,
+        sure=sure,
+        ids=ids,
     )
     for name, note in notes.items():
         click.echo(f"note: {name}: {note}", err=True)
     for name, reason in left_out.items():
         click.echo(f"left out: {name}: {reason}", err=True)
-    click.echo(f"{len(predictions):,} sheets -> {out}")
+    click.echo(f"{len(judged):,} sheets -> {out}")
+    click.echo(_statuses(judged))
     if html:
         click.echo(f"Look at {html.resolve()}")
+
+
+@click.command(
+    epilog=example(
+        "./course export --model runs/mine --data data/mine --out exported",
+        "python exported/identify.py IMAGE",
+    )
+)
+@click.option("--model", "run_dir", type=FOLDER, required=True, help="Folder of a training run.")
+@click.option(
+    "--out", type=OUT_FOLDER, required=True, help="Folder to write; an earlier export in it is replaced."
+)
+@click.option(
+    "--data",
+    type=FOLDER,
+    help="The data that it was trained on: for int8, and to compare the formats. [default: the sample flora, if that]",
+)
+def export(run_dir: Path, out: Path, data: Path | None) -> None:
+    """Write a run's network for others: SavedModel, LiteRT, labels, scores, a card, and a script that uses it."""
+    import os
+
+    from utils.own.export import export as export_run
+    from utils.own.export import refuse_other_files
+    from utils.startup import import_tensorflow
+
+    refuse_other_files(out)
+    check_writable(out)
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # in float32, as it runs elsewhere
+    import_tensorflow()
+    for name, facts in export_run(run_dir, out, data).items():
+        if "left_out" in facts:
+            click.echo(f"{name:<8} not written: {facts['left_out']}.")
+            continue
+        told = f"{name:<8} {facts['file']}, {facts['bytes'] / 1e6:.1f} MB, "
+        told += f"probabilities differ by at most {facts['largest_difference']:.1g}"
+        if facts["macro_f1"] is not None:
+            told += f", macro-F1 {facts['macro_f1']:.3f} on {facts['sheets']:,} withheld sheets"
+        click.echo(f"{told}.")
+    click.echo(f"Read {out / 'README.md'}")

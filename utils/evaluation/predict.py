@@ -1,6 +1,5 @@
 """Prediction: one pass over a data set, with the id of every sheet beside its probabilities."""
 
-import csv
 import zipfile
 from collections.abc import Sequence
 from contextlib import closing
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     import tensorflow as tf
-
-    from utils.data.labels import LabelMap
 
 
 @dataclass(frozen=True)
@@ -64,11 +61,21 @@ class Predictions:
             with np.load(path, allow_pickle=False) as arrays:
                 return cls(**{name: arrays[name] for name in cls.__dataclass_fields__})
         except FileNotFoundError:
-            raise InputError(
-                f"{path}: no such file. Notebook 04 and `./course predict` write it."
-            ) from None
+            raise InputError(f"{path}: no such file. Notebook 04 and `./course predict` write it.") from None
         except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise InputError(f"{path}: not a file of predictions ({error}). Predict again.") from None
+
+
+def views_of(images: "tf.Tensor", augment: str | None) -> "list[tf.Tensor]":
+    """Images as they are and, by `augment`, their mirror images: see `tta` of `predict`."""
+    import tensorflow as tf
+
+    views = [images]
+    if augment != "none":
+        views.append(tf.reverse(images, axis=[2]))
+    if augment in TURNED:
+        views += [tf.reverse(view, axis=[1]) for view in views]
+    return views
 
 
 def predict_batches(
@@ -95,11 +102,7 @@ def predict_batches(
     import tensorflow as tf
 
     def best_classes(images: "tf.Tensor") -> tuple["tf.Tensor", "tf.Tensor"]:
-        views = [images]
-        if tta and augment != "none":
-            views.append(tf.reverse(images, axis=[2]))
-        if tta and augment in TURNED:
-            views += [tf.reverse(view, axis=[1]) for view in views]
+        views = views_of(images, augment if tta else "none")
         # softmax in float32 also where the network computes in float16
         logits = [tf.cast(model(view, training=False), tf.float32) for view in views]
         if adjustment is not None:
@@ -120,13 +123,18 @@ def predict_batches(
             values.numpy(),
             true.numpy().astype(np.int32),
         )
-        numbers = np.isfinite(predictions.probabilities).all(axis=1)
-        if not numbers.all():
-            raise InputError(
-                f"The model gives no number for sheet {predictions.image_ids[int(np.argmin(numbers))]}: its "
-                "weights have overflowed. Train again with a lower max_lr."
-            )
+        refuse_no_number(predictions.image_ids, predictions.probabilities)
         yield predictions, batch
+
+
+def refuse_no_number(image_ids: np.ndarray, probabilities: np.ndarray) -> None:
+    """Raise InputError where a probability of a sheet is not a number."""
+    numbers = np.isfinite(probabilities).all(axis=1)
+    if not numbers.all():
+        raise InputError(
+            f"The model gives no number for sheet {image_ids[int(np.argmin(numbers))]}: its weights have overflowed. "
+            "Train again with a lower max_lr."
+        )
 
 
 def predict(
@@ -201,27 +209,3 @@ def concatenate(parts: "Sequence[Predictions]") -> Predictions:
         raise InputError("There was no sheet to predict. Check the shards and the chosen image ids.")
     columns = zip(*(vars(part).values() for part in parts), strict=True)
     return Predictions(*map(np.concatenate, columns))
-
-
-def write_predictions_csv(predictions: Predictions, labels: "LabelMap", path: Path) -> Path:
-    """Write one row a sheet: image_id, then species, genus, family and probability of each rank.
-
-    Columns are named species_1, genus_1, family_1, probability_1, species_2 ... in UTF-8; the file is
-    written whole.
-    """
-    ranks = range(1, predictions.classes.shape[1] + 1)
-    header = ["image_id"] + [
-        f"{name}_{rank}" for rank in ranks for name in ("species", "genus", "family", "probability")
-    ]
-    with replacing(Path(path)) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        for image_id, classes, row in zip(
-            predictions.image_ids, predictions.classes, predictions.probabilities, strict=True
-        ):
-            cells = [image_id]
-            for index, probability in zip(classes, row, strict=True):
-                cells += [labels.names[index], labels.genera[index], labels.families[index]]
-                cells.append(f"{probability:.4f}")
-            writer.writerow(cells)
-    return Path(path)

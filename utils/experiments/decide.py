@@ -1,5 +1,6 @@
 """From probabilities to an answer: temperature, least expected cost on the tree of life, several runs together."""
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -68,7 +69,7 @@ def tempered(predictions: Predictions, temperature: float) -> Predictions:
     )
 
 
-def fit_temperature(predictions: Predictions, *, by_species: bool = False) -> float:
+def fit_temperature(predictions: Predictions, *, by_species: bool = False, spread: float = math.inf) -> float:
     """The temperature at which known species were most probable (least negative log-likelihood).
 
     Temperature scaling of Guo et al. (2017, arXiv:1706.04599). Fit it on validation; decisions by expected cost
@@ -79,6 +80,8 @@ def fit_temperature(predictions: Predictions, *, by_species: bool = False) -> fl
         by_species: every species counts as much as every other, and not every sheet. For decisions that are judged
             by species, as macro-F1 does, or on as many sheets of each: rare species, of which a network is less
             sure, hardly count among the sheets of a validation part.
+        spread: how far the log of the temperature may lie from 0, as the standard deviation of a normal prior. With
+            few sheets, all of them right, the likelihood alone would call every answer certain.
 
     Raises:
         InputError: no sheet has its species among the classes kept.
@@ -97,7 +100,8 @@ def fit_temperature(predictions: Predictions, *, by_species: bool = False) -> fl
     def loss(log_temperature: float) -> float:
         scale = np.exp(-log_temperature)
         losses = np.log(np.exp((logs - high[:, None]) * scale).sum(axis=1)) + (high - true) * scale
-        return float(np.average(losses, weights=weights))
+        prior = (log_temperature / spread) ** 2 / 2 / len(losses)
+        return float(np.average(losses, weights=weights)) + prior
 
     # convex in the scale, so it has one minimum: golden-section search
     low, up, golden = -np.log(MAX_TEMPERATURE), np.log(MAX_TEMPERATURE), (np.sqrt(5) - 1) / 2

@@ -5,6 +5,7 @@ from utils.figures.mistakes import genus_confusion, grad_cam, mistakes_by_kind
 from utils.figures.scores import (
     against_baselines,
     f1_against_images,
+    left_to_the_machine,
     predicted_classes,
     reliability,
     scores_by_bin,

@@ -293,3 +293,36 @@ def predicted_classes(predicted: np.ndarray, train_counts: np.ndarray) -> Figure
     percent_axis(row[1].yaxis)
     figure.legend(*row[0].get_legend_handles_labels(), loc="outside lower left", ncols=3, fontsize=9)
     return figure
+
+
+@styled
+def left_to_the_machine(curve: pd.DataFrame, sure: float) -> Figure:
+    """The error among the sheets that are named without a person, against their share of all sheets.
+
+    Args:
+        curve: from curve() of utils.own.answers.Measured, columns sure, share, error; `sure` rises.
+        sure: the threshold that is marked.
+    """
+    shown = curve.dropna()
+    at = shown[shown["sure"] >= sure - 1e-9]
+    if at.empty:
+        title = f"No sheet is named at a probability of {sure:.0%}"
+    else:
+        row = at.iloc[0]
+        wrong = share_text(row["error"])
+        title = f"At {row['sure']:.0%} {share_text(row['share'])} of the sheets are named, {wrong} of these wrongly"
+    figure, ((axes,),) = new_figure(title, 3.4)
+    axes.plot(shown["share"], shown["error"], color=WINE)
+    for row in shown.iloc[:: max(len(shown) // 6, 1)].itertuples():
+        axes.plot(row.share, row.error, "o", color=WINE, ms=4)
+        axes.annotate(
+            f"{row.sure:.0%}", (row.share, row.error), (4, 4), textcoords="offset points", fontsize=9
+        )
+    if not at.empty:
+        axes.plot(row_share := at.iloc[0]["share"], at.iloc[0]["error"], "s", color=BLACK, ms=7)
+        axes.axvline(row_share, color=BLACK, ls="--", lw=1)
+    axes.set(xlabel="share of the sheets named to species", ylabel="wrong among them", xlim=(0, 1.05))
+    axes.set_ylim(0, max(0.05, 1.2 * shown["error"].max() if len(shown) else 0))
+    percent_axis(axes.xaxis)
+    percent_axis(axes.yaxis)
+    return figure

@@ -21,7 +21,7 @@ from utils.data.shards import MANIFEST
 from utils.data.splits import DUPLICATES, SKIPPED, shared_duplicates
 from utils.files import InputError, write_csv, write_json
 from utils.own.duplicates import duplicate_groups
-from utils.own.plan import Job, read_report
+from utils.own.plan import DOUBTFUL, Job, read_report, told_of
 
 
 def finish(job: Job) -> None:
@@ -42,7 +42,7 @@ def finish(job: Job) -> None:
     job.labels.save(folder / "labels.json")
     if job.split_file is not None and job.split_file.resolve() != (job.out / splits.FILE_NAME).resolve():
         shutil.copyfile(job.split_file, folder / splits.FILE_NAME)
-    notes = _write_skipped(job, skipped, folder) + _flaws(job, noted)
+    notes = _write_skipped(job, skipped, folder) + _write_doubtful(job, folder) + _flaws(job, noted)
     notes += _write_duplicates(job, rows, marks, folder)
     notes += look_alike_notes(np.unique(job.labels.names[job.classes]).tolist())
     write_json(folder / MANIFEST, _manifest(job, reports, parts, notes))
@@ -99,6 +99,13 @@ def _reports(
     if not there.all():
         marks = marks[:, there]
     return reports, np.flatnonzero(there), marks, skipped, noted
+
+
+def _write_doubtful(job: Job, folder: Path) -> list[str]:
+    if not len(job.doubtful):
+        return []
+    write_csv(job.doubtful, folder / DOUBTFUL)
+    return [f"Left out, see {DOUBTFUL}: {told_of(job.doubtful)}."]
 
 
 def _write_skipped(job: Job, skipped: list[list[Any]], folder: Path) -> list[str]:

@@ -7,7 +7,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,9 @@ import numpy as np
 from PIL import Image
 
 from utils.data.forms.folders import IMAGE_SUFFIXES, contents, warn_of_others
+from utils.evaluation.predict import refuse_no_number
 from utils.files import InputError, in_order, read_json
+from utils.own.answers import SURE_AT, Judged, answering, concatenate_judged, judge, write_answers_csv
 from utils.own.decode import MAX_PIXELS, upright_size
 from utils.own.images import FITS, BadImage, read_image
 
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from utils.config import Profile
-    from utils.evaluation.predict import Predictions
 
 
 THUMBNAIL = 360  # pixels of the longer edge
@@ -67,7 +68,7 @@ def find_images(folder: Path, *, skip_bad: bool = False) -> tuple[list[Path], di
         skip_bad: leave bad files out instead of stopping.
 
     Returns:
-        The files, sorted, and what is left out: {path relative to `folder`: reason}.
+        The files, folder by folder, sorted, and what is left out: {path relative to `folder`: reason}.
 
     Raises:
         InputError: there is no image file, or (without `skip_bad`) some cannot be read; the message lists
@@ -76,7 +77,9 @@ def find_images(folder: Path, *, skip_bad: bool = False) -> tuple[list[Path], di
     folder = Path(folder)
     found = contents(folder)
     # A link that leads nowhere is bad like a file, and may be that of a whole folder.
-    files = sorted(folder / name for name in [*found.images, *found.broken])
+    files = sorted(
+        (folder / name for name in [*found.images, *found.broken]), key=lambda path: (path.parent, path)
+    )
     if not found.images:
         others = Counter(Path(name).suffix.lower() or "no suffix" for name in [*found.others, *found.broken])
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5)) or "nothing"
@@ -137,8 +140,10 @@ def predict_folder(
     skip_bad: bool = False,
     progress: bool = True,
     notes: dict[str, str] | None = None,
-) -> "Predictions":
-    """Predict image files with the network of a run; write the CSV and, where asked for, the page.
+    sure: float = SURE_AT,
+    ids: dict[str, str] | None = None,
+) -> Judged:
+    """Answer image files by the network of a run; write the CSV and, where asked for, the page.
 
     Every file is read once; memory does not grow with their number but for the answers. Nothing appears
     under a final name until all is predicted.
@@ -146,12 +151,14 @@ def predict_folder(
     Args:
         run_dir: the folder of a training run.
         folder, files, left_out: as for and from `find_images`; `left_out` gets what turns out bad later.
-        out: the CSV, see `write_predictions_csv`.
+        out: the CSV, see `write_answers_csv`.
         html: the page, see `utils.own.page`.
         tta: test-time augmentation even where the profile has none, see `predict`.
         skip_bad: leave images out that cannot be decoded.
         progress: show a bar with sheets a second.
-        notes: gets {id: what is wrong with an image without harm}.
+        notes: gets {path below `folder`: what is wrong with an image without harm}.
+        sure: the least probability of a sure answer.
+        ids: {path below `folder`: image_id} of labelled files; the id of the others is their path.
 
     Raises:
         InputError: there is no trained run, or (without `skip_bad`) an image cannot be decoded.
@@ -159,12 +166,14 @@ def predict_folder(
     import tensorflow as tf
     from tqdm.auto import tqdm
 
-    from utils.evaluation.predict import concatenate, predict_batches, write_predictions_csv
     from utils.figures.explain import explainer
     from utils.own.page import Pages, read_facts
+    from utils.own.worth import load_worth
     from utils.training.runs import load_trained
 
     network, profile, labels = load_trained(run_dir)
+    worth = load_worth(run_dir, profile, labels)
+    answer = answering(network, profile, tta=tta or profile.tta)
     batches = image_batches(
         files,
         folder,
@@ -185,24 +194,29 @@ def predict_folder(
             side = profile.image_size
             signature = [tf.TensorSpec([None, side, side, 3], tf.uint8), tf.TensorSpec([None], tf.int32)]
             explain = tf.function(explainer(network), input_signature=signature)
-            pages = stack.enter_context(
-                Pages(html, read_facts(run_dir, profile, labels), folder.resolve().name)
-            )
-        for predictions, (images, *_, thumbnails) in predict_batches(
-            network, batches, tta=tta or profile.tta, augment=profile.augment
-        ):
+            facts = read_facts(run_dir, profile, labels, worth)
+            pages = stack.enter_context(Pages(html, facts, folder.resolve().name, sure))
+        for images, _, names, thumbnails in batches:
+            probabilities, features = (array.numpy() for array in answer(images))
+            paths = np.array([name.decode() for name in names.numpy()])
+            refuse_no_number(paths, probabilities)
+            judged = judge(worth, paths, probabilities, features, sure=sure)
             if pages:
-                heatmaps = explain(images, predictions.predicted).numpy()
-                pages.add(predictions, thumbnails, heatmaps, profile.crop)
-            parts.append(predictions)
-            bar.update(len(predictions))
+                pages.add(
+                    judged, thumbnails, explain(images, judged.predictions.predicted).numpy(), profile.crop
+                )
+            parts.append(replace(judged, directions=None))
+            bar.update(len(judged))
         if not parts:
             raise InputError(f"{folder}: none of its {len(files)} images can be decoded. Replace them.")
-        predictions = concatenate(parts)
+        judged = concatenate_judged(parts)
         if pages:
             pages.write(left_out)
-        write_predictions_csv(predictions, labels, out)
-    return predictions
+        paths = judged.predictions.image_ids
+        known = np.array([(ids or {}).get(path, path) for path in paths])
+        named = replace(judged, predictions=replace(judged.predictions, image_ids=known))
+        write_answers_csv(named, labels, out, files=paths)
+    return named
 
 
 def image_batches(

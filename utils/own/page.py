@@ -10,6 +10,7 @@ import csv
 import math
 import shutil
 import tempfile
+from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
@@ -26,15 +27,14 @@ from utils.data.forms.names import printed_words
 from utils.data.metadata import UNKNOWN
 from utils.data.tail import TAIL_MAX
 from utils.files import InputError, read_json
+from utils.own.answers import NO_RANK, RANKS, SURE_AT, Answers, Judged
 
 if TYPE_CHECKING:
     from utils.config import Profile
     from utils.data.labels import LabelMap
-    from utils.evaluation.predict import Predictions
 
 
 SHEETS_A_PAGE = 100  # some 50 KB each
-LOW_CONFIDENCE = 0.5  # below it, all other species together are likelier than the first answer
 NO_USE = 0.1  # share of the reachable macro-F1 below which the model recognises almost nothing
 TRAINING_IMAGES = "training_images.csv"  # in a run's folder: scientificName, images
 _OVERLAY = 0.55  # share of the heat's colour, as in utils.figures.mistakes.grad_cam
@@ -52,9 +52,17 @@ class RunFacts:
     macro_f1: float | None  # best on the sheets held out of training, over all species
     train_images: np.ndarray | None  # of each class, int [C]
     held_out: tuple[int, int] | None = None  # sheets that the macro-F1 is of, and their species
+    worth: Answers | None = None  # what is known of its answers
+
+    @property
+    def invented(self) -> bool:
+        """Whether the sheets that it was trained on are drawn."""
+        return self.profile.source == "flora" or (self.worth is not None and self.worth.origin["invented"])
 
 
-def read_facts(run_dir: Path, profile: "Profile", labels: "LabelMap") -> RunFacts:
+def read_facts(
+    run_dir: Path, profile: "Profile", labels: "LabelMap", worth: Answers | None = None
+) -> RunFacts:
     """Read score and numbers of training images from the files that a training run leaves.
 
     Raises:
@@ -78,6 +86,7 @@ def read_facts(run_dir: Path, profile: "Profile", labels: "LabelMap") -> RunFact
         macro_f1=max(filter(math.isfinite, scores), default=None),
         train_images=np.array([counts[name] for name in labels.names]) if names else None,
         held_out=None if None in held_out else held_out,
+        worth=worth,
     )
 
 
@@ -100,16 +109,19 @@ class Pages:
     As a context manager it removes its hidden working folder, beside the pages, at the end.
     """
 
-    def __init__(self, path: Path, facts: RunFacts, folder: str) -> None:
+    def __init__(self, path: Path, facts: RunFacts, folder: str, sure: float = SURE_AT) -> None:
         """Make the working folder.
 
         Args:
             path: the first page.
             facts: of the model.
             folder: name of the folder of images, for the heading.
+            sure: the least probability of a sure answer.
         """
-        self.path, self.facts, self.folder = Path(path), facts, folder
-        self.sheets = self.uncertain = 0
+        self.path, self.facts, self.folder, self.sure = Path(path), facts, folder, sure
+        self.sheets = 0
+        self._counts: Counter[str] = Counter()  # sheets by status
+        self._in = ""  # the folder of the sheet before
         self._part: list[dict[str, Any]] = []
         self._parts: list[Path] = []
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -121,33 +133,39 @@ class Pages:
     def __exit__(self, *error: object) -> None:
         shutil.rmtree(self._work)
 
-    def add(
-        self, predictions: "Predictions", thumbnails: list[Image.Image], heatmaps: np.ndarray, crop: float
-    ) -> None:
+    def add(self, judged: Judged, thumbnails: list[Image.Image], heatmaps: np.ndarray, crop: float) -> None:
         """Add a batch of sheets.
 
         Args:
-            predictions: of B sheets.
+            judged: of B sheets, whose ids are their paths.
             thumbnails: B RGB images of the whole sheets.
             heatmaps: Grad-CAM of the first answers, float [B, S, S] in 0..1, of the central part only.
             crop: the share of each side that this part has.
         """
-        rows = zip(predictions.image_ids, predictions.classes, predictions.probabilities, strict=True)
-        for (name, classes, shares), sheet, heat in zip(rows, thumbnails, heatmaps, strict=True):
-            uncertain = bool(shares[0] < LOW_CONFIDENCE)
+        found = judged.predictions
+        for row, (name, sheet, heat) in enumerate(zip(found.image_ids, thumbnails, heatmaps, strict=True)):
+            status, rank = str(judged.status[row]), int(judged.rank[row])
             self.sheets += 1
-            self.uncertain += uncertain
+            self._counts[status] += 1
+            folder = str(name).rpartition("/")[0]
+            answers = zip(found.classes[row], found.probabilities[row], strict=True)
             self._part.append(
                 {
                     "number": self.sheets,
                     "name": str(name),
-                    "answers": [self._answer(*answer) for answer in zip(classes, shares, strict=True)],
+                    "folder": folder,
+                    "first_of_folder": folder != self._in or not self._part,
+                    "answers": [self._answer(*answer) for answer in answers],
                     "picture": _picture(sheet),
                     "overlay": _picture(overlay(sheet, heat, crop)),
                     "explained": bool(heat.any()),  # whether any part speaks for the first answer
-                    "uncertain": uncertain,
+                    "status": status,
+                    "rank": RANKS[rank] if rank < NO_RANK else None,
+                    "taxon": str(judged.taxon[row]),
+                    "sure_of": float(judged.probability[row]),
                 }
             )
+            self._in = folder
             if len(self._part) == SHEETS_A_PAGE:
                 self._end_part()
 
@@ -166,7 +184,13 @@ class Pages:
         counted = self.facts.train_images is not None
         template = _templates().get_template("sheets.html.j2")
         part.write_text(
-            template.render(sheets=self._part, counted=counted, tail_max=TAIL_MAX), encoding="utf-8"
+            template.render(
+                sheets=self._part,
+                counted=counted,
+                tail_max=TAIL_MAX,
+                folders=any(sheet["folder"] for sheet in self._part),
+            ),
+            encoding="utf-8",
         )
         self._parts.append(part)
         self._part = []
@@ -204,6 +228,7 @@ class Pages:
     def _facts(self) -> dict[str, object]:
         """What the template says of the model and of all sheets."""
         facts, labels, images = self.facts, self.facts.labels, self.facts.train_images
+        worth = facts.worth
         held_out, covered = facts.held_out or (None, labels.n_classes)
         return {
             "generator": _GENERATOR,
@@ -219,11 +244,33 @@ class Pages:
             "covered": covered,
             "best": covered / labels.n_classes,  # macro-F1 when all that can be scored is right
             "total": self.sheets,
-            "uncertain": self.uncertain,
-            "low_confidence": LOW_CONFIDENCE,
+            "counts": self._counts,
+            "sure": self.sure,
+            "worth": worth,
+            "right": worth and worth.held_out,
+            "ranks": worth and _words_of_ranks(worth, self.sure),
+            "curve": worth and _curve(worth),
+            "refused": worth and worth.refused,
+            "most_sure": worth and 1 - worth.doubt,
+            "measured_on": worth and worth.measured.part,
+            "passed": worth and worth.passed,
+            "limited": worth is not None and math.isfinite(worth.limit),
+            "invented": facts.invented,
             "no_use": NO_USE,
             "tail_max": TAIL_MAX,
         }
+
+
+def _words_of_ranks(worth: Answers, sure: float) -> list[dict[str, Any]]:
+    """Rank, sheets, share and right of the sheets that were measured, as plain values; right is None without sheets."""
+    table = worth.measured.by_rank(sure, worth.limit).to_dict(orient="records")
+    return [row | {"right": None if math.isnan(row["right"]) else row["right"]} for row in table]
+
+
+def _curve(worth: Answers) -> list[dict[str, float]]:
+    """What could be left to the machine at some thresholds, where any sheet could."""
+    table = worth.measured.curve(worth.limit, (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)).dropna()
+    return table.to_dict(orient="records")
 
 
 @cache

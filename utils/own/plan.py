@@ -15,7 +15,7 @@ import PIL
 
 from utils.data import splits
 from utils.data.forms.folders import on_disk
-from utils.data.forms.names import match
+from utils.data.forms.names import doubt_of, look_for_doubts, match
 from utils.data.labels import LabelMap
 from utils.data.metadata import Metadata, read_metadata
 from utils.data.shards import MANIFEST, UNFINISHED, is_shard
@@ -24,6 +24,7 @@ from utils.files import InputError, UsageError, check_option, read_json
 from utils.own.images import FITS
 
 PREFIX = "own"
+DOUBTFUL = "doubtful.csv"  # sheets whose name is no species
 JOB = "job.json"
 _FILES = (
     "train_metadata.json",
@@ -31,6 +32,7 @@ _FILES = (
     "labels.json",
     "solution.csv",
     SKIPPED,
+    DOUBTFUL,
     DUPLICATES,
     MANIFEST,
 )
@@ -60,6 +62,7 @@ class Options:
     # A labels.json, or the folder of a run, by which classes are numbered; else they are by the sorted names.
     label_map: Path | None = None
     shard_images: int = 1000  # records a shard
+    keep_doubtful: bool = False  # names with cf. or aff. or without an epithet stay, each a class of its own
 
     def __post_init__(self) -> None:
         check_option("size", self.size, 16 <= self.size <= 4096, "from 16 to 4096 pixels")
@@ -102,6 +105,7 @@ class Job:
     classes: np.ndarray  # int64
     parts: np.ndarray  # "train", "validation" or "test"
     shards: list[Shard]
+    doubtful: pd.DataFrame  # sheets that are left out, as doubtful.csv has them
     options: Options
     split_file: Path | None
     settings: dict[str, Any]
@@ -153,6 +157,15 @@ def plan_job(source: Path, images_dir: Path, out: Path, options: Options) -> Job
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file. Name a folder for the shards.")
     metadata = read_metadata(source)
+    doubtful = _doubtful(metadata)
+    if options.keep_doubtful:
+        doubtful = doubtful.iloc[:0]
+    if len(doubtful):
+        if len(doubtful) == len(metadata.annotations):
+            raise InputError(
+                f"{source}: {told_of(doubtful)}, and no others. --keep-doubtful takes each of them as a class."
+            )
+        metadata = _without(metadata, doubtful["image_id"])
     if options.label_map is not None:
         metadata, labels = _numbered_by(Path(options.label_map), metadata, source)
     else:
@@ -208,9 +221,49 @@ def plan_job(source: Path, images_dir: Path, out: Path, options: Options) -> Job
         classes=classes,
         parts=parts,
         shards=shards,
+        doubtful=doubtful,
         options=options,
         split_file=None if options.split is None else Path(options.split),
         settings=settings,
+    )
+
+
+def _doubtful(metadata: Metadata) -> pd.DataFrame:
+    """The sheets whose name is no species: image_id, file_name, verbatimIdentification, identificationQualifier."""
+    names = metadata.categories.set_index("category_id")
+    doubt = {
+        category: doubt_of(name, species or "")
+        for category, name, species in names[["scientificName", "species"]].itertuples()
+    }
+    of = metadata.annotations["category_id"].map(doubt)
+    sheets = metadata.annotations[of != ""]
+    file_of = metadata.images.set_index("image_id")["file_name"]
+    return pd.DataFrame(
+        {
+            "image_id": sheets["image_id"],
+            "file_name": sheets["image_id"].map(file_of),
+            "verbatimIdentification": sheets["category_id"].map(names["scientificName"]),
+            "identificationQualifier": of[of != ""],
+        }
+    ).reset_index(drop=True)
+
+
+def told_of(doubtful: pd.DataFrame) -> str:
+    """A sentence on the sheets of `Job.doubtful`, without its full stop."""
+    counts = doubtful["verbatimIdentification"].value_counts(sort=False)
+    return look_for_doubts(counts.index, counts.tolist())
+
+
+def _without(metadata: Metadata, image_ids: pd.Series) -> Metadata:
+    """The tables without some sheets, and without the species that then have none."""
+    annotations = metadata.annotations[~metadata.annotations["image_id"].isin(image_ids)]
+    gone = set(metadata.annotations["category_id"]) - set(annotations["category_id"])
+    categories = metadata.categories[~metadata.categories["category_id"].isin(gone)]
+    return dataclasses.replace(
+        metadata,
+        annotations=annotations.reset_index(drop=True),
+        images=metadata.images[~metadata.images["image_id"].isin(image_ids)].reset_index(drop=True),
+        categories=categories.reset_index(drop=True),
     )
 
 

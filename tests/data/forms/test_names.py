@@ -2,8 +2,10 @@ import pytest
 
 from utils.data.forms.names import (
     comparable,
+    doubt_of,
     epithet_of,
     genus_of,
+    in_doubt,
     is_no_name,
     look_alike_notes,
     look_alikes,
@@ -274,3 +276,55 @@ def test_look_alikes_are_told_and_others_are_not():
         "'Isoetes alba L.', 'Isoëtes alba' look alike and are 2 species"
     )
     assert notes[-1] == "1 more groups of names look alike."
+
+
+@pytest.mark.parametrize(
+    ("name", "doubt"),
+    [
+        ("Carex nigra", ""),
+        ("Carex nigra (L.) Reichard", ""),
+        ("CAREX NIGRA", ""),
+        ("Croton Haenseleri", ""),
+        ("Carex × nigra", ""),
+        ("×Triticosecale rimpaui", ""),
+        ("Carex nigra agg.", ""),
+        ("Carex nigra var. cf. alba", ""),
+        ("Carex nigra cf. var. alba", ""),
+        ("Carex cf. nigra", "cf. nigra"),
+        ("Carex CF nigra L.", "cf. nigra"),
+        ("Carex aff nigra", "aff. nigra"),
+        ("cf. Carex nigra", "cf. Carex"),
+        ("Carex ?nigra", "?"),
+        ("Carex nigra ?", "?"),
+        ("Carex", "sp."),
+        ("Carex L.", "sp."),
+        ("Carex sp.", "sp."),
+        ("Carex spp", "sp."),
+        ("Carex sp. 1", "sp."),
+        ("Carex_indet.", "sp."),
+        ("Carex sect. Ovales", "sp."),
+    ],
+)
+def test_names_that_are_no_species_say_why(name, doubt):
+    assert doubt_of(name) == doubt
+
+
+def test_an_epithet_in_its_own_column_counts_where_it_is_one():
+    assert doubt_of("Carex L.", "nigra") == "" and doubt_of("Carex", "sp. 1") == "sp."
+
+
+@pytest.mark.parametrize(
+    ("name", "qualifier", "expected"),
+    [
+        ("Carex nigra L.", "cf. nigra", "Carex cf. nigra L."),
+        ("Carex nigra", "aff.", "Carex aff. nigra"),
+        ("Carex nigra", "?", "Carex cf. nigra"),
+        ("Carex nigra", "", "Carex nigra"),
+        ("Carex nigra", "s.l.", "Carex nigra"),
+        ("Quercus agrifolia", "cf. var. oxyadenia", "Quercus agrifolia"),
+        ("Carex cf. nigra", "cf. nigra", "Carex cf. nigra"),
+        ("Carex", "cf. nigra", "Carex"),
+    ],
+)
+def test_a_qualifier_in_its_own_column_goes_into_the_name(name, qualifier, expected):
+    assert in_doubt(name, qualifier) == expected

@@ -228,6 +228,67 @@ def epithet_of(name: str) -> str:
     return words[1] if len(words) > 1 and words[1] not in (*_RANKS, *_IN_DOUBT) else ""
 
 
+def doubt_of(name: str, species: str = "") -> str:
+    """What keeps a name from being that of a species, as Darwin Core's identificationQualifier; "" for a species.
+
+    "cf. nigra" of "Carex cf. nigra", "aff.", "?", and "sp." where there is no epithet: "Carex", "Carex sp. 1".
+
+    Args:
+        name: with or without authors.
+        species: the epithet where a table names it.
+    """
+    words = tidy(name).split()
+    for place, word in enumerate(words):
+        sign = _DOUBTS.get(word.casefold().rstrip("."))
+        if (
+            sign and not {*words[max(place - 1, 0) : place + 2]} & _RANKS.keys()
+        ):  # of a variety: the species stands
+            return " ".join([sign, *words[place + 1 : place + 2]])
+        if "?" in word:
+            return "?"
+    # ZEA MAYS and Croton Haenseleri have epithets, as old labels write them
+    second = [word.lstrip("×") for word in [*species.split()[:1], *itertools.islice(_joined(name), 1, 2)]]
+    named = [word for word in second if _WORD.fullmatch(word) and len(word) > 2]
+    return "" if any(word.casefold() not in _NO_EPITHETS for word in named) else "sp."
+
+
+def in_doubt(name: str, qualifier: str) -> str:
+    """The name with what Darwin Core's identificationQualifier doubts in it: "Carex cf. nigra" by "cf. nigra".
+
+    A doubt about a variety or subspecies leaves the species what it is, and so does a qualifier of another kind.
+    """
+    if not qualifier:
+        return name
+    words, doubt = tidy(name).split(), tidy(qualifier).split()
+    sign = "cf." if doubt[:1] == ["?"] else _DOUBTS.get(doubt[0].casefold().rstrip(".")) if doubt else None
+    if not words or not sign or doubt_of(name) or (doubt[1:2] and doubt[1] in _RANKS):
+        return name
+    return " ".join([words[0], sign, *words[1:]])
+
+
+_DOUBTS = {"cf": "cf.", "conf": "cf.", "aff": "aff.", "prope": "aff."}
+
+
+def look_for_doubts(
+    names: Iterable[str], images: Iterable[int], species: Iterable[str | None] | None = None, most: int = 10
+) -> str:
+    """A sentence on names that are no species and how many images they have; "" where there is none.
+
+    Args:
+        names, images: one entry a name.
+        species: the epithets where a table names them.
+        most: names to list.
+    """
+    known = itertools.repeat("") if species is None else species
+    rows = zip(names, images, known, strict=False)
+    found = {name: count for name, count, epithet in rows if doubt_of(name, epithet or "")}
+    if not found:
+        return ""
+    shown = ", ".join(map(repr, itertools.islice(found, most))) + (", ..." if len(found) > most else "")
+    total = f"{sum(found.values()):,} images of {len(found):,} names"
+    return f"{total} that are no species (cf., aff., no epithet): {shown}"
+
+
 def _joined(name: str) -> Iterator[str]:
     """The words of a name with the hybrid sign, also written x, joined to the word after it."""
     sign = ""

@@ -15,6 +15,7 @@ from utils.data.forms.names import (
     comparable,
     epithet_of,
     genus_of,
+    in_doubt,
     is_no_name,
     split_authors,
     tidy,
@@ -33,6 +34,7 @@ _WAY_OUT = (
     "genus, species and family are welcome. Darwin Core's associatedMedia, specificEpithet and "
     "scientificNameAuthorship are read too."
 )
+_QUALIFIER = "identificationQualifier"
 # What Darwin Core (dwc.tdwg.org/terms) calls columns of a table of own sheets; genus and family it calls the same.
 _DARWIN_CORE = {
     "file_name": "associatedMedia",
@@ -49,7 +51,7 @@ def _columns_of(path: Path) -> dict[str, str]:
     header = read_header(path)
     terms = {re.sub(r"^dwc:|^http\S+/", "", column): column for column in reversed(header)}
     terms |= {column: column for column in header}
-    names = ("image_id", "file_name", "scientificName", "infraspecificEpithet", *_OF_SPECIES)
+    names = ("image_id", "file_name", "scientificName", "infraspecificEpithet", _QUALIFIER, *_OF_SPECIES)
     found = {name: terms.get(name) or terms.get(_DARWIN_CORE.get(name, "")) for name in names}
     return {name: column for name, column in found.items() if column}
 
@@ -156,11 +158,14 @@ def read_own_table(path: Path) -> Metadata:
     in_parts = in_parts and "scientificName" not in columns
     named = ("genus", "species") if in_parts else ("scientificName",)
     lower = ("infraspecificEpithet",) if in_parts else ()
-    sheets = _read_table(path, tuple(dict.fromkeys((ids, "file_name", *named))), columns, optional=lower)
+    sheets = _read_table(
+        path, tuple(dict.fromkeys((ids, "file_name", *named))), columns, optional=(*lower, _QUALIFIER)
+    )
     if in_parts:
         _refuse_empty(problems, sheets, ("genus",), _line)
         words = sheets[[*named, *lower]]
         sheets["scientificName"] = [" ".join(filter(None, row)) for row in words.itertuples(index=False)]
+    sheets["scientificName"] = list(map(in_doubt, sheets["scientificName"], sheets[_QUALIFIER]))
     if columns["file_name"] != "file_name":
         media = sheets[["file_name"]].rename(columns=columns)
         _refuse_empty(problems, media, (columns["file_name"],), _line)

@@ -1,0 +1,191 @@
+"""Exported networks: the answers of Keras, whole or not at all, and usable without anything of the course."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from support.tiny import tiny_network, tiny_profile, trained
+
+from utils.__main__ import main
+from utils.config import load_profile
+from utils.files import InputError
+from utils.own import export as module
+from utils.own.export import CARD, FORMATS, LABELS, METRICS, SCRIPT, export, interpreter
+from utils.own.worth import worth_of
+from utils.sources import Data, find_data
+from utils.training import network
+
+PROFILE = tiny_profile(1, tta=True)  # as they are and turned round
+LITERT = "ai-edge-litert==2.3.0"
+
+
+@pytest.fixture(scope="module")
+def data(sample_flora) -> Data:
+    return find_data(PROFILE, sample_flora)
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    trained(PROFILE, data, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(network, "_network", tiny_network)
+        worth_of(folder, data, progress=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(run, data, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("out") / "exported"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(network, "_network", tiny_network)
+        export(run, folder, data.train_shards[0].parent, progress=False)
+    return folder
+
+
+def test_every_format_gives_the_calibrated_answers_of_the_network(run, data, exported, monkeypatch):
+    import tensorflow as tf
+
+    from utils.own.answers import answering
+    from utils.own.worth import load_worth
+    from utils.training.runs import load_trained
+
+    monkeypatch.setattr(network, "_network", tiny_network)
+    model, profile, labels = load_trained(run)
+    images = next(iter(data.batches("test", profile)))[0].numpy()
+    shares, features = (array.numpy() for array in answering(model, profile)(images))
+    expected = load_worth(run, profile, labels).calibrated(shares)
+    saved = tf.saved_model.load(str(exported / "saved_model")).signatures["serving_default"]
+    found = saved(image=tf.constant(images))
+    assert np.abs(found["probabilities"].numpy() - expected).max() <= 1e-5
+    for name, bound in (("float32", 1e-5), ("float16", 2e-2)):
+        answer = interpreter(exported / FORMATS[name])
+        outputs = [answer(image=image[None]) for image in images]
+        given = np.concatenate([each["probabilities"] for each in outputs])
+        assert np.abs(given - expected).max() <= bound, name
+        places = np.concatenate([each["features"] for each in outputs])
+        assert places == pytest.approx(features, abs=0.05)
+
+
+def test_the_numbers_beside_a_model_are_those_of_its_run(exported, run, data):
+    metrics = json.loads((exported / METRICS).read_text(encoding="utf-8"))
+    assert metrics["measured_on"] == "withheld test" and metrics["images"] == len(
+        np.concatenate([ids for *_, ids in data.batches("test", PROFILE).as_numpy_iterator()])
+    )
+    assert metrics["formats"]["float32"]["largest_difference"] <= 1e-5
+    assert metrics["formats"]["float32"]["macro_f1"] == pytest.approx(metrics["macro_f1"])
+    assert sum(row["sheets"] for row in metrics["answered_at"].values()) == metrics["images"]
+    rows = list(csv.DictReader((exported / LABELS).open(encoding="utf-8")))
+    assert [row["scientificName"] for row in rows] == data.labels().names.tolist()
+    assert all(int(row["training_images"]) > 0 for row in rows)
+
+
+def test_the_card_says_what_it_was_trained_on_and_what_it_is_worth(exported):
+    card = (exported / CARD).read_text(encoding="utf-8")
+    metrics = json.loads((exported / METRICS).read_text(encoding="utf-8"))
+    for told in (
+        "8 species of",
+        "**Plants that do not exist**",
+        f"macro-F1 **{metrics['macro_f1']:.3f}**",
+        "On the withheld test",
+        "| tail |",
+        "The sheets are drawn by the course",
+    ):
+        assert told in card, told
+
+
+@pytest.mark.parametrize(
+    ("licences", "told"), [(["CC BY-NC-ND 4.0"], "No commercial use"), ([], "ask who made them")]
+)
+def test_the_licence_is_that_of_the_sheets(run, tmp_path, monkeypatch, licences, told):
+    import dataclasses
+    import shutil
+
+    own = Path(shutil.copytree(run, tmp_path / "run"))
+    words = json.loads((own / "answers.json").read_text())
+    (own / "answers.json").write_text(
+        json.dumps(words | {"origin": {"invented": False, "licences": licences}})
+    )
+    configs = next(own.glob("*_configs.json"))
+    settings = json.loads(configs.read_text())
+    configs.write_text(json.dumps(settings | {"source": "shards", "flora_species": 0}))
+    monkeypatch.setattr(network, "_network", tiny_network)
+    found = export(own, tmp_path / "out", progress=False)
+    card = (tmp_path / "out" / CARD).read_text(encoding="utf-8")
+    assert told in card and "do not exist" not in card
+    assert "withheld sheets" in found["int8"]["left_out"] and found["int8"]["left_out"] in card
+    assert found["float32"]["macro_f1"] is None and found["float32"]["largest_difference"] <= 1e-5
+    assert dataclasses.asdict(PROFILE)["source"] == "flora"
+
+
+def test_int8_that_loses_too_much_is_not_shipped_and_the_reason_is_told(run, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(network, "_network", tiny_network)
+    monkeypatch.setattr(module, "INT8_LOSS", -2.0)
+    found = export(run, tmp_path / "out", data.train_shards[0].parent, progress=False)
+    assert found["int8"]["left_out"].startswith("its macro-F1 on ")
+    assert not (tmp_path / "out" / FORMATS["int8"]).exists()
+    assert found["int8"]["left_out"] in (tmp_path / "out" / CARD).read_text(encoding="utf-8")
+
+
+def test_a_folder_of_other_files_is_left_alone_and_an_earlier_export_replaced(
+    run, exported, tmp_path, monkeypatch
+):
+    import shutil
+
+    monkeypatch.setattr(network, "_network", tiny_network)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("x")
+    for arguments in (["--model", str(run), "--out", str(tmp_path / "mine")],):
+        shown = CliRunner().invoke(main, ["export", *arguments])
+        assert shown.exit_code == 1 and "holds files that are no export" in shown.output
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+    again = Path(shutil.copytree(exported, tmp_path / "again"))
+    (again / SCRIPT).write_text("old")
+    monkeypatch.setattr(module, "converted", lambda *_: (_ for _ in ()).throw(RuntimeError("killed")))
+    with pytest.raises(RuntimeError):
+        export(run, again, progress=False)
+    assert (again / SCRIPT).read_text() == "old" and not list(tmp_path.glob(".*.tmp"))
+    with pytest.raises(InputError, match="no trained run"):
+        export(tmp_path / "mine", tmp_path / "other")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["laptop", "sheets"])
+def test_exported_models_answer_in_an_environment_of_their_own(name, sample_flora, tmp_path, make_sheet):
+    """A real network of the profile, exported by the command line, and its script beside NumPy and Pillow alone."""
+    profile = load_profile(name, source="shards", flora_species=0, epochs=1, batch_size=8)
+    data = find_data(profile, sample_flora)
+    from utils.training.loop import train
+
+    train(profile, data, tmp_path / "run", progress=False)
+    worth_of(tmp_path / "run", data, progress=False)
+    found = export(tmp_path / "run", tmp_path / "out", sample_flora, progress=False)
+    assert found["float32"]["largest_difference"] <= 1e-5 and found["float32"]["same_first"] == 1
+    assert found["float16"]["largest_difference"] <= 2e-2 and found["float16"]["same_first"] >= 0.995
+    assert "left_out" in found["int8"] or found["int8"]["macro_f1"] >= found["float32"]["macro_f1"] - 0.02
+    make_sheet(0).save(tmp_path / "sheet.jpg")
+    venv.create(tmp_path / "alone", with_pip=True)
+    python = tmp_path / "alone" / "bin" / "python"
+    pip = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    subprocess.run([*pip, LITERT, "numpy", "pillow"], check=True)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    said = {}
+    for file in (FORMATS["float32"], FORMATS["float16"]):
+        call = [str(python), str(tmp_path / "out" / SCRIPT), str(tmp_path / "sheet.jpg"), file]
+        shown = subprocess.run(
+            call, capture_output=True, text=True, check=True, env=environment, cwd=tmp_path
+        )
+        said[file] = [line.split(" ", 1) for line in shown.stdout.splitlines()]
+        assert len(said[file]) == 5 and {line[1] for line in said[file]} <= set(data.labels().names)
+    assert said[FORMATS["float32"]][0][1] == said[FORMATS["float16"]][0][1]
+    packages = subprocess.run(
+        [*pip[:3], "list", "--format=freeze"], capture_output=True, text=True, check=True
+    )
+    assert "tensorflow" not in packages.stdout and sys.prefix not in packages.stdout
