@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -19,6 +19,7 @@ from utils.config import Profile, profile_from_dict
 from utils.data.labels import LabelMap
 from utils.files import InputError, building, read_json, write_json
 from utils.own.answers import NO_RANK, RANKS, SURE_AT, judge
+from utils.own.export import interpreter
 from utils.own.folder import Stored, stored_by, thumbnail
 from utils.own.images import read_image
 from utils.own.look import network_pixels
@@ -121,7 +122,7 @@ def prepare(run_dir: Path, kept: Path, data: "Data | None" = None, *, progress: 
     from utils.sources import find_data
     from utils.training.runs import load_trained
 
-    network, profile, _ = load_trained(run_dir, data=data)
+    network, profile, _ = load_trained(run_dir, data=data, precision="float32")
     if data is None and profile.source == "flora":
         data = find_data(profile, progress=progress)
     worth = worth_of(run_dir, data, progress=progress)
@@ -196,8 +197,12 @@ class Identifier:
         self.worth = load_worth(run_dir, self.profile, self.labels)
         self.facts: RunFacts = read_facts(run_dir, self.profile, self.labels, self.worth)
         self.stored = stored_by(run_dir, self.profile.run_name)
-        self._interpreter = interpreter(kept / _NETWORK)
-        self._see = self._interpreter.get_signature_runner()
+        try:
+            self._see = interpreter(kept / _NETWORK, threads=min(4, os.cpu_count() or 1))
+        except (ValueError, RuntimeError) as error:
+            raise InputError(
+                f"{kept / _NETWORK}: not a model for LiteRT ({error}). Remove {kept}; it is made again."
+            ) from None
         self._kept = kept
 
     @cached_property
@@ -269,24 +274,3 @@ class Identifier:
     def explained(self, sheet: Sheet, answer: Answer) -> Image.Image:
         """The sheet's picture with Grad-CAM of the first guess over it."""
         return overlay(sheet.picture, answer.heat, self.profile.crop)
-
-
-def interpreter(path: Path) -> Any:
-    """LiteRT with a model in it: its own package, else (on Intel Macs) the one inside TensorFlow.
-
-    Raises:
-        InputError: the file is no such model.
-    """
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ModuleNotFoundError:
-        from tensorflow.lite import Interpreter
-
-    try:
-        found = Interpreter(str(path), num_threads=min(4, os.cpu_count() or 1))
-        found.allocate_tensors()
-    except (ValueError, RuntimeError) as error:
-        raise InputError(
-            f"{path}: not a model for LiteRT ({error}). Remove its folder; it is made again."
-        ) from None
-    return found

@@ -1,6 +1,7 @@
 """What a network sees of a stored JPEG, by NumPy: a page answers a sheet before TensorFlow would have started.
 
-The pixels are those of `decode_crop_resize` in utils/data/pixels.py but where a sum is rounded the other way.
+The pixels are those of `decode_crop_resize` in utils/data/pixels.py, but that 3 in 1,000 are rounded the other way, and
+some at the edge of the crop differ by 2 of 255.
 """
 
 import math
