@@ -17,7 +17,7 @@ from PIL import Image
 from tiny import tiny_network, tiny_profile, trained
 
 from utils.files import REPOSITORY, InputError
-from utils.own.drop import MAX_BYTES
+from utils.own.examples import MOST_BYTES
 from utils.own.identify import KEPT, prepare
 from utils.own.serve import check_host
 from utils.sources import find_data
@@ -162,9 +162,17 @@ def test_it_listens_to_this_machine_only(page):
             assert (trial.connect_ex((address, page.port)) == 0) == (address == "127.0.0.1")
 
 
-def test_an_address_of_another_machine_cannot_be_listened_at():
-    with pytest.raises(InputError, match=r"--host 192\.0\.2\.1: this machine cannot listen there"):
-        check_host("192.0.2.1")
+@pytest.mark.parametrize(
+    ("host", "said"),
+    [
+        ("192.0.2.1", "this machine cannot listen there"),
+        ("0.0.0.0", "stands for all addresses"),
+        ("", "stands for all"),
+    ],
+)
+def test_only_one_address_of_this_machine_can_be_listened_at(host, said):
+    with pytest.raises(InputError, match=f"--host {host}: {said}"):
+        check_host(host)
 
 
 # ---------------------------------------------------------------- what it answers
@@ -190,7 +198,7 @@ def test_sheets_are_answered_and_what_is_none_is_refused(page, tab, sheets, tmp_
     broken.write_bytes(sheets[1].read_bytes()[:3000])
     large = tmp_path / "large.tif"
     with large.open("wb") as file:
-        file.truncate(MAX_BYTES + 1)
+        file.truncate(MOST_BYTES + 1)
     tab.choose(INPUT, [broken, large, sheets[2]])
     tab.wait(f"{CARDS} === 12")
     lines = tab.ask(REFUSED)

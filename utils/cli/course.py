@@ -104,9 +104,12 @@ def lab(context: click.Context, options: tuple[str, ...]) -> None:
     """Open the notebooks in JupyterLab; OPTIONS go to it."""
     from utils.course.notebooks import kernel_variables
     from utils.files import REPOSITORY
+    from utils.own.examples import MOST_BYTES
 
     folder = f"--ServerApp.root_dir={REPOSITORY / 'notebooks'}"
-    command = [sys.executable, "-m", "jupyterlab", folder, *options]
+    message = {"websocket_max_message_size": MOST_BYTES + 2**20}  # notebook 08 takes a sheet in one
+    settings = f"--ServerApp.tornado_settings={message}"
+    command = [sys.executable, "-m", "jupyterlab", folder, settings, *options]
     environment = os.environ | kernel_variables()
     if os.name == "posix":  # JupyterLab becomes this process, so that Ctrl-C and a SIGTERM reach it
         os.execve(sys.executable, command, environment)

@@ -21,7 +21,7 @@ function render({ model, el }) {
 
   const ask = (content, buffers) =>
     new Promise((resolve, reject) => {
-      const late = setTimeout(() => show("The kernel is still at it."), NEWS);
+      const late = setTimeout(() => show("It takes longer than usual."), NEWS);
       heard = (word, pictures) => (clearTimeout(late), resolve([word, pictures]));
       try {
         model.send(content, undefined, buffers);

@@ -12,11 +12,11 @@ import anywidget
 import traitlets
 
 from utils.files import InputError
+from utils.own.examples import MOST_BYTES
 
 if TYPE_CHECKING:
     from utils.own.identify import Answer, Identifier, Sheet
 
-MAX_BYTES = 64 * 2**20  # of a file
 _HERE = Path(__file__).parent
 
 
@@ -29,7 +29,7 @@ class Drop(anywidget.AnyWidget):
 
     _esm = _HERE / "drop.js"
     _css = _HERE / "card.css"
-    most_bytes = traitlets.Int(MAX_BYTES).tag(sync=True)
+    most_bytes = traitlets.Int(MOST_BYTES).tag(sync=True)
 
     def __init__(self, open_identifier: "Callable[[], Identifier]", **options: Any) -> None:
         super().__init__(**options)

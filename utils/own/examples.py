@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from utils.config import Profile
     from utils.sources import Data
 
-MOST_BYTES = 64 * 2**20  # of an image that is downloaded
+MOST_BYTES = 64 * 2**20  # of an image that is downloaded, or sent by a browser
 _LOOKED_AT = 10  # records for every sheet to show, among which species that differ are looked for
 
 

@@ -20,7 +20,7 @@ from utils.data.labels import LabelMap
 from utils.files import InputError, building, read_json, write_json
 from utils.own.answers import NO_RANK, RANKS, SURE_AT, judge
 from utils.own.export import interpreter
-from utils.own.folder import Stored, stored_by, thumbnail
+from utils.own.folder import stored_by, thumbnail
 from utils.own.images import read_image
 from utils.own.look import network_pixels
 from utils.own.page import RunFacts, overlay, read_facts
@@ -137,10 +137,9 @@ def prepare(run_dir: Path, kept: Path, data: "Data | None" = None, *, progress: 
     converter = tf.lite.TFLiteConverter.from_concrete_functions([see.get_concrete_function()], network)
     with building(kept) as folder:
         (folder / _NETWORK).write_bytes(converter.convert())
-        if worth is not None and data is not None:
-            _save_pictures(
-                data, worth.references.ids, stored_by(run_dir, profile.run_name), folder / _PICTURES
-            )
+        if data is not None:
+            ids = [] if worth is None else worth.references.ids.tolist()
+            _save_pictures(data, ids, folder / _PICTURES)
         write_json(
             folder / _RUN,
             {
@@ -155,19 +154,19 @@ def prepare(run_dir: Path, kept: Path, data: "Data | None" = None, *, progress: 
     return kept
 
 
-def _save_pictures(data: "Data", ids: np.ndarray, stored: Stored, path: Path) -> None:
+def _save_pictures(data: "Data", ids: list[str], path: Path) -> None:
     """Keep small JPEGs of training sheets by their id, as one row of bytes."""
     from utils.data.records import read_records
 
-    wanted, found = set(ids.tolist()), {}
-    for record in read_records(data.train_shards):
+    wanted, found = set(ids), {}
+    for record in read_records(data.train_shards if wanted else ()):
         if record["image_id"] in wanted:
             found[record["image_id"]] = small_jpeg(record["image"])
     names = sorted(found)
     np.savez(
         path,
         ids=np.array(names),
-        ends=np.cumsum([len(found[name]) for name in names]),
+        ends=np.cumsum([len(found[name]) for name in names], dtype=np.int64),
         jpegs=np.frombuffer(b"".join(found[name] for name in names), np.uint8),
     )
 

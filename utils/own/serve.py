@@ -17,9 +17,9 @@ from voila.voila_identity_provider import VoilaIdentityProvider
 
 from utils.course.notebooks import KERNEL, kernel_variables
 from utils.files import InputError
-from utils.own.drop import MAX_BYTES
+from utils.own.examples import MOST_BYTES
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+LOOPBACK = ("127.0.0.1", "localhost")
 # What runs in the browser beside Voila itself; other extensions of JupyterLab that users have installed do not
 _WIDGETS = ("@voila-dashboards/widgets-manager8", "@jupyter-widgets/jupyterlab-manager", "anywidget")
 _PING = 90_000  # milliseconds; Jupyter's own times contradict each other, and it says so at every start
@@ -97,7 +97,7 @@ def serve(
                 webbrowser.open(start.as_uri())
 
         page = _Page(config=Config(_settings(folder)), notebook_path=str(notebook), ip=host, port=port)
-        page.names = tuple({*LOOPBACK, host.strip("[]")})
+        page.names = (*LOOPBACK, host.lower())
         page.token = secrets.token_urlsafe(24)
         page.opened = open_page
         page.initialize([])
@@ -105,16 +105,20 @@ def serve(
 
 
 def check_host(host: str) -> None:
-    """Raise InputError unless this machine can listen at an address."""
+    """Raise InputError unless this machine can listen at an address, and only there: its Host is looked at."""
     try:
-        family, kind, _, _, where = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as trial:
-            trial.bind(where)
+        with socket.socket() as trial:
+            trial.bind((host, 0))
+            where = trial.getsockname()[0]
     except OSError as error:
         raise InputError(
-            f"--host {host}: this machine cannot listen there ({error.strerror}). Leave it out, or give an address "
-            "of this machine."
+            f"--host {host}: this machine cannot listen there ({error.strerror}). Leave it out, or give the name or "
+            "the IPv4 address by which others reach this machine."
         ) from None
+    if where == "0.0.0.0":
+        raise InputError(
+            f"--host {host}: stands for all addresses. Give the one by which others reach this machine."
+        )
 
 
 def _notebook(code: str, title: str) -> dict[str, Any]:
@@ -151,7 +155,7 @@ def _settings(folder: Path) -> dict[str, Any]:
             "log_level": "ERROR",
             "tornado_settings": {
                 "headers": {"Content-Security-Policy": _CONTENT},
-                "websocket_max_message_size": MAX_BYTES + 2**20,
+                "websocket_max_message_size": MOST_BYTES + 2**20,
                 "ws_ping_interval": _PING,
                 "ws_ping_timeout": _PING,
             },
