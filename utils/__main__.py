@@ -9,7 +9,7 @@ import os
 import click
 
 from utils import __version__
-from utils.cli import course, data, experiments, kaggle, model, submission
+from utils.cli import course, data, experiments, kaggle, model, pages, submission
 from utils.cli.common import HELP, Commands
 
 
@@ -35,6 +35,7 @@ for command in (
     model.model,
     model.train,
     model.predict,
+    pages.identify,
     model.export,
     submission.submission,
     kaggle.kaggle,

@@ -110,7 +110,7 @@ def test_every_notebook_has_a_kernel_and_only_those_that_need_a_gpu_ask_for_one(
     }
     for kernel in KERNELS:
         values = kernel_metadata(built, kernel)
-        gpu = kernel.notebook[:2] in ("03", "04", "05", "06")
+        gpu = kernel.notebook[:2] in ("03", "04", "05", "06", "08")
         assert (values["machine_shape"], values["enable_gpu"]) == (
             ("NvidiaTeslaT4", True) if gpu else ("", False)
         )
@@ -121,9 +121,11 @@ def test_outputs_chain_from_03_to_03b_to_those_that_predict(built):
     chain = {kernel.number: kernel_metadata(built, kernel)["kernel_sources"] for kernel in KERNELS}
     slug = {kernel.number: f"{OWNER}/{kernel.slug}" for kernel in KERNELS}
     assert chain["03b"] == [slug["03"]] and all(
-        chain[number] == [slug["03b"]] for number in ("04", "05", "06")
+        chain[number] == [slug["03b"]] for number in ("04", "05", "06", "08")
     )
-    assert all(not sources for number, sources in chain.items() if number not in ("03b", "04", "05", "06"))
+    assert all(
+        not sources for number, sources in chain.items() if number not in ("03b", "04", "05", "06", "08")
+    )
 
 
 def parameters_of(path: Path) -> str:

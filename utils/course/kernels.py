@@ -28,7 +28,14 @@ T4_X2 = "NvidiaTeslaT4"  # Kaggle's name of the machine with two T4
 UTILS, WEIGHTS = "naflora-course-utils", "naflora-weights"  # the owner's data sets
 LIBRARY = "keras-efficientnet-v2"  # not in Kaggle's image: its wheel goes with the package
 KERNEL_FILE, DATASET_FILE = "kernel-metadata.json", "dataset-metadata.json"
-SHIPPED = ("*.py", "*.yaml", "*.j2", "keras/keras.json")  # what of the package the kernels need
+SHIPPED = (
+    "*.py",
+    "*.yaml",
+    "*.j2",
+    "*.js",
+    "*.css",
+    "keras/keras.json",
+)  # what of the package the kernels need
 DATASETS = {  # slug -> title, description
     UTILS: (
         "NAFlora course utils",

@@ -40,9 +40,16 @@ COURSE: dict[str, tuple[Leaves, ...]] = {
     "05_submission": (Leaves("submission.csv"), Leaves("scores.json")),
     "06_beating_the_long_tail": (Leaves("beating_the_long_tail.json"),),
     "07_whole_trainings": (Leaves("whole_trainings.json"),),
+    "08_identify_a_sheet": (Leaves("identify.json"),),
 }
 TRAINING = "03_train_efficientnetv2"
-AFTER_TRAINING = ("04_evaluate_long_tail", "05_submission", "06_beating_the_long_tail")  # they take its run
+# They take its run.
+AFTER_TRAINING = (
+    "04_evaluate_long_tail",
+    "05_submission",
+    "06_beating_the_long_tail",
+    "08_identify_a_sheet",
+)
 NOTEBOOKS = REPOSITORY / "notebooks"
 KERNEL = "python3"
 # Parameters that the runner sets itself, and how a user sets them.

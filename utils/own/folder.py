@@ -259,7 +259,7 @@ def image_batches(
             jpeg, note = read_image(path, size=stored.size, fit=stored.fit)
         except BadImage as error:
             return path, error
-        small = _thumbnail(jpeg, path, stored) if thumbnails else None
+        small = thumbnail(jpeg, path, stored) if thumbnails else None
         return path, (decode(tf.constant(jpeg)).numpy(), small, note)
 
     def images() -> Iterator[tuple[str, np.ndarray, Image.Image | None]]:
@@ -284,7 +284,7 @@ def image_batches(
         yield tf.constant(np.stack(pixels)), tf.fill([len(batch)], -1), tf.constant(names), list(small)
 
 
-def _thumbnail(jpeg: bytes, path: Path, stored: Stored) -> Image.Image:
+def thumbnail(jpeg: bytes, path: Path, stored: Stored) -> Image.Image:
     """A small RGB image with the proportions of the file, from its square JPEG."""
     with path.open("rb") as file:
         width, height = upright_size(file)

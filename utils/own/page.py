@@ -156,8 +156,8 @@ class Pages:
                     "folder": folder,
                     "first_of_folder": folder != self._in or not self._part,
                     "answers": [self._answer(*answer) for answer in answers],
-                    "picture": _picture(sheet),
-                    "overlay": _picture(overlay(sheet, heat, crop)),
+                    "picture": picture(sheet),
+                    "overlay": picture(overlay(sheet, heat, crop)),
                     "explained": bool(heat.any()),  # whether any part speaks for the first answer
                     "status": status,
                     "rank": RANKS[rank] if rank < NO_RANK else None,
@@ -182,7 +182,7 @@ class Pages:
     def _end_part(self) -> None:
         part = self._work / f"part-{len(self._parts) + 1}.html"
         counted = self.facts.train_images is not None
-        template = _templates().get_template("sheets.html.j2")
+        template = templates().get_template("sheets.html.j2")
         part.write_text(
             template.render(
                 sheets=self._part,
@@ -208,7 +208,7 @@ class Pages:
             self._end_part()
         pages = [self._page(number) for number in range(1, len(self._parts) + 1)]
         facts = self._facts() | {"left_out": left_out, "addresses": [_address(page.name) for page in pages]}
-        template = _templates().get_template("page.html.j2")
+        template = templates().get_template("page.html.j2")
         for number, part in enumerate(self._parts, start=1):
             sheets = part.read_text(encoding="utf-8")
             text = template.render(facts, number=number, pages=len(pages), sheets=sheets)
@@ -274,17 +274,17 @@ def _curve(worth: Answers) -> list[dict[str, float]]:
 
 
 @cache
-def _templates() -> Environment:
+def templates() -> Environment:
     """The templates beside this file; a value that they are not given is an error."""
-    templates = Environment(
+    made = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters |= {"runs": _runs, "percent": _percent, "thousands": "{:,}".format}
-    return templates
+    made.filters |= {"runs": _runs, "percent": _percent, "thousands": "{:,}".format}
+    return made
 
 
 def overlay(sheet: Image.Image, heat: np.ndarray, crop: float) -> Image.Image:
@@ -315,7 +315,8 @@ def _colours() -> np.ndarray:
     return (255 * colormaps["inferno"](np.arange(256))[:, :3]).astype(np.uint8)
 
 
-def _picture(image: Image.Image) -> dict[str, Any]:
+def picture(image: Image.Image) -> dict[str, Any]:
+    """An image for a template: width and height in pixels, and its bytes as an address."""
     buffer = BytesIO()
     image.save(buffer, "JPEG", quality=_QUALITY)
     content = base64.b64encode(buffer.getvalue()).decode()

@@ -38,7 +38,12 @@ if TYPE_CHECKING:
 
 
 def load_trained(
-    run_dir: Path, run_name: str | None = None, *, all_heads: bool = False, data: "Data | None" = None
+    run_dir: Path,
+    run_name: str | None = None,
+    *,
+    all_heads: bool = False,
+    data: "Data | None" = None,
+    precision: str | None = None,
 ) -> tuple[tf.keras.Model, Profile, LabelMap]:
     """The best network of a run, its profile and its label map.
 
@@ -49,6 +54,7 @@ def load_trained(
         run_name: which run, where the folder holds several.
         all_heads: give the logits of the heads for genus and family too, beside those of the species.
         data: what the network is going to be scored on, where that is to have the species of the run.
+        precision: of its layers; None for the run's own.
 
     Raises:
         UsageError: `all_heads` of a run whose profile had none.
@@ -79,13 +85,13 @@ def load_trained(
             f"{run_dir}: holds a run on other data than those in {data.train_shards[0].parent}: {differs}. Give the "
             "data it was trained on, or the output folder of a run on these."
         )
-    precision = profile.precision if tf.config.list_physical_devices("GPU") else "float32"
+    own = profile.precision if tf.config.list_physical_devices("GPU") else "float32"
     weights = run_dir / f"{run_name}_weights.h5"
     if not weights.exists():
         raise InputError(
             f"{weights}: not there. The run has not finished its first epoch; run the training again."
         )
-    built = replace(profile, weights=str(weights), precision=precision)
+    built = replace(profile, weights=str(weights), precision=precision or own)
     network = build_model(built, labels.n_classes, head=True)
     if not all_heads:
         return network, profile, labels
@@ -134,7 +140,7 @@ def take_up_run(output: Path, profile: Profile) -> None:
     state = output / "state"
     shutil.rmtree(state, ignore_errors=True)
     state.mkdir(parents=True)
-    for pattern in ("EfficientNet*", "labels.json", "training_images.csv"):
+    for pattern in ("EfficientNet*", "labels.json", "training_images.csv", "answers.*"):
         for path in run.glob(pattern):
             shutil.copyfile(path, output / path.name)
     for path in sorted((run / "state").iterdir(), key=lambda path: path.name == "state.json"):

@@ -1,0 +1,86 @@
+"""The answer to a sheet as HTML, for notebook 08 and the page of `identify`; the words are in the templates."""
+
+from pathlib import Path
+from typing import Any
+
+from utils.data.metadata import UNKNOWN
+from utils.own.identify import Answer, Identifier, Sheet
+from utils.own.page import picture, templates
+from utils.own.worth import told
+
+STYLE = Path(__file__).parent / "card.css"
+_CELL = 32  # pixels of the network's input that a cell of the last feature map has
+
+
+def about(identifier: Identifier) -> str:
+    """What the model is, what it was trained on, and what its answers are worth."""
+    facts, labels = identifier.facts, identifier.labels
+    return (
+        templates()
+        .get_template("about.html.j2")
+        .render(
+            name=facts.name,
+            known=labels.n_classes,
+            genera=len(labels.genus_names),
+            train_images=None if facts.train_images is None else int(facts.train_images.sum()),
+            invented=facts.invented,
+            told=told(identifier.worth),
+        )
+    )
+
+
+def card(identifier: Identifier, sheet: Sheet, answer: Answer) -> str:
+    """The answer, with the training sheets that look like the sheet."""
+    return (
+        templates()
+        .get_template("card.html.j2")
+        .render(
+            sheet=sheet,
+            answer=answer,
+            shown=picture(sheet.picture),
+            similar=[
+                {
+                    "image_id": other.image_id,
+                    "species": other.species,
+                    "cosine": other.cosine,
+                    "picture": other.picture and picture(other.picture),
+                }
+                for other in answer.similar
+            ],
+            counted=identifier.facts.train_images is not None,
+            unknown=UNKNOWN,
+        )
+    )
+
+
+def explained(identifier: Identifier, sheet: Sheet, answer: Answer) -> str:
+    """The sheet with Grad-CAM of the first answer over it."""
+    return (
+        templates()
+        .get_template("explained.html.j2")
+        .render(
+            name=sheet.name,
+            species=answer.guesses[0].species,
+            found=bool(answer.heat.any()),
+            overlay=picture(identifier.explained(sheet, answer)),
+            cells=-(-identifier.profile.image_size // _CELL),
+        )
+    )
+
+
+def drop_place(identifier: Identifier) -> Any:
+    """A widget that takes sheets, to display; where anywidget is not installed, a sentence on what to do instead."""
+    from IPython.display import Markdown
+
+    try:
+        from utils.own.drop import Drop
+    except ModuleNotFoundError as error:
+        if error.name != "anywidget":
+            raise
+        return Markdown("anywidget is not installed here: give the path of an image as `SHEET` instead.")
+    return Drop(lambda: identifier)
+
+
+def styled(html: str) -> str:
+    """Some of these with their style, as a notebook shows them."""
+    return f"<style>{STYLE.read_text(encoding='utf-8')}</style>\n{html}"

@@ -1,0 +1,17 @@
+// Tells when what answers a page has ended: a kernel that died is not started again, since it would know nothing.
+const settings = JSON.parse(document.getElementById("jupyter-config-data").textContent);
+const lost = document.getElementById("course-lost");
+const tell = (text) => Object.assign(lost, { textContent: text, hidden: false });
+
+async function look() {
+  try {
+    const answer = await fetch(`${settings.baseUrl}api/kernels/${settings.kernelId}`, { cache: "no-store" });
+    if (answer.status === 404)
+      return tell("What answers this page has ended. The answers above stay; load the page again to go on.");
+  } catch (error) {
+    return tell("The course has been stopped where it was started. The answers above stay until the page is closed.");
+  }
+  setTimeout(look, 2000);
+}
+
+setTimeout(look, 2000);
