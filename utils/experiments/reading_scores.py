@@ -261,8 +261,8 @@ def first_answers(classes: np.ndarray, categories: np.ndarray, probabilities: np
     least = probabilities.min()
     doubt = f"The least sure of them has {least:.0%}"
     return (
-        f"In {same or 'none'} of these {len(classes)} rows the class index is the `category_id` by chance of the list; "
-        f"the file gets the second. {doubt}; the file will not say how sure the network was."
+        f"In {same or 'none'} of these {len(classes)} rows is the class index also the `category_id`; the file gets "
+        f"the second. {doubt}; the file will not say how sure the network was."
     )
 
 
