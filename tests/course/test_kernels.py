@@ -166,7 +166,7 @@ def test_the_package_goes_with_version_commit_profiles_and_an_installable_wheel(
     sources = {str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "utils").rglob("*.py")}
     others = {
         str(path.relative_to(REPOSITORY))
-        for form in ("*.yaml", "*.html.j2", "keras.json")
+        for form in ("*.yaml", "*.j2", "*.js", "*.css", "keras.json")
         for path in (REPOSITORY / "utils").rglob(form)
     }
     wheel = "keras_efficientnet_v2-1.2.2-py3-none-any.whl"
@@ -761,7 +761,14 @@ def test_ctrl_c_while_waiting_and_the_same_command_goes_on(copy, tmp_path):
     before = len(calls_of(tmp_path))
     Push(copy, tool, pause=0).run()
     pushed = [call for call in calls_of(tmp_path)[before:] if call.startswith("kernels push")]
-    assert [Path(call.split()[-1]).name[8:11] for call in pushed] == ["03b", "04-", "05-", "06-", "07-"]
+    assert [Path(call.split()[-1]).name[8:11] for call in pushed] == [
+        "03b",
+        "04-",
+        "05-",
+        "06-",
+        "07-",
+        "08-",
+    ]
 
 
 def calls_text(tmp_path: Path) -> str:
@@ -784,7 +791,7 @@ def test_a_dry_run_prints_commands_that_are_then_run(copy, tmp_path):
     assert asked.startswith(f"{named} datasets status {OWNER}/{UTILS}  # must be on Kaggle")
     assert push == f"{named} kernels push -p {copy / 'naflora-00-start-here'}"
     costs = [line.partition("  # takes GPU hours") for line in shown.output.splitlines() if " push " in line]
-    assert [cost for _, _, cost in costs] == [""] * 3 + [", at most 11.5"] * 2 + [""] * 4
+    assert [cost for _, _, cost in costs] == [""] * 3 + [", at most 11.5"] * 2 + [""] * 5
     assert [bool(hours) for _, hours, _ in costs] == [kernel.gpu for kernel in KERNELS]
 
 

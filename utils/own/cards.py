@@ -1,7 +1,6 @@
 """The answer to a sheet as HTML, for notebook 08 and the page of `identify`; the words are in the templates."""
 
 from pathlib import Path
-from typing import Any
 
 from utils.data.metadata import UNKNOWN
 from utils.own.identify import Answer, Identifier, Sheet
@@ -66,19 +65,6 @@ def explained(identifier: Identifier, sheet: Sheet, answer: Answer) -> str:
             cells=-(-identifier.profile.image_size // _CELL),
         )
     )
-
-
-def drop_place(identifier: Identifier) -> Any:
-    """A widget that takes sheets, to display; where anywidget is not installed, a sentence on what to do instead."""
-    from IPython.display import Markdown
-
-    try:
-        from utils.own.drop import Drop
-    except ModuleNotFoundError as error:
-        if error.name != "anywidget":
-            raise
-        return Markdown("anywidget is not installed here: give the path of an image as `SHEET` instead.")
-    return Drop(lambda: identifier)
 
 
 def styled(html: str) -> str:
