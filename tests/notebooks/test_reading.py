@@ -292,7 +292,7 @@ def check(command: click.Command, words: list[str]) -> None:
         if value is not None and isinstance(parameter.type, click.Choice | click.types.IntParamType):
             parameter.type_cast_value(context, value)
         if (
-            parameter.required and value is None and words and not values.get("help")
+            parameter.required and value is None and words and "--help" not in words
         ):  # without any it is only named
             raise click.UsageError(f"{parameter.name} is missing")
     settings = {setting.name for setting in fields(Profile)}
