@@ -356,7 +356,7 @@ def loader_speed(speed: Mapping[str, float], scale: int, image_size: int) -> str
     return (
         f"{' '.join(lines)} What saves work: {coarse}. What adds work: resizing, and flips and colours in training. "
         f"Whether it is fast enough depends on the network behind it: one that trains on fewer than {slowest:,.0f} "
-        "images a second never waits (notebook 03 says how many it does)."
+        "images a second never waits (exercise 1 of notebook 03 asks how many it does)."
     )
 
 
