@@ -120,9 +120,20 @@ def test_the_licence_is_that_of_the_sheets(run, tmp_path, monkeypatch, licences,
     found = export(own, tmp_path / "out", progress=False)
     card = (tmp_path / "out" / CARD).read_text(encoding="utf-8")
     assert told in card and "do not exist" not in card
-    assert "withheld sheets" in found["int8"]["left_out"] and found["int8"]["left_out"] in card
+    assert "held-out sheets" in found["int8"]["left_out"] and found["int8"]["left_out"] in card
     assert found["float32"]["macro_f1"] is None and found["float32"]["largest_difference"] <= 1e-5
     assert dataclasses.asdict(PROFILE)["source"] == "flora"
+
+
+def test_without_a_withheld_test_the_held_out_sheets_judge(run, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(network, "_network", tiny_network)
+    folder = data.train_shards[0].parent
+    for path in folder.iterdir():
+        if "test" not in path.name and path.name != "solution.csv":
+            (tmp_path / path.name).symlink_to(path)
+    found = export(run, tmp_path / "out", tmp_path, progress=False)
+    held_out = (data.split(PROFILE)["part"] == "validation").sum()
+    assert found["float32"]["sheets"] == held_out and found["float32"]["macro_f1"] is not None
 
 
 def test_int8_that_loses_too_much_is_not_shipped_and_the_reason_is_told(run, data, tmp_path, monkeypatch):

@@ -244,11 +244,14 @@ def network(monkeypatch, tmp_path, six_species) -> tf.keras.Model:
 def test_a_folder_is_predicted_with_a_page(images, tmp_path, network, capsys):
     files, left_out = find_images(images)
     out, html = tmp_path / "out" / "p.csv", tmp_path / "out" / "p.html"
-    result = predict_folder(tmp_path, images, files, left_out, out, html=html)
+    ids = {"a.JPG": "S1", "sub/a.jpeg": "S2", "gone.jpg": "S3"}
+    result = predict_folder(tmp_path, images, files, left_out, out, html=html, ids=ids)
     pixels = np.concatenate([batch[0] for batch in image_batches(files, images, PROFILE, None)])
     assert result.predictions.predicted.tolist() == network.predict(pixels, verbose=0).argmax(axis=1).tolist()
     rows = list(csv.DictReader(out.open(encoding="utf-8")))
-    assert [row["image_id"] for row in rows] == [path.relative_to(images).as_posix() for path in files]
+    names = [path.relative_to(images).as_posix() for path in files]
+    assert [row["file_name"] for row in rows] == names
+    assert [row["image_id"] for row in rows] == [ids.get(name, name) for name in names]
     assert len(rows[0]) == 7 + 4 * 5
     assert {row["status"] for row in rows} == {"model without a score"}
     assert "6/6" in capsys.readouterr().err

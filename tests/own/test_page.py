@@ -143,7 +143,7 @@ def test_a_botanist_is_told_what_the_answers_are_worth(tmp_path, facts):
         "30 of 40 held-out sheets got the right species as the first answer",
         "sure 1 of 2 here",
         "doubtful 1 of",
-        "the surest they can be is 98%",
+        "the surest they can be is 97.6%",
         "2 of 40 sheets of known species were called so by mistake",
         "how many sheets of other species are not noticed was not measured",
         "Sure of the genus: Rubus, 97%",

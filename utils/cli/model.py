@@ -292,6 +292,6 @@ def export(run_dir: Path, out: Path, data: Path | None) -> None:
         told = f"{name:<8} {facts['file']}, {facts['bytes'] / 1e6:.1f} MB, "
         told += f"probabilities differ by at most {facts['largest_difference']:.1g}"
         if facts["macro_f1"] is not None:
-            told += f", macro-F1 {facts['macro_f1']:.3f} on {facts['sheets']:,} withheld sheets"
+            told += f", macro-F1 {facts['macro_f1']:.3f} on {facts['sheets']:,} held-out sheets"
         click.echo(f"{told}.")
     click.echo(f"Read {out / 'README.md'}")

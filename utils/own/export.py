@@ -22,7 +22,7 @@ from utils.files import InputError, building, read_json, write_csv, write_json, 
 from utils.own.answers import SURE_AT, Answers, mean_over_views
 from utils.own.folder import stored_by
 from utils.own.page import RunFacts, read_facts
-from utils.own.worth import load_worth
+from utils.own.worth import has_test, load_worth
 from utils.sources import Data, find_data
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ METRICS, CARD, SCRIPT, LABELS, SAVED = "metrics.json", "README.md", "identify.py
 FORMATS = {"float32": "model.tflite", "float16": "model_float16.tflite", "int8": "model_int8.tflite"}
 INT8_LOSS = 0.02  # of macro-F1 that an int8 model may lose
 _MADE_BY = "herbarium course: export"  # in metrics.json, by which an earlier export is known
-_COMPARED = 2_000  # withheld sheets that the formats are compared on
+_COMPARED = 2_000  # held-out sheets that the formats are compared on
 _RANGES = 200  # training sheets that set the ranges of int8
 # Ops left in float: the classifier, what makes probabilities of its logits, and the means that it gets.
 _IN_FLOAT = ("FULLY_CONNECTED", "SOFTMAX", "LOG", "MAXIMUM", "MEAN", "CONCATENATION", "REVERSE_V2")
@@ -105,7 +105,7 @@ def export(
                 )
                 if name == "int8" and found[name]["macro_f1"] < found["float32"]["macro_f1"] - INT8_LOSS:
                     reason = (
-                        f"its macro-F1 on {len(test):,} withheld sheets is {found[name]['macro_f1']:.3f}, in float32 "
+                        f"its macro-F1 on {len(test):,} held-out sheets is {found[name]['macro_f1']:.3f}, in float32 "
                         f"{found['float32']['macro_f1']:.3f}"
                     )
             if reason:
@@ -129,7 +129,7 @@ def export(
     return found
 
 
-_NO_SHEETS = "there were no withheld sheets of known species to set its ranges and its score by"
+_NO_SHEETS = "no held-out sheets of known species were there to set its ranges and its score by"
 
 
 def refuse_other_files(out: Path) -> None:
@@ -221,18 +221,22 @@ def converted(saved: Path, name: str, ranges: np.ndarray, backbone: str) -> byte
 def _sheets(
     network: _Network, data: Data | None, part: str, most: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Up to `most` images uint8 [N, S, S, 3] of a part and their classes; without data 16 of noise, and None."""
-    profile = network.profile
-    if data is None or (part == "test" and data.test_shards and data.solution is None):
-        side = profile.image_size
-        return np.random.default_rng(0).integers(0, 256, (16, side, side, 3), dtype=np.uint8), None
-    images, classes, ids = [], [], []
-    for batch in data.batches(part, profile, batch_size=profile.batch_size):
+    """Up to `most` images uint8 [N, S, S, 3] and their classes; where there are none 16 of noise, and None.
+
+    Without a withheld test the sheets that were held out of training stand in for it.
+    """
+    profile, images, classes, ids = network.profile, [], [], []
+    if data is not None and part == "test" and not has_test(data, data.split(profile)):
+        part = "validation"
+    for batch in data.batches(part, profile, batch_size=profile.batch_size) if data is not None else ():
         images.append(batch[0].numpy())
         classes.append(batch[1].numpy())
         ids += [each.decode() for each in batch[2].numpy()]
         if len(ids) >= most:
             break
+    if not ids:
+        side = profile.image_size
+        return np.random.default_rng(0).integers(0, 256, (16, side, side, 3), dtype=np.uint8), None
     true = data.true_classes(ids) if part == "test" and data.test_shards else np.concatenate(classes)
     return np.concatenate(images)[:most], true[:most]
 

@@ -334,6 +334,8 @@ def _runs(name: str) -> list[tuple[bool, str]]:
 def _percent(probability: float) -> str:
     if 0 < probability < 0.001:
         return "below 0.1%"
+    if 0.995 <= probability < 1:
+        return f"{min(probability, 0.999):.1%}"
     return f"{probability:.0%}" if probability >= 0.095 or probability == 0 else f"{probability:.1%}"
 
 

@@ -249,8 +249,6 @@ def _seen(
     answer: Any, data: "Data", part: str, profile: "Profile", ids: np.ndarray, progress: bool
 ) -> tuple[np.ndarray, ...]:
     batches = data.batches(part, profile, only_ids=ids.tolist(), batch_size=profile.batch_size)
-    if part == "validation":  # of the training shards, whatever they are called
-        batches = data.batches("train", profile, only_ids=ids.tolist(), batch_size=profile.batch_size)
     return see(answer, batches, total=len(ids), progress=progress)
 
 
@@ -258,11 +256,15 @@ def _test_sheets(
     answer: Any, data: "Data", profile: "Profile", table: "pd.DataFrame", progress: bool
 ) -> tuple[np.ndarray, ...] | None:
     """Classes, probabilities and features of test sheets whose species is known; None without such sheets."""
-    withheld = bool(data.test_shards)
-    if not (data.solution is not None if withheld else (table["part"] == "test").any()):
+    if not has_test(data, table):
         return None
     ids, true, *found = see(answer, data.batches("test", profile), progress=progress)
-    return data.true_classes(ids) if withheld else true, *found
+    return data.true_classes(ids) if data.test_shards else true, *found
+
+
+def has_test(data: "Data", table: "pd.DataFrame") -> bool:
+    """Whether there are test sheets whose species is known: withheld ones with answers, or a part of the split."""
+    return data.solution is not None if data.test_shards else bool((table["part"] == "test").any())
 
 
 def _passed(
