@@ -165,7 +165,7 @@ def _metadata(count: int) -> "Metadata":
 
 
 def _metadata_json(bench: Bench, count: int) -> Path:
-    from utils.data.metadata import write_metadata
+    from utils.data.forms.published import write_metadata
 
     path = bench.folder / f"metadata-{count}.json"
     if not path.is_file():

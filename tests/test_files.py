@@ -6,7 +6,8 @@ import threading
 
 import pytest
 
-from utils.files import InputError, building, check_writable, in_order, read_json, replacing, write_json
+from utils.cli.common import check_writable
+from utils.files import InputError, building, in_order, read_json, replacing, write_json
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):

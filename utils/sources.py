@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.config import Profile
-from utils.files import REPOSITORY, InputError, attach, check_option, is_auto, kaggle_root, on_kaggle, walk
+from utils.files import REPOSITORY, InputError, attach, check_option, is_auto, kaggle_root, on_kaggle
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -175,7 +175,7 @@ class Data:
         Raises:
             InputError: there are no answers, none to one of the sheets, or one that is not in the labels.
         """
-        from utils.data.splits import read_solution
+        from utils.evaluation.scores import read_solution
 
         if self.solution is None:
             raise InputError(f"{self._where}: no solution.csv, so the species of test sheets are not known.")
@@ -265,7 +265,7 @@ def beside(folder: Path) -> Data:
 
 def search(root: Path, kind: str = "folder") -> Data:
     """The data below `root`, by marker files. InputError: no training shards, unfinished ones, or a file twice."""
-    from utils.data.shards import only_file, refuse_unfinished, refuse_unnamed, shards_below
+    from utils.data.shards import only_file, refuse_unfinished, refuse_unnamed, shards_below, walk
     from utils.data.splits import FILE_NAME
 
     if not root.is_dir():

@@ -298,7 +298,7 @@ def test_unknown_paths_and_formats_are_refused(tmp_path):
 
 def test_tables_survive_json_and_columns(tables, write_tables, tmp_path):
     metadata = md.read_metadata(write_tables(tables))
-    md.write_metadata(metadata, tmp_path / "again.json")
+    published.write_metadata(metadata, tmp_path / "again.json")
     kept.write_columns(metadata, tmp_path / "again.columns")
     kept.write_columns(metadata, tmp_path / "again.columns")  # replaces the first
     for path in (tmp_path / "again.json", tmp_path / "again.columns"):
@@ -339,7 +339,7 @@ def test_a_columnar_folder_without_a_table_or_column_is_refused(tables, write_ta
 def test_test_metadata_is_a_list_with_integer_ids(tmp_path):
     rows = [{"image_id": number, "file_name": f"000/{number:06d}.jpg", "license": 0} for number in (5, 7)]
     images = pd.DataFrame(rows)
-    md.write_test_metadata(images, tmp_path / "test_metadata.json")
+    published.write_test_metadata(images, tmp_path / "test_metadata.json")
     assert json.loads((tmp_path / "test_metadata.json").read_text()) == rows
     assert md.read_test_metadata(tmp_path / "test_metadata.json")["image_id"].tolist() == ["5", "7"]
     (tmp_path / "test_metadata.json").write_text(json.dumps([*rows, rows[0]]))
@@ -352,7 +352,9 @@ def test_test_metadata_is_a_list_with_integer_ids(tmp_path):
 
 def test_without_msgspec_as_on_kaggle_the_same_is_read(tables, write_tables, tmp_path, monkeypatch):
     path, tests = write_tables(tables), tmp_path / "test_metadata.json"
-    md.write_test_metadata(pd.DataFrame({"image_id": [5], "file_name": ["5.jpg"], "license": [0]}), tests)
+    published.write_test_metadata(
+        pd.DataFrame({"image_id": [5], "file_name": ["5.jpg"], "license": [0]}), tests
+    )
     fast = [*vars(md.read_metadata(path)).values(), md.read_test_metadata(tests)]
     monkeypatch.setattr(published, "msgspec", None)
     slow = [*vars(md.read_metadata(path)).values(), md.read_test_metadata(tests)]
@@ -831,7 +833,7 @@ def test_the_mini_table_is_read_with_its_ids_and_file_names(tmp_path):
             },
         ]
         assert metadata.genera.to_dict("list") == {"genus_id": [1, 2], "genus": ["Abies", "Zea"]}
-        md.write_metadata(metadata, tmp_path / "again.json")
+        published.write_metadata(metadata, tmp_path / "again.json")
         assert md.read_metadata(tmp_path / "again.json").images.equals(metadata.images)
 
 
@@ -932,7 +934,7 @@ def test_every_form_is_recognised_and_summarised(tables, write_tables, tmp_path)
     metadata = md.read_metadata(train)
     odd = tmp_path / "content_counts.txt"
     odd.write_bytes(train.read_bytes())
-    md.write_test_metadata(metadata.images, tmp_path / "test_metadata.json")
+    published.write_test_metadata(metadata.images, tmp_path / "test_metadata.json")
     put_sheets(tmp_path / "sheets", "Zea mays/1.jpg", "Abies alba/2.jpg")
     (tmp_path / "mini.tsv").write_text(MINI_HEADER + "".join(MINI))
     forms = {

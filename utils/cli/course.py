@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from utils.cli.common import FOLDER, OUT_FILE, OUT_FOLDER, PROFILE, example, pairs_of
-from utils.files import InputError, UsageError, check_writable
+from utils.cli.common import FOLDER, OUT_FILE, OUT_FOLDER, PROFILE, check_writable, echo, example, pairs_of
+from utils.files import InputError, UsageError
 
 
 @click.command(epilog=example("./course run --profile smoke", "./course run 03 -p SEED=1 --out runs/mine"))
@@ -150,7 +150,7 @@ def bench(
         if name not in known:
             raise UsageError(f"unknown stage {name!r}.{nearest(name, known)}")
     if only_list:
-        click.echo("\n".join(names or known))
+        echo("\n".join(names or known))
         return
     if out:
         check_writable(out)
@@ -158,5 +158,5 @@ def bench(
     found = report(chosen, make_bench(**options), click.echo)
     if out:
         write_json(out, found)
-        click.echo(f"\nAll repeats: {out}")
+        echo(f"\nAll repeats: {out}")
     context.exit(1 if found["failed"] else 0)

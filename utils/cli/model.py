@@ -13,10 +13,12 @@ from utils.cli.common import (
     POSITIVE,
     PROFILE,
     SETTINGS,
+    check_writable,
+    echo,
     example,
     profile_of,
 )
-from utils.files import InputError, UsageError, check_writable
+from utils.files import InputError, UsageError
 
 if TYPE_CHECKING:
     from utils.config import Profile
@@ -35,9 +37,9 @@ def model(profile: str, settings: tuple[str, ...], classes: int) -> None:
     from utils.training.network import build_model, parameter_counts
 
     total, trainable, fixed = parameter_counts(build_model(chosen, classes))
-    click.echo(f"{chosen.network_name}, {chosen.image_size} x {chosen.image_size} px, {classes:,} classes")
+    echo(f"{chosen.network_name}, {chosen.image_size} x {chosen.image_size} px, {classes:,} classes")
     for name, value in (("total", total), ("trainable", trainable), ("non-trainable", fixed)):
-        click.echo(f"{name:<14} {value:>12,}")
+        echo(f"{name:<14} {value:>12,}")
 
 
 @click.command(
@@ -96,8 +98,8 @@ def train(
     which = f"Best epoch {result.best_epoch}, validation macro-F1 {result.best_f1:.3f}"
     if math.isnan(result.best_f1):
         which = f"Epoch {result.best_epoch}, without a score"
-    click.echo(f"{which}, weights {result.weights}")
-    click.echo(f"Predict with: ./course predict --model {folder} --images FOLDER --out predictions.csv")
+    echo(f"{which}, weights {result.weights}")
+    echo(f"Predict with: ./course predict --model {folder} --images FOLDER --out predictions.csv")
 
 
 def _plan(profile: "Profile", data: Path | None, out: Path | None, images_per_second: float | None) -> None:
@@ -119,8 +121,8 @@ def _plan(profile: "Profile", data: Path | None, out: Path | None, images_per_se
         except InputError as error:
             missing, where = error, "NOT THERE, see below"
     for line in describe(make_plan(profile, found), profile, planned_dir(out, profile), images_per_second):
-        click.echo(line)
-    click.echo(f"data               {where}")
+        echo(line)
+    echo(f"data               {where}")
     if missing:
         raise missing
 
@@ -192,7 +194,7 @@ def predict(
         total=count_records(shards),
         shards=shards,
     )
-    click.echo(f"{len(predictions):,} sheets -> {write_predictions_csv(predictions, labels, out)}")
+    echo(f"{len(predictions):,} sheets -> {write_predictions_csv(predictions, labels, out)}")
 
 
 def _predict_images(
@@ -210,9 +212,9 @@ def _predict_images(
         run_dir, images, files, left_out, out, html=html, tta=tta, skip_bad=skip_bad, notes=notes
     )
     for name, note in notes.items():
-        click.echo(f"note: {name}: {note}", err=True)
+        echo(f"note: {name}: {note}", err=True)
     for name, reason in left_out.items():
-        click.echo(f"left out: {name}: {reason}", err=True)
-    click.echo(f"{len(predictions):,} sheets -> {out}")
+        echo(f"left out: {name}: {reason}", err=True)
+    echo(f"{len(predictions):,} sheets -> {out}")
     if html:
-        click.echo(f"Look at {html.resolve()}")
+        echo(f"Look at {html.resolve()}")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from utils.cli.common import EXISTING, FOLDER, PROFILE, Commands, example, profile_of
+from utils.cli.common import EXISTING, FOLDER, PROFILE, Commands, echo, example, profile_of
 from utils.files import InputError
 
 
@@ -31,7 +31,7 @@ def validate(file: Path, profile: str, data: Path | None) -> None:
     problems = validate_submission(file, read_test_metadata(found.test_metadata), found.labels().category_ids)
     if problems:
         raise InputError("\n".join(problems))
-    click.echo(f"{file} is valid.")
+    echo(f"{file} is valid.")
 
 
 @submission.command(epilog=example("./course submission score submission.csv --data data/flora40"))
@@ -52,7 +52,7 @@ def score(file: Path, profile: str, data: Path | None, solution: Path | None) ->
         )
     result = score_submission(file, answers, found.labels().category_ids)
     for warning in result.pop("warnings"):
-        click.echo(warning, err=True)
+        echo(warning, err=True)
     for name, value in result.items():
         shown = f"{value:.5f}" if isinstance(value, float) else f"{value:,}"
-        click.echo(f"{name.replace('_', ' '):<24} {shown:>12}")
+        echo(f"{name.replace('_', ' '):<24} {shown:>12}")

@@ -1,6 +1,5 @@
 """Prediction: one pass over a data set, with the id of every sheet beside its probabilities."""
 
-import csv
 import zipfile
 from collections.abc import Sequence
 from contextlib import closing
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from utils.config import AUGMENTATIONS, TURNED
+from utils.data.delimited import write_rows
 from utils.files import InputError, UsageError, replacing
 
 if TYPE_CHECKING:
@@ -64,9 +64,7 @@ class Predictions:
             with np.load(path, allow_pickle=False) as arrays:
                 return cls(**{name: arrays[name] for name in cls.__dataclass_fields__})
         except FileNotFoundError:
-            raise InputError(
-                f"{path}: no such file. Notebook 04 and `./course predict` write it."
-            ) from None
+            raise InputError(f"{path}: no such file. Notebook 04 and `./course predict` write it.") from None
         except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise InputError(f"{path}: not a file of predictions ({error}). Predict again.") from None
 
@@ -207,21 +205,23 @@ def write_predictions_csv(predictions: Predictions, labels: "LabelMap", path: Pa
     """Write one row a sheet: image_id, then species, genus, family and probability of each rank.
 
     Columns are named species_1, genus_1, family_1, probability_1, species_2 ... in UTF-8; the file is
-    written whole.
+    written whole, cells as `write_rows` has them.
     """
     ranks = range(1, predictions.classes.shape[1] + 1)
     header = ["image_id"] + [
         f"{name}_{rank}" for rank in ranks for name in ("species", "genus", "family", "probability")
     ]
-    with replacing(Path(path)) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
+
+    def rows() -> "Iterator[list[str]]":
+        yield header
         for image_id, classes, row in zip(
             predictions.image_ids, predictions.classes, predictions.probabilities, strict=True
         ):
-            cells = [image_id]
+            cells = [str(image_id)]
             for index, probability in zip(classes, row, strict=True):
-                cells += [labels.names[index], labels.genera[index], labels.families[index]]
+                cells += [str(of[index]) for of in (labels.names, labels.genera, labels.families)]
                 cells.append(f"{probability:.4f}")
-            writer.writerow(cells)
+            yield cells
+
+    write_rows(rows(), Path(path))
     return Path(path)

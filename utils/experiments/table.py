@@ -8,8 +8,9 @@ from typing import Any
 
 import pandas as pd
 
+from utils.data.delimited import write_csv
 from utils.experiments.spec import RESULT_FILE, Batch, BatchRun
-from utils.files import InputError, read_json, replacing
+from utils.files import InputError, read_json
 from utils.sources import find_data
 
 # Metric -> its heading on screen, in the order of the table; a notebook's own numbers come after these.
@@ -103,8 +104,7 @@ def _ensemble_rows(batch: Batch) -> Iterator[dict[str, Any]]:
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """Write the table as CSV, whole, figures with four decimals."""
-    with replacing(path) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.4f", lineterminator="\n")
+    write_csv(table, path, float_format="%.4f")
 
 
 def show_table(table: pd.DataFrame) -> str:

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from utils.data.forms.kept import write_columns
-from utils.data.metadata import PUBLISHED_FAMILIES, write_metadata, write_test_metadata
+from utils.data.forms.published import write_metadata, write_test_metadata
+from utils.data.metadata import PUBLISHED_FAMILIES
 from utils.files import building, write_json
 from utils.flora import phylogeny
 from utils.flora.counts import GENERA_BY_SPECIES, LARGEST_GENERA, SPECIES_BY_TRAIN_IMAGES

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from utils.data.forms.published import write_metadata, write_test_metadata
 from utils.data.labels import LabelMap
-from utils.data.metadata import Metadata, write_metadata, write_test_metadata
+from utils.data.metadata import Metadata
 from utils.files import InputError, building, check_option, read_json, write_json
 from utils.flora import morphology, phylogeny, sheet
 from utils.flora.tables import (

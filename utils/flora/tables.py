@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from utils.data.delimited import write_csv
 from utils.data.metadata import Metadata
-from utils.files import InputError, check_option, read_json, write_csv
+from utils.files import InputError, check_option, read_json
 from utils.flora import phylogeny
 
 

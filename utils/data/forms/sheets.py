@@ -375,7 +375,7 @@ def _refuse_two_values(
 def groups_of(
     image_ids: Sequence[str] | np.ndarray, column: str, metadata: Metadata, file: Path
 ) -> np.ndarray:
-    """The group of each image, str [N]: a column of the table that `file` is, else of the annotations.
+    """The group of each image, object [N] of str: a column of the table that `file` is, else of the annotations.
 
     Raises:
         InputError: there is no such column.
@@ -392,5 +392,5 @@ def groups_of(
     if column not in columns or column in ("", "image_id"):
         choice = columns_shown([name for name in columns if name not in ("", "image_id")], [column])
         raise InputError(f"{file}: no column {column!r} to group by; found {choice}. Name one of them.")
-    values = known.set_index("image_id")[column].reindex(np.asarray(image_ids, dtype=str))
-    return values.fillna("").astype(str).str.strip().to_numpy(dtype=str)
+    values = known.set_index("image_id")[column].reindex(image_ids)
+    return values.fillna("").astype(str).str.strip().to_numpy(dtype=object)
