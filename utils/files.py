@@ -127,7 +127,7 @@ def building(folder: Path) -> Iterator[Path]:
         InputError: it cannot be written, or vanished meanwhile; or `folder` is there by then and not empty: who means
             to replace one removes it last in the block.
     """
-    folder = Path(folder)
+    folder = Path(folder).absolute()
     with _temporary(folder) as temporary:
         _remove(temporary)
         temporary.mkdir()

@@ -64,7 +64,7 @@ def _whole_groups(
     Groups come in random order. One is taken when it brings more images that a species still lacks than images
     beyond its share; what is missing at the end is filled with the groups that overshoot least.
     """
-    named = [of or f"\0{image}" for of, image in zip(groups, ids, strict=True)]  # no group has such a name
+    named = [of or f"{image}\1" for of, image in zip(groups, ids, strict=True)]  # no group has such a name
     group, names = pd.factorize(np.array(named, dtype=object), sort=True)
     members = np.split(np.argsort(group, kind="stable"), np.cumsum(np.bincount(group))[:-1])
     in_train = np.bincount(classes)

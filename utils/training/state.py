@@ -14,6 +14,7 @@ import dataclasses
 import math
 import shutil
 import tempfile
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,11 @@ from utils.config import DEFAULTS, WORDS, Profile
 from utils.data.delimited import write_csv
 from utils.data.labels import LabelMap
 from utils.data.records import first_line
-from utils.files import InputError, UsageError, cannot_write, read_json, write_json
+from utils.files import InputError, InputWarning, UsageError, cannot_write, read_json, write_json
 from utils.training import network
 from utils.training.devices import is_chief
 from utils.training.trainer import Trainer
-from utils.training.weights import save_weights
+from utils.training.weights import checksum, save_weights
 
 _OTHER_DATA = {  # facts that are checksums, in words
     "split": "other images are held out",
@@ -74,6 +75,7 @@ class RunState:
         self.weights = run_dir / f"{profile.run_name}_weights.h5"
         self.chief = is_chief()
         self._saved: dict[str, Any] | None = None
+        self._began_from = checksum(profile.weights)
 
     def read(self) -> Progress:
         """What is done. It changes nothing: what a kill left goes by `tidy`, once all is found right.
@@ -86,6 +88,14 @@ class RunState:
             return Progress()
         self._saved = read_json(file)  # looked through before by `utils.training.runs.check_state`
         self._check_settings(self._saved["profile"])
+        if self._began_from is not None and self._saved.get("weights", self._began_from) != self._began_from:
+            warnings.warn(
+                InputWarning(
+                    f"{self.profile.weights}: is another file than {self.run_dir} began from, and counts for nothing "
+                    f"here. To begin from it give another output folder, such as {self.run_dir}-2."
+                ),
+                stacklevel=3,
+            )
         return self._progress()
 
     def _best(self, epoch: int) -> Path:
@@ -100,7 +110,7 @@ class RunState:
         for key, value in self.profile.to_dict().items():
             before = saved.get(key, DEFAULTS[key])  # a run saved before a setting existed has its default
             if key not in WORDS and before != value:
-                way = "A run cannot change its settings midway: give another folder, or delete this one."
+                way = "A run cannot change its settings midway: give another output folder, or delete it."
                 if key == "epochs":
                     earlier = {name: saved[name] for name in DEFAULTS if name in saved}
                     weights = f"{dataclasses.replace(self.profile, **earlier).run_name}_weights.h5"
@@ -195,6 +205,7 @@ class RunState:
             "tensorflow": _tensorflow(),
             "data": facts,
             "data_folder": str(folder),
+            "weights": self._began_from,
             "profile": self.profile.to_dict(),
         }
         write_json(self.folder / "state.json", state)
