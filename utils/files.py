@@ -118,6 +118,14 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def working_folder(path: Path) -> Iterator[Path]:
+    """A new hidden folder beside `path` for parts of it, removed at the end of the block. InputError as `replacing`."""
+    with _temporary(Path(path)) as temporary:
+        temporary.mkdir()
+        yield temporary
+
+
+@contextmanager
 def building(folder: Path) -> Iterator[Path]:
     """Yield a new folder beside `folder` and rename it to `folder` when the block succeeds.
 

@@ -17,6 +17,7 @@ from utils.cli.common import (
     example,
 )
 from utils.files import InputError, UsageError
+from utils.own.telling import told
 
 
 @click.command(epilog=example("./course flora --species 40 --out data/flora40"))
@@ -45,7 +46,8 @@ def flora(
     if as_json and not metadata_only:
         raise UsageError("--json goes with --metadata-only: a flora with images always has the JSON files.")
     if metadata_only:
-        folder = make_metadata(out, seed=seed, json=as_json)
+        with told("drawing metadata"):
+            folder = make_metadata(out, seed=seed, json=as_json)
     else:
         folder = make_flora(out, species=species, seed=seed, max_images=max_images, form=form)
     echo(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
@@ -67,7 +69,8 @@ def metadata(file: Path, as_json: bool) -> None:
 
     from utils.data.forms.summary import summarize_file
 
-    summary = summarize_file(file)
+    with told(f"reading {file}"):
+        summary = summarize_file(file)
     if as_json:
         known = {name: None if value != value else value for name, value in summary.items()}  # NaN is no JSON
         echo(json.dumps(known, indent=2))
@@ -92,7 +95,8 @@ def table(folder: Path, out: Path) -> None:
     from utils.data.forms.folders import table_of
 
     check_writable(out)
-    rows = table_of(folder, out)
+    with told(f"reading {folder}"):
+        rows = table_of(folder, out)
     parts = (
         [f"{part} {count:,}" for part, count in rows["split"].value_counts().items()]
         if "split" in rows
@@ -125,13 +129,15 @@ def split(file: Path, out: Path, validation: float, test: float, seed: int, grou
     from utils.data.metadata import read_metadata
     from utils.own.split import assign, report
 
-    tables = read_metadata(file)
+    with told(f"reading {file}"):
+        tables = read_metadata(file)
     labels = LabelMap.from_metadata(tables)
     classes = labels.to_class(tables.annotations["category_id"])
     ids = tables.annotations["image_id"].to_numpy(dtype=object)
-    groups = None if group is None else sheets.groups_of(ids, group, tables, file)
-    parts = assign(ids, classes, validation=validation, test=test, seed=seed, groups=groups)
-    splits.write_split(ids, parts, out)
+    with told("dividing"):
+        groups = None if group is None else sheets.groups_of(ids, group, tables, file)
+        parts = assign(ids, classes, validation=validation, test=test, seed=seed, groups=groups)
+        splits.write_split(ids, parts, out)
     for note in look_alike_notes(labels.names.tolist()):
         echo(note)
     echo(report(classes, parts).to_string(index=False))
@@ -215,7 +221,9 @@ def inspect(files: tuple[Path, ...]) -> None:
 
     shards = shards_in(files)
     import_tensorflow()
-    for shard in inspect_shards(shards):
+    with told(f"reading {len(shards)} shards"):
+        inspected = inspect_shards(shards)
+    for shard in inspected:
         echo(shard.pop("file"))
         for name, value in shard.items():
             if isinstance(value, dict):

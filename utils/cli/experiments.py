@@ -49,5 +49,7 @@ def batch(file: Path, data: tuple[Path, ...], jobs: int, dry_run: bool, out: Pat
     Only `run` must be there.
     """
     from utils.experiments.run import run_batch
+    from utils.own.telling import told
 
-    run_batch(file, out=out, data=data, jobs=jobs, dry_run=dry_run)
+    with told("reading the batch and its runs", progress=dry_run):
+        run_batch(file, out=out, data=data, jobs=jobs, dry_run=dry_run)

@@ -70,6 +70,7 @@ def train(
     training by file and record; with -s skip_bad=true such records are left out and counted.
     """
     import math
+    import sys
     import time
 
     begin = time.time()
@@ -88,11 +89,13 @@ def train(
     read_cluster()  # before the data are looked for, or drawn
     found = find_data(chosen, data or "auto")
     import_tensorflow()
+    from utils.own.telling import told
     from utils.training.loop import train as train_network
 
     folder = output_dir(out or "auto", chosen)
     stop_at = begin + 3600 * max_hours if max_hours else None
-    result = train_network(chosen, found, folder, stop_at=stop_at)
+    with told("training", progress=not sys.stdout.isatty()):
+        result = train_network(chosen, found, folder, stop_at=stop_at)
     if not result.finished:
         return
     which = f"Best epoch {result.best_epoch}, validation macro-F1 {result.best_f1:.3f}"

@@ -54,12 +54,6 @@ class Metadata:
     licenses: pd.DataFrame
 
 
-def empty_table(name: str) -> pd.DataFrame:
-    """A published table without rows."""
-    kinds = {column: object if kind is str else kind for column, kind in COLUMNS[name].items()}
-    return pd.DataFrame(columns=list(kinds)).astype(kinds)
-
-
 # The forms of metadata, as `form_of` tells them.
 TRAIN_JSON, TEST_JSON = "published train JSON", "published test JSON"
 MINI_TABLE, OWN_TABLE = "NAFlora-mini table", "table of own sheets"

@@ -240,12 +240,15 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     shards = manifest.get("shards") if isinstance(manifest, dict) else None
     entry = {"file": str, "records": int, "bytes": int, "sha256": str}
     if not isinstance(shards, list) or not all(
-        isinstance(shard, dict) and all(type(shard.get(key)) is kind for key, kind in entry.items())
+        isinstance(shard, dict)
+        and all(type(shard.get(key)) is kind for key, kind in entry.items())
+        and is_shard(shard["file"])
+        and not {"/", "\\"}.intersection(shard["file"])
         for shard in shards
     ):
         raise InputError(
-            f"{path}: has no list of shards with file, records, bytes and sha256. Delete it, or write the "
-            "shards again."
+            f"{path}: has no list of shards with file (a name without a path), records, bytes and sha256. Delete it, "
+            "or write the shards again."
         )
     for key, kind, inner in (("settings", dict, object), ("records", dict, int), ("notes", list, str)):
         found = manifest.setdefault(key, kind())

@@ -342,7 +342,10 @@ def read_report(job: Job, shard: Shard) -> dict[str, Any]:
     right = (
         isinstance(report, dict)
         and all(type(report.get(key)) is kind for key, kind in REPORT.items())
-        and isinstance(report.get("file", 0), str | None)
+        and (
+            report.get("file", 0) is None
+            or re.fullmatch(rf"{PREFIX}_[A-Za-z0-9_]+\.tfrec", str(report.get("file")))
+        )
         and all(isinstance(entry, list) for entry in (*report["images"], *report["skipped"]))
         and all([type(value) for value in image] == [int, str, str] for image in report["images"])
         and all(image[0] in rows and all(map(MARK.fullmatch, image[1:])) for image in report["images"])

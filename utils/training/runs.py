@@ -5,6 +5,7 @@ import platform
 import shlex
 import shutil
 import sys
+import warnings
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -20,6 +21,7 @@ from utils.data.labels import LabelMap
 from utils.data.shards import mounted, read_manifest
 from utils.files import (
     InputError,
+    InputWarning,
     UsageError,
     attach,
     is_hidden,
@@ -31,7 +33,7 @@ from utils.files import (
 )
 from utils.training.network import build_model, logits_of_all_ranks, parameter_counts, ranks_of
 from utils.training.state import other_species
-from utils.training.weights import load_weights
+from utils.training.weights import checksum, load_weights
 
 if TYPE_CHECKING:
     from utils.sources import Data
@@ -189,6 +191,10 @@ def check_state(run_dir: Path) -> None:
         needed.append(run_dir / f"{profile.run_name}_weights.h5")
     if gone := [path for path in needed if not path.is_file()]:
         raise InputError(f"{gone[0]}: is not there, and {file} says that it is. {_WAY_OUT}")
+    given = str(saved["profile"].get("weights"))
+    if None not in (before := saved.get("weights"), now := checksum(given)) and before != now:
+        told = f"{given}: is another file than {run_dir} began from, and counts for nothing here. To begin from it "
+        warnings.warn(InputWarning(f"{told}give another output folder, such as {run_dir}-2."), stacklevel=3)
 
 
 def room_for(model: "Trainer", run_dir: Path, begun: bool) -> str:

@@ -14,7 +14,6 @@ import dataclasses
 import math
 import shutil
 import tempfile
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from utils.config import DEFAULTS, WORDS, Profile
 from utils.data.delimited import write_csv
 from utils.data.labels import LabelMap
 from utils.data.records import first_line
-from utils.files import InputError, InputWarning, UsageError, cannot_write, read_json, write_json
+from utils.files import InputError, UsageError, cannot_write, read_json, write_json
 from utils.training import network
 from utils.training.devices import is_chief
 from utils.training.trainer import Trainer
@@ -75,7 +74,6 @@ class RunState:
         self.weights = run_dir / f"{profile.run_name}_weights.h5"
         self.chief = is_chief()
         self._saved: dict[str, Any] | None = None
-        self._began_from = checksum(profile.weights)
 
     def read(self) -> Progress:
         """What is done. It changes nothing: what a kill left goes by `tidy`, once all is found right.
@@ -88,14 +86,6 @@ class RunState:
             return Progress()
         self._saved = read_json(file)  # looked through before by `utils.training.runs.check_state`
         self._check_settings(self._saved["profile"])
-        if self._began_from is not None and self._saved.get("weights", self._began_from) != self._began_from:
-            warnings.warn(
-                InputWarning(
-                    f"{self.profile.weights}: is another file than {self.run_dir} began from, and counts for nothing "
-                    f"here. To begin from it give another output folder, such as {self.run_dir}-2."
-                ),
-                stacklevel=3,
-            )
         return self._progress()
 
     def _best(self, epoch: int) -> Path:
@@ -205,7 +195,7 @@ class RunState:
             "tensorflow": _tensorflow(),
             "data": facts,
             "data_folder": str(folder),
-            "weights": self._began_from,
+            "weights": self._saved.get("weights") if self._saved else checksum(self.profile.weights),
             "profile": self.profile.to_dict(),
         }
         write_json(self.folder / "state.json", state)

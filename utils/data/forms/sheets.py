@@ -20,7 +20,7 @@ from utils.data.forms.names import (
     tidy,
 )
 from utils.data.forms.plain import plain_columns
-from utils.data.metadata import COLUMNS, MINI_TABLE, OWN_TABLE, UNKNOWN, Metadata, empty_table, form_of
+from utils.data.metadata import COLUMNS, MINI_TABLE, OWN_TABLE, UNKNOWN, Metadata, form_of
 from utils.files import InputError
 
 MINI_COLUMNS = ("genus_id", "institution_id", "category_id", "image_id", "scientificName")
@@ -39,6 +39,12 @@ _DARWIN_CORE = {
     "authors": "scientificNameAuthorship",
     "species": "specificEpithet",
 }
+
+
+def empty_table(name: str) -> pd.DataFrame:
+    """A published table without rows."""
+    kinds = {column: object if kind is str else kind for column, kind in COLUMNS[name].items()}
+    return pd.DataFrame(columns=list(kinds)).astype(kinds)
 
 
 def _columns_of(path: Path) -> dict[str, str]:
