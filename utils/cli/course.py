@@ -1,7 +1,6 @@
 """Commands of the course and its upkeep: run, test, check, lock, lab, bench."""
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -61,7 +60,6 @@ def test(context: click.Context, everything: bool, paths: tuple[str, ...]) -> No
         print("check: " + ("clean" if clean else "FAILED, see above"), flush=True)
         options += ["-n", "2", "--dist", "loadfile"]  # a file's fixtures are made once
     command = [sys.executable, "-m", "pytest", *options, *map(_absolute, paths)]
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # which ends pytest too
     code = subprocess.run(command, cwd=REPOSITORY).returncode
     context.exit(1 if code == 0 and not clean else code)
 

@@ -152,6 +152,11 @@ def plan_job(source: Path, images_dir: Path, out: Path, options: Options) -> Job
         raise InputError(f"{images_dir}: no such folder. Name the folder that file_name is relative to.")
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file. Name a folder for the shards.")
+    if source == images_dir and out.resolve() == images_dir.resolve() and (out / MANIFEST).is_file():
+        raise InputError(
+            f"{out}: holds shards and their tables beside the images already, so it is not read as a folder of species "
+            f"again. Write to another folder, or delete the shards and the files that {MANIFEST} lies beside."
+        )
     metadata = read_metadata(source)
     if options.label_map is not None:
         metadata, labels = _numbered_by(Path(options.label_map), metadata, source)

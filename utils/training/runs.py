@@ -116,11 +116,15 @@ def find_run(output: Path, profile: Profile) -> Path:
     states = {}
     for path in mounted(marker.name):
         if path.parent.name == "state":
-            check_state(path.parent.parent)
-            states[path.parent.parent] = read_json(path)
-    runs = {run: state["epoch"] for run, state in states.items() if state["profile"]["name"] == profile.name}
+            state = states[path.parent.parent] = read_json(path)
+            settings = state.get("profile") if isinstance(state, dict) else None
+            if not isinstance(settings, dict) or not isinstance(state.get("epoch"), int):
+                raise InputError(f"{path}: not the state of a run as training writes it. {_WAY_OUT}")
+    runs = {
+        run: state["epoch"] for run, state in states.items() if state["profile"].get("name") == profile.name
+    }
     if not runs:
-        seen = ", ".join(f"{run} ({state['profile']['name']})" for run, state in states.items()) or "none"
+        seen = ", ".join(f"{run} ({state['profile'].get('name')})" for run, state in states.items()) or "none"
         raise InputError(
             f"No trained run of profile {profile.name} in {output} or among the attached (runs there: {seen}). "
             + attach("Your Work > Notebooks", "the kernel of notebook 03 or 03b that has finished")
