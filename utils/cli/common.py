@@ -122,7 +122,9 @@ def check_writable(path: Path) -> None:
     if not folder.is_dir():
         raise InputError(f"{path}: cannot be written, {folder} is a file. Name another place.")
     if not os.access(folder, os.W_OK):
-        raise InputError(f"{path}: cannot be written, no permission in {folder}. Name another place.")
+        fixed = hasattr(os, "statvfs") and os.statvfs(folder).f_flag & os.ST_RDONLY
+        why = f"{folder} is on a read-only file system" if fixed else f"no permission in {folder}"
+        raise InputError(f"{path}: cannot be written, {why}. Name another place.")
 
 
 def pairs_of(values: tuple[str, ...], option: str) -> dict[str, str]:
