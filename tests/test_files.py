@@ -7,12 +7,11 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from disks import small_disk
 
 from utils import files
 from utils.cli.common import check_writable
@@ -100,19 +99,6 @@ def test_a_folder_that_vanished_meanwhile_is_never_whole(tmp_path):
         shutil.rmtree(temporary)
         (temporary / "train_images").mkdir(parents=True)  # as a writer makes it anew
     assert not list(tmp_path.iterdir())
-
-
-@contextmanager
-def small_disk(folder: Path, kilobytes: int) -> Iterator[None]:
-    """A file system of so many kilobytes at `folder`."""
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder)]
-    if not shutil.which("mount") or subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("no small file system can be mounted here: needs root")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def test_a_full_disk_is_one_line_with_the_path_and_what_was_there_stays(tmp_path):

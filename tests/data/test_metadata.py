@@ -1143,3 +1143,22 @@ def test_notebook_01_runs_on_full_size_metadata_in_4_gb(tmp_path):
     assert json.loads(summary.read_text())["images"] == 839_772
     unit = 1 if sys.platform == "darwin" else 1024
     assert int(peak) * unit < 4 * 2**30, "the largest process of the run, which is the notebook's kernel"
+
+
+def test_only_the_copies_used_last_are_kept(large, monkeypatch):
+    path, copies = large
+    for number in range(5):
+        other = path.with_name(f"other{number}.json")
+        other.write_bytes(path.read_bytes())
+        md.read_metadata(other)
+        md.read_metadata(path)  # used again
+    kept_of = {json.loads((copy / "source.json").read_text())["path"] for copy in copies.iterdir()}
+    assert len(kept_of) == kept._MOST_COPIES and {str(path.resolve()), str(other.resolve())} <= kept_of
+
+
+def test_metadata_that_nest_are_refused(tmp_path):
+    deep = "[" * 100_000 + "]" * 100_000
+    for name, text in (("a.json", f'{{"images": {deep}}}'), ("b.json", deep)):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(InputError, match=name):
+            summarize_file(tmp_path / name)

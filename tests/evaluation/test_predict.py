@@ -1,9 +1,11 @@
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from utils.data.delimited import read_table
 from utils.evaluation.predict import Predictions, concatenate, predict, predict_batches, write_predictions_csv
 from utils.files import InputError, UsageError
 
@@ -171,3 +173,12 @@ def test_the_csv_names_species_genus_and_family_of_each_rank(tmp_path, two_sheet
         "probability_2": "0.2000",
     }
     assert float(rows[1]["probability_1"]) == pytest.approx(0.55555, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["a\rb.jpg", "=1+1.jpg", "@x.jpg", "-a.jpg", 'q"uo,te\n.jpg', "\tt.jpg"])
+def test_any_file_name_reads_back_from_the_csv_as_it_was(tmp_path, two_sheets, six_species, name):
+    sheets = replace(two_sheets, image_ids=np.array([name, "plain"]))
+    path = write_predictions_csv(sheets, six_species, tmp_path / "predictions.csv")
+    assert read_table(path, ("image_id",), way_out="")["image_id"].tolist() == [name, "plain"]
+    with path.open(newline="", encoding="utf-8") as file:
+        assert [row[0][:1] for row in csv.reader(file)][1] not in "=+-@\t\r"

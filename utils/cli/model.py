@@ -75,6 +75,7 @@ def train(
 
     begin = time.time()
     from utils.files import output_dir
+    from utils.flora.of_profile import sample_folder
     from utils.sources import find_data
 
     chosen = profile_of(profile, settings)
@@ -87,6 +88,12 @@ def train(
     from utils.training.devices import read_cluster
 
     read_cluster()  # before the data are looked for, or drawn
+    to_draw = data is None and chosen.source == "flora" and not sample_folder(chosen).is_dir()
+    if to_draw and Path(chosen.weights).suffix:
+        import_tensorflow()
+        from utils.training.network import build_model
+
+        build_model(chosen, 2)  # refuses weights that do not fit, before the flora is drawn
     found = find_data(chosen, data or "auto")
     import_tensorflow()
     from utils.own.telling import told

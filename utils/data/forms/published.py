@@ -132,7 +132,7 @@ def read_test_json(path: Path) -> pd.DataFrame:
     rows: Any = None
     if msgspec is not None:
         # Python's own reader takes more, or tells what is wrong.
-        with contextlib.suppress(msgspec.MsgspecError):
+        with contextlib.suppress(msgspec.MsgspecError, RecursionError):
             rows = msgspec.json.decode(content, type=msgspec.Raw)
     if rows is None:
         rows = _parse(path, content)
