@@ -269,7 +269,7 @@ def _state_of(out: Path) -> list[tuple[str, int]]:
 def _wait(process: subprocess.Popen, out: Path, seconds: float, moments: random.Random) -> None:
     """Until the moment of a kill, or the end of the process."""
     end = time.monotonic() + moments.uniform(0.1, 1) * seconds
-    changes = moments.randint(1, 12) if moments.random() < 0.5 else 0
+    changes = moments.randint(1, 6) if moments.random() < 0.5 else 0
     before = _state_of(out)
     while process.poll() is None and (changes or time.monotonic() < end):
         time.sleep(0.002)
