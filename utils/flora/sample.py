@@ -72,9 +72,8 @@ def _blank_main() -> Iterator[None]:
 def _end_with_parent() -> None:
     """Let a worker end when the process that started it is killed (Linux), and leave Ctrl-C to that one."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "prctl"):
-        libc.prctl(1, signal.SIGKILL)  # 1: PR_SET_PDEATHSIG
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1: PR_SET_PDEATHSIG
 
 
 def draw(tasks: list[sheet.Task], workers: int, progress: bool) -> Iterator[bytes]:
