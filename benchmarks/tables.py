@@ -136,7 +136,8 @@ def _metadata(count: int) -> "Metadata":
     """Tables of `count` images of species with 50 each."""
     import pandas as pd
 
-    from utils.data.metadata import Metadata, empty_table
+    from utils.data.forms.sheets import empty_table
+    from utils.data.metadata import Metadata
 
     species = range(max(count // 50, 2))
     ids = [f"{row // 50:05d}__{row % 50:03d}" for row in range(count)]
@@ -165,7 +166,7 @@ def _metadata(count: int) -> "Metadata":
 
 
 def _metadata_json(bench: Bench, count: int) -> Path:
-    from utils.data.metadata import write_metadata
+    from utils.data.forms.published import write_metadata
 
     path = bench.folder / f"metadata-{count}.json"
     if not path.is_file():

@@ -18,8 +18,9 @@ from PIL import Image
 from utils.__main__ import main as command_line
 from utils.config import load_profile, profile_from_dict
 from utils.data import splits
+from utils.data.forms.published import write_metadata, write_test_metadata
 from utils.data.labels import LabelMap
-from utils.data.metadata import read_metadata, read_test_metadata, write_metadata, write_test_metadata
+from utils.data.metadata import read_metadata, read_test_metadata
 from utils.data.records import read_labels
 from utils.evaluation.submission import score_submission, validate_submission
 from utils.files import InputError, read_json

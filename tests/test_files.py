@@ -2,11 +2,30 @@
 
 import json
 import os
+import shutil
+import signal
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
+import pandas as pd
 import pytest
+from disks import small_disk
 
-from utils.files import InputError, building, check_writable, in_order, read_json, replacing, write_json
+from utils import files
+from utils.cli.common import check_writable
+from utils.data.delimited import write_csv, write_rows
+from utils.files import (
+    InputError,
+    UsageError,
+    building,
+    in_order,
+    read_json,
+    replacing,
+    uninterrupted,
+    write_json,
+)
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -27,21 +46,101 @@ def test_a_finished_write_replaces_the_file_and_makes_its_folder(tmp_path):
     assert path.read_text() == "whole"
 
 
-def test_a_folder_appears_whole_or_not_at_all_and_left_overs_go(tmp_path):
-    folder, killed, at_work = tmp_path / "f[1]", tmp_path / ".f[1].1.tmp", tmp_path / ".f[1].2.tmp"
-    killed.mkdir(), at_work.mkdir()
-    os.utime(killed, (0, 0))
+def left_over(path: Path, process: int) -> Path:
+    """What a process of this machine that works on `path` has beside it."""
+    return path.with_name(f".{path.stem}.{files._HOST}.{process}.tmp{path.suffix}")
+
+
+@pytest.fixture(scope="module")
+def dead() -> int:
+    """The number of a process that is no more."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+    folder = tmp_path / "f[1]"
     with pytest.raises(RuntimeError), building(folder) as temporary:
         (temporary / "half").touch()
         raise RuntimeError
-    assert list(tmp_path.iterdir()) == [at_work]
+    assert not list(tmp_path.iterdir())
     folder.mkdir()  # an empty one is as good as none
     with building(folder) as temporary:
         (temporary / "whole").touch()
     assert [entry.name for entry in folder.iterdir()] == ["whole"]
-    with pytest.raises(OSError), building(folder) as temporary:
+    with pytest.raises((OSError, InputError)), building(folder) as temporary:
         (temporary / "other").touch()
-    assert [entry.name for entry in folder.iterdir()] == ["whole"]
+    assert [entry.name for entry in folder.iterdir()] == ["whole"] and len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_dead_processes_left_goes_and_what_is_at_work_stays(tmp_path, dead):
+    path = tmp_path / "a.csv"
+    gone = [left_over(tmp_path / name, dead) for name in ("a.csv", "other.json")]
+    gone.append(left_over(tmp_path / "b.h5", os.getpid()))  # of an earlier process of this number
+    for each in gone:
+        each.touch()
+    left_over(tmp_path / "flora", dead).mkdir()
+    stays = [left_over(path, os.getppid()), tmp_path / ".a.elsewhere.1.tmp.csv", tmp_path / ".mine.tmp"]
+    for each in stays:
+        each.touch()
+    with replacing(path) as temporary:
+        temporary.touch()
+        assert sorted(tmp_path.iterdir()) == sorted([*stays, temporary])
+    assert sorted(tmp_path.iterdir()) == sorted([*stays, path])
+
+
+def test_a_folder_that_vanished_meanwhile_is_never_whole(tmp_path):
+    folder = tmp_path / "flora"
+    with (
+        pytest.raises(InputError, match=r"flora: cannot be written \(its folder has vanished\)"),
+        building(folder) as temporary,
+    ):
+        shutil.rmtree(temporary)
+        (temporary / "train_images").mkdir(parents=True)  # as a writer makes it anew
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_one_line_with_the_path_and_what_was_there_stays(tmp_path):
+    with small_disk(tmp_path / "small", 64):
+        path = tmp_path / "small" / "table.csv"
+        write_csv(pd.DataFrame({"a": [1]}), path)
+        for write in (
+            lambda: write_csv(pd.DataFrame({"a": ["x" * 1000] * 100}), path),
+            lambda: write_json(path, "x" * 100_000),
+            lambda: write_rows([["x" * 100_000]], path),
+        ):
+            with pytest.raises(InputError) as error:
+                write()
+            assert str(error.value).startswith(f"{path}: cannot be written (No space left on device)")
+            assert "\n" not in str(error.value)
+        assert path.read_text() == "a\n1\n" and [each.name for each in path.parent.iterdir()] == ["table.csv"]
+
+
+def test_an_error_of_what_is_read_meanwhile_keeps_its_own_name(tmp_path):
+    with pytest.raises(FileNotFoundError) as error, replacing(tmp_path / "a.json"):
+        (tmp_path / "absent").read_text()
+    assert error.value.filename == str(tmp_path / "absent")
+
+
+def test_messages_have_nothing_that_steers_a_terminal():
+    told = InputError("a\x1b[2J\r\x9b\u202eb\udcff: no\nsuch file")
+    assert str(told) == r"a\x1b[2J\r\x9b\u202eb\udcff: no" + "\nsuch file"
+    assert str(UsageError("Müll.Arg. × 花")) == "Müll.Arg. × 花"
+
+
+def test_signals_wait_until_a_block_is_done():
+    done = []
+    with pytest.raises(KeyboardInterrupt), uninterrupted():
+        signal.raise_signal(signal.SIGINT)
+        done.append("all of it")
+    assert done == ["all of it"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_nested_json_is_refused(tmp_path):
+    (tmp_path / "deep.json").write_text("[" * 100_000 + "]" * 100_000)
+    with pytest.raises(InputError, match=r"deep\.json: not valid JSON \(.*recursion"):
+        read_json(tmp_path / "deep.json")
 
 
 def test_nan_becomes_null(tmp_path):

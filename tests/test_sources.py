@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from utils.config import load_profile
+from utils.data.forms.published import write_metadata
 from utils.data.labels import LabelMap
-from utils.data.metadata import read_metadata, write_metadata
+from utils.data.metadata import read_metadata
 from utils.data.records import read_labels
 from utils.files import InputError, UsageError, output_dir, read_json, write_json
 from utils.flora.of_profile import first_sheets

@@ -9,6 +9,32 @@ from pathlib import Path as _Path
 __version__ = "0.1.0"
 
 
+class InputError(ValueError):
+    """A file or record is not as it must be; the message names it and the way out (exit code 1)."""
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(printable(message))
+
+
+class UsageError(InputError):
+    """An option, profile or parameter is not known or not possible (exit code 2)."""
+
+
+class InputWarning(UserWarning):
+    """Something of the user's was left out, which need not be wrong; shown as one line beside the result."""
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(printable(message))
+
+
+def printable(text: object) -> str:
+    """A text as a terminal may get it: names of files and species hold anything, also what would steer it.
+
+    What is no printable character becomes an escape, as \\x1b; line ends stay.
+    """
+    return "".join(each if each.isprintable() or each == "\n" else repr(each)[1:-1] for each in str(text))
+
+
 def _select_keras() -> None:
     """Make `tf.keras` Keras 2, with the settings that the course needs, whatever this machine is set to.
 

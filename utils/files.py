@@ -1,15 +1,16 @@
 """What every module stands on: errors that are the user's to mend, files and folders made whole, threads, places.
 
-InputError and UsageError are shown as one message, never as a traceback. A reader of a file sees the old one or the new
-one, never a half. The places are the repository, outputs, scratch files, and what is attached on Kaggle.
+A reader of a file sees the old one or the new one, never a half. Places: the repository, outputs, what Kaggle attaches.
 """
 
-import glob
 import json
 import math
 import os
+import platform
+import re
 import shutil
-import time
+import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,24 +18,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-if TYPE_CHECKING:
-    import pandas as pd
+from utils import InputError, InputWarning, UsageError, printable  # noqa: F401  the others import them from here
 
+if TYPE_CHECKING:
     from utils.config import Profile
 
 _Item, _Result = TypeVar("_Item"), TypeVar("_Result")
-
-
-class InputError(ValueError):
-    """A file or record is not as it must be; the message names it and the way out (exit code 1)."""
-
-
-class UsageError(InputError):
-    """An option, profile or parameter is not known or not possible (exit code 2)."""
-
-
-class InputWarning(UserWarning):
-    """Something of the user's was left out, which need not be wrong; shown as one line beside the result."""
 
 
 def check_option(name: str, value: Any, holds: bool, allowed: str) -> None:
@@ -43,74 +32,128 @@ def check_option(name: str, value: Any, holds: bool, allowed: str) -> None:
         raise UsageError(f"{name} is {value!r}, must be {allowed}.")
 
 
+_HOST = re.sub(r"[^A-Za-z0-9-]", "-", platform.node()) or "host"
+_LEFT_OVER = re.compile(rf"\..+\.{_HOST}\.(\d+)\.tmp(\.[^.]+)?")
+_in_use: set[Path] = set()  # temporary files and folders of this process
+_swept: set[Path] = set()  # folders that it has looked through for those of dead ones
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """A hidden name beside `path` with host and process in it; whatever has that name at the end is removed.
+
+    What dead processes of this machine left in the folder goes first. An error of the system while something of that
+    name is written becomes an InputError that names `path`.
+    """
+    folder = path.parent
+    temporary = path.with_name(f".{path.stem[:60]}.{_HOST}.{os.getpid()}.tmp{path.suffix}")
+    _in_use.add(temporary)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if folder not in _swept:
+            _swept.add(folder)
+            remove_left_overs(folder)
+        yield temporary
+    except OSError as error:
+        ours = error.filename is None or str(error.filename).startswith(str(temporary))
+        if error.errno is None or not ours:
+            raise
+        raise cannot_write(path, error) from error
+    finally:
+        _in_use.discard(temporary)
+        _remove(temporary)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def remove_left_overs(folder: Path) -> None:
+    """Remove the temporary files and folders in `folder` whose processes, of this machine, are dead."""
+    for entry in os.scandir(folder):
+        found = _LEFT_OVER.fullmatch(entry.name)
+        if found and Path(entry.path) not in _in_use and not _is_alive(int(found[1])):
+            _remove(Path(entry.path))
+
+
+def _is_alive(process: int) -> bool:
+    if process == os.getpid():
+        return (
+            False  # in a container a later process has the number of a dead one; of this one `_in_use` knows
+        )
+    try:
+        os.kill(process, 0)
+    except OSError as error:
+        return not isinstance(error, ProcessLookupError)  # else it is another user's
+    return True
+
+
+def cannot_write(path: Path, error: Exception) -> InputError:
+    """What a failed write is called: the path, the system's reason, the way out."""
+    reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
+    reason = "its folder has vanished" if isinstance(error, FileNotFoundError) else reason
+    return InputError(
+        f"{path}: cannot be written ({reason}). What was there before still is. Make room or name another place; "
+        "then the same call goes on."
+    )
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path` and rename it over `path` when the block succeeds.
 
     The name keeps the suffix of `path`, since many writers choose their format by it. When the block
     raises, the temporary file is removed and `path` stays as it was.
+
+    Raises:
+        InputError: the file cannot be written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    try:
+    with _temporary(path) as temporary:
         yield temporary
         temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def working_folder(path: Path) -> Iterator[Path]:
+    """A new hidden folder beside `path` for parts of it, removed at the end of the block. InputError as `replacing`."""
+    with _temporary(Path(path)) as temporary:
+        temporary.mkdir()
+        yield temporary
 
 
 @contextmanager
 def building(folder: Path) -> Iterator[Path]:
     """Yield a new folder beside `folder` and rename it to `folder` when the block succeeds.
 
-    When the block raises, the new folder is removed. What processes that were killed left of theirs is removed too.
+    When the block raises, the new folder is removed.
 
     Raises:
-        OSError: `folder` is there by then and not empty; who means to replace one removes it last in the block.
+        InputError: it cannot be written, or vanished meanwhile; or `folder` is there by then and not empty: who means
+            to replace one removes it last in the block.
     """
-    folder = Path(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    for left_over in folder.parent.glob(f".{glob.escape(folder.name)}.*.tmp"):
-        if time.time() - left_over.stat().st_mtime > 3600:  # not of a process at work
-            shutil.rmtree(left_over, ignore_errors=True)
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
+    folder = Path(folder).absolute()
+    with _temporary(folder) as temporary:
+        _remove(temporary)
+        temporary.mkdir()
+        mark = (
+            temporary / ".whole"
+        )  # gone at the end where somebody removed the folder and a writer made it anew
+        mark.touch()
         yield temporary
+        mark.unlink()
         if folder.exists():
             folder.rmdir()
         temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def check_writable(path: Path) -> None:
-    """See before long work that a file can be written, making nothing.
-
-    Raises:
-        InputError: the folder that is to hold it is a file, or must not be written to.
-    """
-    folder = Path(path).absolute().parent
-    while not folder.exists():
-        folder = folder.parent
-    if not folder.is_dir():
-        raise InputError(f"{path}: cannot be written, {folder} is a file. Name another place.")
-    if not os.access(folder, os.W_OK):
-        raise InputError(f"{path}: cannot be written, no permission in {folder}. Name another place.")
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text in UTF-8, whole."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-def write_csv(table: "pd.DataFrame", path: Path) -> None:
-    """Write a table as CSV, without its index, whole."""
-    with replacing(path) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -138,8 +181,25 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file.") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the latter where brackets nest some thousand deep
         raise InputError(f"{path}: not valid JSON ({error}). Download or write the file again.") from None
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait until the block is done."""
+    waiting: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread():
+        numbers = ()  # only that one gets them
+    before = {number: signal.signal(number, lambda each, _: waiting.append(each)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in waiting:
+            signal.raise_signal(number)
 
 
 def in_order(
@@ -162,7 +222,8 @@ def in_order(
     with ThreadPoolExecutor(workers) as pool:
         try:
             for item in items:
-                waiting.append(pool.submit(function, item))
+                with uninterrupted():  # a Ctrl-C inside of submit() can leave the pool's lock closed for ever
+                    waiting.append(pool.submit(function, item))
                 if len(waiting) >= 4 * workers:
                     yield waiting.popleft().result()
             while waiting:
@@ -173,8 +234,6 @@ def in_order(
 
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-_IMAGE_FOLDERS = {"train_images", "test_images", "images"}  # up to a million files each: not walked
-_MAX_DEPTH = 4  # /kaggle/input/datasets/<owner>/<slug>/<folder>
 # What macOS's zip, Windows, a NAS and Python put into folders, beside hidden files (.DS_Store, ._NAME).
 _OF_SYSTEMS = {"__macosx", "thumbs.db", "desktop.ini", "icon\r", "$recycle.bin", "system volume information"}
 
@@ -227,32 +286,6 @@ def scratch_dir() -> Path:
     return path
 
 
-def mounted(name: str) -> list[Path]:
-    """Every file called `name` in what is attached to a Kaggle kernel, in the order of their folders."""
-    root = kaggle_root() / "input"
-    return [folder / name for folder, names in walk(root).items() if name in names] if root.is_dir() else []
-
-
 def is_hidden(name: str) -> bool:
     """Whether a file or folder is the system's, not the user's: .NAME, ._NAME, __MACOSX, Thumbs.db and their kin."""
     return name.startswith(".") or name.lower() in _OF_SYSTEMS
-
-
-def walk(root: Path) -> dict[Path, list[str]]:
-    """Files by folder, down to _MAX_DEPTH, leaving out what is hidden, image folders and generated floras.
-
-    Links are followed; a folder that is reached a second time is passed over.
-    """
-    found: dict[Path, list[str]] = {}
-    seen: set[str] = set()
-    for folder, folders, files in os.walk(root, followlinks=True):
-        here, real = Path(folder), os.path.realpath(folder)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        depth = len(here.relative_to(root).parts)
-        skip = lambda name: name in _IMAGE_FOLDERS or name.startswith("flora-") or is_hidden(name)  # noqa: E731
-        folders[:] = sorted(name for name in folders if depth < _MAX_DEPTH and not skip(name))
-        found[here] = sorted(name for name in files if not is_hidden(name))
-    return found

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.config import Profile
-from utils.files import REPOSITORY, InputError, attach, check_option, is_auto, kaggle_root, on_kaggle, walk
+from utils.files import REPOSITORY, InputError, attach, check_option, is_auto, kaggle_root, on_kaggle
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from utils.data.labels import LabelMap
     from utils.data.metadata import Metadata
 
-_TRAIN_TABLE = re.compile(r"(.*_)?train(_metadata)?\.(tsv|csv)")  # h22_miniv1_train.tsv
+TRAIN_TABLE = re.compile(r"(.*_)?train(_metadata)?\.(tsv|csv)")  # h22_miniv1_train.tsv
 _LOOKED_AT = 5_000  # records whose labels are compared with the metadata at a start: 0.4 GB of 480 px
 # What Kaggle calls the published data.
 COMPETITION = "herbarium-2022-fgvc9"
@@ -175,7 +175,7 @@ class Data:
         Raises:
             InputError: there are no answers, none to one of the sheets, or one that is not in the labels.
         """
-        from utils.data.splits import read_solution
+        from utils.evaluation.scores import read_solution
 
         if self.solution is None:
             raise InputError(f"{self._where}: no solution.csv, so the species of test sheets are not known.")
@@ -254,7 +254,7 @@ def beside(folder: Path) -> Data:
     """The labels that lie beside shards: labels.json, and the metadata of the training images."""
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
     published = [name for name in names if name == "train_metadata.json"]
-    metadata = published or [name for name in names if _TRAIN_TABLE.fullmatch(name)]
+    metadata = published or [name for name in names if TRAIN_TABLE.fullmatch(name)]
     return Data(
         kind="folder",
         train_metadata=folder / metadata[0] if metadata else None,
@@ -265,7 +265,7 @@ def beside(folder: Path) -> Data:
 
 def search(root: Path, kind: str = "folder") -> Data:
     """The data below `root`, by marker files. InputError: no training shards, unfinished ones, or a file twice."""
-    from utils.data.shards import only_file, refuse_unfinished, refuse_unnamed, shards_below
+    from utils.data.shards import only_file, refuse_unfinished, refuse_unnamed, shards_below, walk
     from utils.data.splits import FILE_NAME
 
     if not root.is_dir():
@@ -287,7 +287,7 @@ def search(root: Path, kind: str = "folder") -> Data:
     split_beside = train_shards[0].parent / FILE_NAME
     return Data(
         kind=kind,
-        train_metadata=one("train_metadata.json") or one(_TRAIN_TABLE),
+        train_metadata=one("train_metadata.json") or one(TRAIN_TABLE),
         test_metadata=one("test_metadata.json"),
         label_file=label_file if label_file.name in by_folder[label_file.parent] else None,
         train_shards=train_shards + val_shards,

@@ -1,8 +1,11 @@
-"""A clean start: TensorFlow without its known start-up noise, and the lines of every notebook's first cell."""
+"""A clean start and end: TensorFlow without its known noise, a notebook's first lines, who holds an output."""
 
+import contextlib
 import ctypes
 import os
+import platform
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -17,7 +20,7 @@ from types import ModuleType
 from typing import IO, Any
 
 import utils
-from utils.files import REPOSITORY, InputError, UsageError, attach, on_kaggle
+from utils.files import REPOSITORY, InputError, InputWarning, UsageError, attach, on_kaggle, printable
 
 STARTED = time.time()  # of this notebook: its first cell imports this module
 # In the data set that `kaggle build` makes, where there is no git.
@@ -131,6 +134,8 @@ def import_tensorflow() -> ModuleType:
         tf.keras.backend.set_floatx("float32")
         tf.keras.backend.set_epsilon(1e-7)
         tf.config.list_physical_devices()
+    # It calls the reader of records deprecated, and has no other as fast.
+    tf.get_logger().addFilter(lambda record: "tf_record_iterator" not in record.getMessage())
     return tf
 
 
@@ -144,6 +149,55 @@ def limit_heaps() -> None:
         libc = ctypes.CDLL(None)
         if hasattr(libc, "mallopt"):  # musl has none
             libc.mallopt(-8, max(2, os.cpu_count() or 1))  # -8: M_ARENA_MAX of malloc.h
+
+
+@contextmanager
+def holding(lock: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold an output by a lock file while the block works on it, so that two processes never mix.
+
+    The lock is the system's (flock): it ends with its process, however that ends. Where the file system has none, as
+    some network ones, or Python has none, as on Windows, a warning says so.
+
+    Args:
+        lock: beside or in the output; says who holds it, and is gone at the end.
+        wait: say whom this process waits for, and wait.
+
+    Raises:
+        InputError: another process holds it; the message says which, and since when.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        while True:
+            file = stack.enter_context(lock.open("a+", encoding="utf-8", errors="replace"))
+            _take(file, lock, wait)
+            if lock.exists() and os.path.samestat(os.fstat(file.fileno()), lock.stat()):
+                break  # else its holder has just removed it
+        stack.callback(lock.unlink, missing_ok=True)
+        file.truncate(0)
+        since, command = time.strftime("%Y-%m-%d %H:%M:%S"), shlex.join(sys.argv)[:200]
+        file.write(f"process {os.getpid()} of {platform.node()} since {since} ({command})")
+        file.flush()
+        yield
+
+
+def _take(file: IO[str], lock: Path, wait: bool) -> None:
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        who = f"{lock.parent}: {file.read().strip() or 'another process'} works on it ({lock.name} says)"
+        if not wait:
+            raise InputError(
+                f"{who}. Wait for it, or name another place. If it is not at work any more, as on a machine that was "
+                f"lost: rm {shlex.quote(str(lock))}"
+            ) from None
+        print(f"{printable(who)}. Waiting for it.", file=sys.stderr, flush=True)
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except (OSError, ModuleNotFoundError) as error:
+        text = f"{lock}: cannot be locked here ({error}). See to it that no other process works on the same place."
+        warnings.warn(InputWarning(text), stacklevel=4)
 
 
 def start_notebook() -> None:

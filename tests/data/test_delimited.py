@@ -1,8 +1,11 @@
 """The one reader of tables: what people bring is read row by row, or refused with the line."""
 
+import csv
+
 import pandas as pd
 import pytest
 
+from utils.data import delimited
 from utils.data.delimited import read_header, read_table
 from utils.data.forms.plain import plain_columns
 from utils.files import InputError
@@ -137,3 +140,36 @@ def test_names_of_rows_as_r_writes_them_are_left_out_where_they_may_be(tmp_path)
 def test_an_optional_column_that_is_not_there_is_empty(tmp_path):
     table = read(tmp_path, "name,id\nZea,1\n")
     assert table.to_dict("records") == [{"id": "1", "name": "Zea", "notes": ""}]
+
+
+TEXTS = [
+    "=1+1",
+    "-5",
+    "+49 30",
+    "'=x",
+    "''-y",
+    'q"uo,te',
+    "-x",
+    "@s",
+    "a\rb",
+    "c\nd",
+    "e\r\nf",
+    "=\tg",
+    "'tis",
+]
+
+
+@pytest.mark.parametrize("write", ["write_csv", "write_rows"])
+def test_texts_come_back_as_they_were_and_no_cell_is_a_formula(tmp_path, write):
+    path = tmp_path / "a.csv"
+    if write == "write_csv":
+        delimited.write_csv(pd.DataFrame({"name": TEXTS, "number": range(len(TEXTS))}), path)
+    else:
+        delimited.write_rows([["name", "number"], *zip(TEXTS, range(len(TEXTS)), strict=True)], path)
+    back = delimited.read_table(path, ("name", "number"), way_out="")
+    assert back["name"].tolist() == TEXTS
+    with path.open(newline="") as file:
+        cells = [row[0] for row in csv.reader(file)]
+    assert len(cells) == len(TEXTS) + 1
+    assert [cell for cell in cells if cell[0] in "=+-@\t\r"] == ["-5"], "a number is none"
+    assert b"\r\n" not in path.read_bytes().replace(b"e\r\nf", b"")

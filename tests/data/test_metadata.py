@@ -298,7 +298,7 @@ def test_unknown_paths_and_formats_are_refused(tmp_path):
 
 def test_tables_survive_json_and_columns(tables, write_tables, tmp_path):
     metadata = md.read_metadata(write_tables(tables))
-    md.write_metadata(metadata, tmp_path / "again.json")
+    published.write_metadata(metadata, tmp_path / "again.json")
     kept.write_columns(metadata, tmp_path / "again.columns")
     kept.write_columns(metadata, tmp_path / "again.columns")  # replaces the first
     for path in (tmp_path / "again.json", tmp_path / "again.columns"):
@@ -339,7 +339,7 @@ def test_a_columnar_folder_without_a_table_or_column_is_refused(tables, write_ta
 def test_test_metadata_is_a_list_with_integer_ids(tmp_path):
     rows = [{"image_id": number, "file_name": f"000/{number:06d}.jpg", "license": 0} for number in (5, 7)]
     images = pd.DataFrame(rows)
-    md.write_test_metadata(images, tmp_path / "test_metadata.json")
+    published.write_test_metadata(images, tmp_path / "test_metadata.json")
     assert json.loads((tmp_path / "test_metadata.json").read_text()) == rows
     assert md.read_test_metadata(tmp_path / "test_metadata.json")["image_id"].tolist() == ["5", "7"]
     (tmp_path / "test_metadata.json").write_text(json.dumps([*rows, rows[0]]))
@@ -352,7 +352,9 @@ def test_test_metadata_is_a_list_with_integer_ids(tmp_path):
 
 def test_without_msgspec_as_on_kaggle_the_same_is_read(tables, write_tables, tmp_path, monkeypatch):
     path, tests = write_tables(tables), tmp_path / "test_metadata.json"
-    md.write_test_metadata(pd.DataFrame({"image_id": [5], "file_name": ["5.jpg"], "license": [0]}), tests)
+    published.write_test_metadata(
+        pd.DataFrame({"image_id": [5], "file_name": ["5.jpg"], "license": [0]}), tests
+    )
     fast = [*vars(md.read_metadata(path)).values(), md.read_test_metadata(tests)]
     monkeypatch.setattr(published, "msgspec", None)
     slow = [*vars(md.read_metadata(path)).values(), md.read_test_metadata(tests)]
@@ -836,7 +838,7 @@ def test_the_mini_table_is_read_with_its_ids_and_file_names(tmp_path):
             },
         ]
         assert metadata.genera.to_dict("list") == {"genus_id": [1, 2], "genus": ["Abies", "Zea"]}
-        md.write_metadata(metadata, tmp_path / "again.json")
+        published.write_metadata(metadata, tmp_path / "again.json")
         assert md.read_metadata(tmp_path / "again.json").images.equals(metadata.images)
 
 
@@ -937,7 +939,7 @@ def test_every_form_is_recognised_and_summarised(tables, write_tables, tmp_path)
     metadata = md.read_metadata(train)
     odd = tmp_path / "content_counts.txt"
     odd.write_bytes(train.read_bytes())
-    md.write_test_metadata(metadata.images, tmp_path / "test_metadata.json")
+    published.write_test_metadata(metadata.images, tmp_path / "test_metadata.json")
     put_sheets(tmp_path / "sheets", "Zea mays/1.jpg", "Abies alba/2.jpg")
     (tmp_path / "mini.tsv").write_text(MINI_HEADER + "".join(MINI))
     forms = {
@@ -1146,3 +1148,22 @@ def test_notebook_01_runs_on_full_size_metadata_in_4_gb(tmp_path):
     assert json.loads(summary.read_text())["images"] == 839_772
     unit = 1 if sys.platform == "darwin" else 1024
     assert int(peak) * unit < 4 * 2**30, "the largest process of the run, which is the notebook's kernel"
+
+
+def test_only_the_copies_used_last_are_kept(large, monkeypatch):
+    path, copies = large
+    for number in range(5):
+        other = path.with_name(f"other{number}.json")
+        other.write_bytes(path.read_bytes())
+        md.read_metadata(other)
+        md.read_metadata(path)  # used again
+    kept_of = {json.loads((copy / "source.json").read_text())["path"] for copy in copies.iterdir()}
+    assert len(kept_of) == kept._MOST_COPIES and {str(path.resolve()), str(other.resolve())} <= kept_of
+
+
+def test_metadata_that_nest_are_refused(tmp_path):
+    deep = "[" * 100_000 + "]" * 100_000
+    for name, text in (("a.json", f'{{"images": {deep}}}'), ("b.json", deep)):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(InputError, match=name):
+            summarize_file(tmp_path / name)

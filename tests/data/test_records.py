@@ -7,11 +7,11 @@ import pytest
 from click.testing import CliRunner
 
 from utils.__main__ import main
-from utils.data.records import count_records, read_labels, read_records, read_schema
+from utils.data.records import count_records, first_labels, read_labels, read_records, read_schema
 from utils.data.shards import masked_crc
 from utils.files import InputError
 from utils.own import verify
-from utils.own.shards import Record, shard_name, write_shards
+from utils.own.shards import Record, shard_name, write_records, write_shards
 
 TRAIN_SCHEMA = {
     "family": "int64",
@@ -363,3 +363,23 @@ def test_the_commands_take_folders_and_show_at_most_twenty_problems(listed, tmp_
     assert done.exit_code == 1
     assert "25 problems" in done.output and "... and 5 more" in done.output
     assert "record 19 at" in done.output and "record 20 at" not in done.output
+
+
+@pytest.mark.parametrize("claims", [2**62, 2**40, 10_000])
+@pytest.mark.parametrize("at", [0, 2])
+def test_a_length_beyond_the_file_with_its_checksum_is_named_and_never_asked_for(
+    tmp_path, make_jpeg, claims, at
+):
+    path = tmp_path / "x_train00_3.tfrec"
+    records = [Record(make_jpeg(number, 48, 48), f"s{number}", 0, 0, 0) for number in range(at)]
+    write_records(records, path)
+    length = claims.to_bytes(8, "little")
+    with path.open("ab") as file:
+        file.write(length + masked_crc(length).to_bytes(4, "little") + b"no more than this")
+    with pytest.raises(InputError, match=rf"record {at} is damaged"):
+        list(read_records([path]))
+    with pytest.raises(InputError, match=rf"record {at}|has no records" if at else "record 0"):
+        verify.inspect([path])
+    assert any(f"record {at} at byte" in problem for problem in verify.verify([path]))
+    with pytest.raises(InputError, match=rf"ends inside record {at}"):
+        first_labels([path], 100)

@@ -1,11 +1,14 @@
 import gzip
 import re
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 from sklearn.metrics import f1_score
 
+from utils.__main__ import main
 from utils.evaluation.predict import Predictions
 from utils.evaluation.submission import score_submission, validate_submission, write_submission
 from utils.files import InputError
@@ -270,3 +273,18 @@ def test_a_solution_of_another_data_set_is_refused(tmp_path):
     solution = write(tmp_path / "solution.csv", "0,1", "1,77")
     with pytest.raises(InputError, match=r"solution\.csv: category_id 77 is not in the label map"):
         score_submission(write(tmp_path / "s.csv", "0,1", "1,2"), solution, [1, 2])
+
+
+def test_a_folder_of_tables_is_enough_to_validate_and_score(sample_flora, tmp_path):
+    for name in ("train_metadata.json", "test_metadata.json", "solution.csv"):
+        shutil.copy(sample_flora / name, tmp_path / name)
+    for command in ("validate", "score"):
+        done = CliRunner().invoke(
+            main, ["submission", command, str(tmp_path / "solution.csv"), "--data", str(tmp_path)]
+        )
+        assert done.exit_code == 0, done.output
+    (tmp_path / "test_metadata.json").unlink()
+    done = CliRunner().invoke(
+        main, ["submission", "validate", str(tmp_path / "solution.csv"), "--data", str(tmp_path)]
+    )
+    assert done.exit_code == 1 and "no test_metadata.json" in done.output

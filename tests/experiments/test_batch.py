@@ -24,6 +24,7 @@ from utils.experiments import spec
 from utils.experiments.table import show_table, summary_table
 from utils.files import REPOSITORY, InputError, UsageError, read_json, replacing, write_json
 from utils.flora.sample import GENERATOR_VERSION
+from utils.startup import holding
 
 EXAMPLE = REPOSITORY / "notebooks" / "batches" / "example.batch.yaml"
 
@@ -353,8 +354,8 @@ def test_a_batch_stopped_midway_ends_with_the_same_table(stop, stand_in, tmp_pat
 
 def test_a_second_batch_in_the_same_folder_is_refused(stand_in, tmp_path):
     with (
-        batches._locked(tmp_path / "out"),
-        pytest.raises(InputError, match="another batch is at work here"),
+        holding(tmp_path / "out" / ".lock"),
+        pytest.raises(InputError, match=rf"out: process {os.getpid()} of .* since \d{{4}}-.* works on it"),
     ):
         batches.run_batch(batch_file(tmp_path, TEXT), out=tmp_path / "out")
 
@@ -492,3 +493,57 @@ def test_the_example_killed_midway_ends_with_the_table_of_one_that_was_not(tmp_p
         for metrics in (values["metrics"], *values["after"].values()):
             metrics.pop("minutes")
     assert results[0] == results[1]
+
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{one}: &{one} [{', '.join([f'*{other}'] * 9)}]\n"
+    for other, one in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"run: train\n{BOMB}", r"its aliases \(\*name\) stand for more than 100,000 values"),
+        ("run: train\nsettings: &a {epochs: *a}\n", r"its aliases .* stand for more"),
+        ("run: " + "[" * 5000 + "]" * 5000, "nests too deeply"),
+        ("run: !!python/object/apply:os.system [touch pwned]\n", "not valid YAML .*python/object"),
+        ("run: train\nabout: 2026-13-45\n", "not valid YAML .*month"),
+    ],
+)
+def test_yaml_that_is_a_bomb_or_a_program_is_refused_at_once(tmp_path, text, message, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    begin = time.monotonic()
+    with pytest.raises(InputError, match=message):
+        spec.read_batch(batch_file(tmp_path, text))
+    assert time.monotonic() - begin < 30 and not (tmp_path / "pwned").exists()
+
+
+def test_aliases_that_spare_writing_are_read(tmp_path):
+    text = "run: train\nprofiles: [smoke]\nmethods: {a: &a {epochs: 2}, b: {<<: *a, max_lr: 0.2}}\n"
+    runs = spec.read_batch(batch_file(tmp_path, text)).runs
+    assert [(run.method, run.profile.epochs) for run in runs] == [("a", 2), ("b", 2)]
+
+
+@pytest.mark.parametrize(
+    "result", ["[]", '{"after": {}}', '{"metrics": {"f1": "x"}, "after": {}}', '{"metrics": {}}']
+)
+def test_a_result_that_was_edited_is_named(tmp_path, result):
+    file = batch_file(tmp_path, "run: train\nprofiles: [smoke]\ntest: none\n")
+    (run,) = spec.read_batch(file, tmp_path / "out").runs
+    run.folder.mkdir(parents=True)
+    (run.folder / "result.json").write_text(result)
+    with pytest.raises(
+        InputError, match=r"result\.json: not the result of a run as it was written\. Delete it"
+    ):
+        batches.plan(spec.read_batch(file, tmp_path / "out"))
+
+
+def test_another_file_of_first_weights_under_the_same_path_is_another_run(tmp_path):
+    weights = tmp_path / "w.h5"
+    file = batch_file(tmp_path, f"run: train\nprofiles: [smoke]\nsettings: {{weights: {weights}}}\n")
+    folders = set()
+    for content in (b"one", b"other"):
+        weights.write_bytes(content)
+        folders.add(spec.read_batch(file).runs[0].folder)
+    assert len(folders) == 2

@@ -172,3 +172,11 @@ def test_max_hours_count_from_the_start(
     done = CliRunner().invoke(main, ["train", *options])
     assert done.exit_code == 0, done.output
     assert begin + 7200 <= asked["stop_at"] <= time.time() + 7200
+
+
+def test_a_split_file_of_other_sheets_is_the_reason_that_is_told(sample_flora: Path, tmp_path: Path) -> None:
+    for path in sample_flora.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    (tmp_path / "split.csv").write_text("image_id,split\nmine,train\nother,validation\n")
+    code, said = shown("--profile", "smoke", "--data", tmp_path)
+    assert code == 1 and re.search(r"split\.csv: image '\S+' is not in it \(\d+ of \d+ images\)", said), said

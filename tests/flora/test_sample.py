@@ -1,8 +1,11 @@
 import hashlib
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +20,7 @@ from utils.data.records import read_records
 from utils.files import REPOSITORY, InputError, UsageError
 from utils.flora import full_size, morphology, of_profile, phylogeny, sample, sheet
 from utils.flora.counts import GENERA_BY_SPECIES, LARGEST_GENERA, SPECIES_BY_TRAIN_IMAGES
+from utils.startup import holding
 
 SMALL = {"species": 3, "seed": 1, "min_images": 3, "max_images": 6, "form": "images", "progress": False}
 # SHA-256 of all images of SMALL; changes only together with GENERATOR_VERSION.
@@ -394,3 +398,19 @@ def test_an_extra_test_needs_a_flora_of_this_generator(small, tmp_path):
     (tmp_path / "flora.json").write_text(json.dumps(made))
     with pytest.raises(InputError, match="generator version 0, this is"):
         sample.make_extra_test(tmp_path, tmp_path / "extra")
+
+
+def test_a_second_process_waits_for_the_first_and_takes_what_it_drew(tmp_path, capsys):
+    folder, options = tmp_path / "flora", {"species": 2, "seed": 0, "max_images": 8, "size": 32, "workers": 1}
+    results = []
+    with holding(tmp_path / ".flora.lock"):
+        second = threading.Thread(
+            target=lambda: results.append(sample.make_flora(folder, **options, progress=False))
+        )
+        second.start()
+        second.join(1)
+        assert second.is_alive() and not folder.exists()
+        assert re.search(rf"process {os.getpid()} of .* works on it .*Waiting", capsys.readouterr().err)
+    second.join(60)
+    assert results == [folder] and (folder / "flora.json").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["flora"]

@@ -17,10 +17,11 @@ from utils.data import splits
 from utils.data.labels import LabelMap
 from utils.data.metadata import read_metadata, read_test_metadata
 from utils.data.records import read_labels, read_records, read_schema
-from utils.files import REPOSITORY, InputError, UsageError
+from utils.files import REPOSITORY, InputError, UsageError, replacing
 from utils.own import plan, verify
 from utils.own.images import encode_image
 from utils.own.write import Written, write_from_labels
+from utils.startup import holding
 
 SCHEMA = {
     "family": "int64",
@@ -616,7 +617,7 @@ def test_an_interrupted_command_says_that_it_continues(tmp_path, make_sheet):
     process.send_signal(signal.SIGINT)
     said = process.communicate()[1]
     assert process.returncode == 130
-    assert "Stopped. Finished shards are kept; the same command continues." in said
+    assert "Stopped. What was finished is kept; the same command again goes on." in said
     assert "Traceback" not in said
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0 and "60 shards" in done.stdout
@@ -702,3 +703,65 @@ def test_real_sheets_go_to_shards_of_real_size(real_sheets, tmp_path):
     assert any(note.startswith("'Buchnera floridana Gand.', ") for note in written.notes)
     alike = [note for note in written.notes if "look alike" in note]
     assert written.notes == alike, "no two of these sheets are the same"
+
+
+def test_two_calls_of_one_part_do_not_mix_and_other_parts_get_through(own_sheets, write):
+    _, _, out = own_sheets
+    expected = content(out / "alone") if write(out / "alone") else {}
+    with holding(out / "a" / "unfinished" / "part-1-of-2.lock"):
+        with pytest.raises(InputError, match=r"unfinished: process \d+ of .* since .* works on it"):
+            write(out / "a", part=(1, 2))
+        assert write(out / "a", part=(2, 2)).missing
+    write(out / "a", part=(1, 2))
+    assert content(out / "a") == expected
+
+
+def test_what_a_dead_call_left_in_the_folder_goes_with_the_next(own_sheets, write, tmp_path):
+    _, _, out = own_sheets
+    expected = content(out / "alone") if write(out / "alone") else {}
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    with pytest.raises(InputError), replacing(out / "a" / "unfinished" / "train00") as temporary:
+        left = temporary.with_name(temporary.name.replace(f".{os.getpid()}.", f".{process.pid}."))
+        left.mkdir(parents=True)
+        (left / "records").write_bytes(b"half")
+        raise InputError
+    assert write(out / "a", part=(1, 3)).missing and not left.exists()
+    write(out / "a")
+    assert content(out / "a") == expected
+
+
+def test_images_of_too_many_pixels_are_named_before_anything_is_written(own_sheets, write, monkeypatch):
+    _, _, out = own_sheets
+    monkeypatch.setattr("utils.own.images.MAX_PIXELS", 3_000)
+    with pytest.raises(
+        InputError, match=r"10 of 10 images have more than 0 megapixels:\n  .*sheet0\.png"
+    ) as error:
+        write(out / "a")
+    assert "--skip-bad" in str(error.value) and not list((out / "a").rglob("*.tfrec"))
+
+
+def test_shards_beside_the_images_are_no_species_folder(tmp_path, make_sheet):
+    for species in ("Zea mays", "Abies alba"):
+        (tmp_path / species).mkdir()
+        make_sheet(len(species), 40, 60).save(tmp_path / species / "a.png")
+    assert write_from_labels(None, tmp_path, tmp_path, **SMALL).shards
+    with pytest.raises(InputError, match="holds shards and their tables beside the images already"):
+        write_from_labels(None, tmp_path, tmp_path, **SMALL)
+
+
+CLIMBING = ["../outside_train00_4.tfrec", "/etc/train00_4.tfrec", "a\\train00.tfrec", "labels.json"]
+
+
+@pytest.mark.parametrize("name", CLIMBING)
+def test_a_manifest_that_names_files_elsewhere_is_refused(own_sheets, write, name):
+    _, _, out = own_sheets
+    shards = write(out / "a").shards
+    path = out / "a" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["shards"][0]["file"] = name
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(
+        InputError, match=r"manifest\.json: has no list of shards with file \(a name without a path\)"
+    ):
+        verify.verify(shards)

@@ -335,7 +335,7 @@ def test_saves_that_end_anywhere_leave_a_state_that_continues(
     moments = [
         (state_module, "save_weights", 0),
         (state_module, "write_json", 0),
-        (RunState, "_tidy", 1),  # once when the state is read, once when it is saved
+        (RunState, "tidy", 1),  # once when the state is read, once when it is saved
         (pd.DataFrame, "to_csv", 1),
     ]
     file = stopped / "state" / "state.json"

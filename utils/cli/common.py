@@ -1,6 +1,9 @@
 """What all commands share: how mistakes are shown, types and options of the command line."""
 
 import contextlib
+import os
+import signal
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from utils.files import InputError, InputWarning, UsageError
+from utils.files import InputError, InputWarning, UsageError, printable
 
 if TYPE_CHECKING:
     from utils.config import Profile
@@ -22,23 +25,51 @@ SEED = click.IntRange(min=0)
 POSITIVE = click.FloatRange(min=0, min_open=True)
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends what is under way like Ctrl-C does."""
+
+
+@contextlib.contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM raise Terminated within the block, where nothing else is to become of it."""
+
+    def end(*_: object) -> None:
+        raise Terminated
+
+    ours = threading.current_thread() is threading.main_thread()
+    ours = ours and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if ours:
+        signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 class Commands(click.Group):
-    """Shows a user's mistake as one message: exit code 2 for bad use, 1 for a job that failed."""
+    """Shows a user's mistake as one message: exit code 2 for bad use, 1 for a job that failed.
+
+    Ctrl-C and SIGTERM end a command with 130 and 143, and with a line on how it goes on.
+    """
 
     def invoke(self, context: click.Context) -> Any:
         try:
-            with _warnings_as_lines():
+            with _warnings_as_lines(), ended_by_sigterm():
                 return super().invoke(context)
         except UsageError as error:
             raise click.UsageError(str(error)) from error
         except InputError as error:
             raise click.ClickException(str(error)) from error
+        except KeyboardInterrupt as stop:
+            echo("Stopped. What was finished is kept; the same command again goes on.", err=True)
+            context.exit(143 if isinstance(stop, Terminated) else 130)
         except BrokenPipeError:
             raise  # the reader of our output has gone, as in `| head`; click ends quietly
         except OSError as error:
             if error.strerror is None:
                 raise
-            where = f": {error.filename}" if error.filename else ""
+            where = f": {printable(error.filename)}" if error.filename else ""
             raise click.ClickException(f"{error.strerror}{where}") from error
 
     group_class = type  # groups within groups are of this class too
@@ -50,6 +81,11 @@ class Commands(click.Group):
         rows = [(name, self.commands[name].get_short_help_str(limit=200)) for name in self.commands]
         with formatter.section("Commands"):
             formatter.write_dl(rows)  # wraps the whole first sentence, where click's own cuts it off
+
+
+def echo(text: object, err: bool = False) -> None:
+    """Print what may have names of files and species in it, see `printable`."""
+    click.echo(printable(text), err=err)
 
 
 def example(*lines: str) -> str:
@@ -72,6 +108,23 @@ SETTINGS = click.option(
     metavar="KEY=VALUE",
     help="Replace one setting of the profile; can be given several times.",
 )
+
+
+def check_writable(path: Path) -> None:
+    """See before long work that a file can be written, making nothing.
+
+    Raises:
+        InputError: the folder that is to hold it is a file, or must not be written to.
+    """
+    folder = Path(path).absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir():
+        raise InputError(f"{path}: cannot be written, {folder} is a file. Name another place.")
+    if not os.access(folder, os.W_OK):
+        fixed = hasattr(os, "statvfs") and os.statvfs(folder).f_flag & os.ST_RDONLY
+        why = f"{folder} is on a read-only file system" if fixed else f"no permission in {folder}"
+        raise InputError(f"{path}: cannot be written, {why}. Name another place.")
 
 
 def pairs_of(values: tuple[str, ...], option: str) -> dict[str, str]:
@@ -109,7 +162,7 @@ def _warnings_as_lines() -> Iterator[None]:
 
     def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
         if issubclass(category, InputWarning):
-            click.echo(f"Warning: {message}", err=True)
+            echo(f"Warning: {message}", err=True)
         else:
             others(message, category, *where)
 

@@ -1,7 +1,6 @@
 """Commands of the course and its upkeep: run, test, check, lock, lab, bench."""
 
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +8,8 @@ from typing import Any
 
 import click
 
-from utils.cli.common import FOLDER, OUT_FILE, OUT_FOLDER, PROFILE, example, pairs_of
-from utils.files import InputError, UsageError, check_writable
+from utils.cli.common import FOLDER, OUT_FILE, OUT_FOLDER, PROFILE, check_writable, echo, example, pairs_of
+from utils.files import InputError, UsageError
 
 
 @click.command(epilog=example("./course run --profile smoke", "./course run 03 -p SEED=1 --out runs/mine"))
@@ -61,7 +60,6 @@ def test(context: click.Context, everything: bool, paths: tuple[str, ...]) -> No
         print("check: " + ("clean" if clean else "FAILED, see above"), flush=True)
         options += ["-n", "2", "--dist", "loadfile"]  # a file's fixtures are made once
     command = [sys.executable, "-m", "pytest", *options, *map(_absolute, paths)]
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # which ends pytest too
     code = subprocess.run(command, cwd=REPOSITORY).returncode
     context.exit(1 if code == 0 and not clean else code)
 
@@ -157,7 +155,7 @@ def bench(
         if name not in known:
             raise UsageError(f"unknown stage {name!r}.{nearest(name, known)}")
     if only_list:
-        click.echo("\n".join(names or known))
+        echo("\n".join(names or known))
         return
     if out:
         check_writable(out)
@@ -165,5 +163,5 @@ def bench(
     found = report(chosen, make_bench(**options), click.echo)
     if out:
         write_json(out, found)
-        click.echo(f"\nAll repeats: {out}")
+        echo(f"\nAll repeats: {out}")
     context.exit(1 if found["failed"] else 0)

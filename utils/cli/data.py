@@ -5,8 +5,19 @@ from typing import Any
 
 import click
 
-from utils.cli.common import EXISTING, FOLDER, OUT_FILE, OUT_FOLDER, SEED, Commands, example
-from utils.files import InputError, UsageError, check_writable
+from utils.cli.common import (
+    EXISTING,
+    FOLDER,
+    OUT_FILE,
+    OUT_FOLDER,
+    SEED,
+    Commands,
+    check_writable,
+    echo,
+    example,
+)
+from utils.files import InputError, UsageError
+from utils.own.telling import told
 
 
 @click.command(epilog=example("./course flora --species 40 --out data/flora40"))
@@ -35,10 +46,11 @@ def flora(
     if as_json and not metadata_only:
         raise UsageError("--json goes with --metadata-only: a flora with images always has the JSON files.")
     if metadata_only:
-        folder = make_metadata(out, seed=seed, json=as_json)
+        with told("drawing metadata"):
+            folder = make_metadata(out, seed=seed, json=as_json)
     else:
         folder = make_flora(out, species=species, seed=seed, max_images=max_images, form=form)
-    click.echo(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+    echo(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
 
 
 @click.command(
@@ -57,17 +69,18 @@ def metadata(file: Path, as_json: bool) -> None:
 
     from utils.data.forms.summary import summarize_file
 
-    summary = summarize_file(file)
+    with told(f"reading {file}"):
+        summary = summarize_file(file)
     if as_json:
         known = {name: None if value != value else value for name, value in summary.items()}  # NaN is no JSON
-        click.echo(json.dumps(known, indent=2))
+        echo(json.dumps(known, indent=2))
         return
     notes = summary.pop("notes", [])
     for name, value in summary.items():
         shown = f"{value:,.3f}" if isinstance(value, float) else value if name == "form" else f"{value:,}"
-        click.echo(f"{name.replace('_', ' '):<24} {shown:>12}")
+        echo(f"{name.replace('_', ' '):<24} {shown:>12}")
     for note in notes:
-        click.echo(note)
+        echo(note)
 
 
 @click.command(epilog=example("./course table sheets --out labels.csv"))
@@ -82,13 +95,14 @@ def table(folder: Path, out: Path) -> None:
     from utils.data.forms.folders import table_of
 
     check_writable(out)
-    rows = table_of(folder, out)
+    with told(f"reading {folder}"):
+        rows = table_of(folder, out)
     parts = (
         [f"{part} {count:,}" for part, count in rows["split"].value_counts().items()]
         if "split" in rows
         else []
     )
-    click.echo(
+    echo(
         f"{out}: {len(rows):,} images of {rows['scientificName'].nunique():,} species"
         f"{' (' + ', '.join(parts) + ')' if parts else ''}. Look at the names."
     )
@@ -113,21 +127,24 @@ def split(file: Path, out: Path, validation: float, test: float, seed: int, grou
     from utils.data.forms.names import look_alike_notes
     from utils.data.labels import LabelMap
     from utils.data.metadata import read_metadata
+    from utils.own.split import assign, report
 
-    tables = read_metadata(file)
+    with told(f"reading {file}"):
+        tables = read_metadata(file)
     labels = LabelMap.from_metadata(tables)
     classes = labels.to_class(tables.annotations["category_id"])
-    ids = tables.annotations["image_id"].to_numpy(dtype=str)
-    groups = None if group is None else sheets.groups_of(ids, group, tables, file)
-    parts = splits.assign(ids, classes, validation=validation, test=test, seed=seed, groups=groups)
-    splits.write_split(ids, parts, out)
+    ids = tables.annotations["image_id"].to_numpy(dtype=object)
+    with told("dividing"):
+        groups = None if group is None else sheets.groups_of(ids, group, tables, file)
+        parts = assign(ids, classes, validation=validation, test=test, seed=seed, groups=groups)
+        splits.write_split(ids, parts, out)
     for note in look_alike_notes(labels.names.tolist()):
-        click.echo(note)
-    click.echo(splits.report(classes, parts).to_string(index=False))
+        echo(note)
+    echo(report(classes, parts).to_string(index=False))
     for part, wanted in (("validation", validation), ("test", test)):
         if wanted:
-            click.echo(f"{splits.coverage(classes, parts, labels.n_classes, part)}.")
-    click.echo(f"{out}: {len(ids):,} images.")
+            echo(f"{splits.coverage(classes, parts, labels.n_classes, part)}.")
+    echo(f"{out}: {len(ids):,} images.")
 
 
 @click.group(cls=Commands, epilog=example("./course tfrecords verify data/mine"))
@@ -171,10 +188,7 @@ def tfrecords() -> None:
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Of the order and of what is withheld.")
 @click.option("--shard-images", default=1000, show_default=True, help="Images a shard.")
 @click.option("--shard", "part", default="1/1", metavar="I/N", help="Only part I of N that share the job.")
-@click.pass_context
-def write(
-    context: click.Context, images: Path, labels: Path | None, out: Path, part: str, **options: Any
-) -> None:
+def write(images: Path, labels: Path | None, out: Path, part: str, **options: Any) -> None:
     """Turn image files of named sheets into shards that train and predict can read.
 
     The same command continues a job that was stopped. Several machines share a job by --shard 1/2 and 2/2,
@@ -188,46 +202,44 @@ def write(
     if not found:
         raise UsageError(f"--shard {part}: must be I/N, as in 1/2 and 2/2.")
     options["split"] = options.pop("split_file")
-    try:
-        written = write_from_labels(
-            labels, images, out, part=(int(found[1]), int(found[2])), **options, progress=True
-        )
-    except KeyboardInterrupt:
-        click.echo("\nStopped. Finished shards are kept; the same command continues.", err=True)
-        context.exit(130)
+    part = (int(found[1]), int(found[2]))
+    written = write_from_labels(labels, images, out, part=part, **options, progress=True)
     for note in written.notes:
-        click.echo(note)
+        echo(note)
     if written.missing:
-        click.echo(
+        echo(
             f"{out}: {len(written.shards)} shards are here, {written.missing} are missing. Run the other parts "
             "of --shard; the last one, or any of them once all shards are in one folder, writes the metadata."
         )
     else:
-        click.echo(f"{out}: {len(written.shards)} shards. Train on them: ./course train --data {out}")
+        echo(f"{out}: {len(written.shards)} shards. Train on them: ./course train --data {out}")
 
 
 @tfrecords.command(epilog=example("./course tfrecords inspect data/mine"))
 @click.argument("files", nargs=-1, required=True, type=EXISTING)
 def inspect(files: tuple[Path, ...]) -> None:
     """Show schema, counts, image sizes and bytes of shard FILES, or of all shards in a folder."""
-    from utils.data.shards import read_manifest, shards_in
+    from utils.data.shards import read_manifest
     from utils.own.verify import inspect as inspect_shards
+    from utils.own.verify import shards_in
     from utils.startup import import_tensorflow
 
     shards = shards_in(files)
     import_tensorflow()
-    for shard in inspect_shards(shards):
-        click.echo(shard.pop("file"))
+    with told(f"reading {len(shards)} shards"):
+        inspected = inspect_shards(shards)
+    for shard in inspected:
+        echo(shard.pop("file"))
         for name, value in shard.items():
             if isinstance(value, dict):
                 value = ", ".join(f"{key} {kind}" for key, kind in value.items())
             elif isinstance(value, list):
                 value = ", ".join(value) or "none"
-            click.echo(f"  {name.replace('_', ' '):<14} {'-' if value is None else value}")
+            echo(f"  {name.replace('_', ' '):<14} {'-' if value is None else value}")
     for folder in dict.fromkeys(path.parent for path in shards):
         manifest = read_manifest(folder)
         if manifest is not None:
-            click.echo(_manifest_summary(folder, manifest))
+            echo(_manifest_summary(folder, manifest))
 
 
 def _manifest_summary(folder: Path, manifest: dict[str, Any]) -> str:
@@ -250,7 +262,7 @@ def _manifest_summary(folder: Path, manifest: dict[str, Any]) -> str:
 @click.argument("files", nargs=-1, required=True, type=EXISTING)
 def verify(files: tuple[Path, ...]) -> None:
     """Read every byte of shard FILES, or of all shards in a folder, and list what is damaged."""
-    from utils.data.shards import shards_in
+    from utils.own.verify import shards_in
     from utils.own.verify import verify as verify_shards
     from utils.startup import import_tensorflow
 
@@ -259,11 +271,11 @@ def verify(files: tuple[Path, ...]) -> None:
     notes: list[str] = []
     problems = verify_shards(shards, progress=True, notes=notes)
     for note in _first(notes):
-        click.echo(f"note: {note}", err=True)
+        echo(f"note: {note}", err=True)
     if problems:
         heading = f"{len(problems)} problems. Write or download these again, unless a line says otherwise:"
         raise InputError("\n".join([heading, *_first(problems)]))
-    click.echo(f"{len(shards)} shards are whole.")
+    echo(f"{len(shards)} shards are whole.")
 
 
 def _first(lines: list[str], most: int = 20) -> list[str]:

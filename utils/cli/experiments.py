@@ -24,10 +24,7 @@ from utils.cli.common import EXISTING, FOLDER, OUT_FOLDER, example
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Runs at a time.")
 @click.option("--dry-run", is_flag=True, help="Only state the plan: every run and how far it is.")
 @click.option("--out", type=OUT_FOLDER, help="Folder of the runs. [default: runs/batches/<name of FILE>]")
-@click.pass_context
-def batch(
-    context: click.Context, file: Path, data: tuple[Path, ...], jobs: int, dry_run: bool, out: Path | None
-) -> None:
+def batch(file: Path, data: tuple[Path, ...], jobs: int, dry_run: bool, out: Path | None) -> None:
     """Do all runs of a batch FILE and show one table of them: mean and range over the seeds.
 
     The same command goes on where the last one stopped. FILE is YAML:
@@ -52,9 +49,7 @@ def batch(
     Only `run` must be there.
     """
     from utils.experiments.run import run_batch
+    from utils.own.telling import told
 
-    try:
+    with told("reading the batch and its runs", progress=dry_run):
         run_batch(file, out=out, data=data, jobs=jobs, dry_run=dry_run)
-    except KeyboardInterrupt:
-        click.echo("\nInterrupted. What has finished is kept; the same command goes on.", err=True)
-        context.exit(130)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from utils.cli.common import FOLDER, OUT_FOLDER, Commands, example
+from utils.cli.common import FOLDER, OUT_FOLDER, Commands, echo, example
 from utils.files import InputError
 
 
@@ -33,11 +33,9 @@ def build(owner: str, out: Path, state: str) -> None:
     from utils.course import kernels as suite
 
     for folder in suite.build(owner, out, state):
-        click.echo(folder)
+        echo(folder)
     if not (out / suite.WEIGHTS).is_dir():
-        click.echo(
-            f"Weights, once, where there is internet: ./course kaggle weights --owner {owner} --out {out}"
-        )
+        echo(f"Weights, once, where there is internet: ./course kaggle weights --owner {owner} --out {out}")
 
 
 @kaggle.command(epilog=example("./course kaggle weights --owner NAME"))
@@ -51,7 +49,7 @@ def weights(owner: str, out: Path) -> None:
 
     profile = load_profile("kaggle")
     import_tensorflow()
-    click.echo(suite.build_weights(owner, out, profile.weights, profile.backbone))
+    echo(suite.build_weights(owner, out, profile.weights, profile.backbone))
 
 
 @kaggle.command("check", epilog=example("./course kaggle check build/kaggle"))
@@ -63,7 +61,7 @@ def check_kernels(folder: Path) -> None:
     problems = check_built(folder)
     if problems:
         raise InputError("\n".join([f"{folder}: {len(problems)} problems. Build again, or mend:", *problems]))
-    click.echo(f"{folder}: nothing that Kaggle would refuse.")
+    echo(f"{folder}: nothing that Kaggle would refuse.")
 
 
 @kaggle.command(
@@ -84,7 +82,7 @@ def push(folder: Path, dry_run: bool, only: str | None) -> None:
 
     if dry_run:
         for line in Push(folder, official_tool()).commands(only):
-            click.echo(line)
+            echo(line)
         return
     Push(folder, official_tool()).run(only)
-    click.echo("Pushed. Watch the kernels at https://www.kaggle.com/code?userRecent=true")
+    echo("Pushed. Watch the kernels at https://www.kaggle.com/code?userRecent=true")

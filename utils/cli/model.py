@@ -13,10 +13,12 @@ from utils.cli.common import (
     POSITIVE,
     PROFILE,
     SETTINGS,
+    check_writable,
+    echo,
     example,
     profile_of,
 )
-from utils.files import InputError, UsageError, check_writable
+from utils.files import InputError, UsageError
 
 if TYPE_CHECKING:
     from utils.config import Profile
@@ -36,9 +38,9 @@ def model(profile: str, settings: tuple[str, ...], classes: int) -> None:
     from utils.training.network import build_model, parameter_counts
 
     total, trainable, fixed = parameter_counts(build_model(chosen, classes))
-    click.echo(f"{chosen.network_name}, {chosen.image_size} x {chosen.image_size} px, {classes:,} classes")
+    echo(f"{chosen.network_name}, {chosen.image_size} x {chosen.image_size} px, {classes:,} classes")
     for name, value in (("total", total), ("trainable", trainable), ("non-trainable", fixed)):
-        click.echo(f"{name:<14} {value:>12,}")
+        echo(f"{name:<14} {value:>12,}")
 
 
 @click.command(
@@ -69,10 +71,12 @@ def train(
     training by file and record; with -s skip_bad=true such records are left out and counted.
     """
     import math
+    import sys
     import time
 
     begin = time.time()
     from utils.files import output_dir
+    from utils.flora.of_profile import sample_folder
     from utils.sources import find_data
 
     chosen = profile_of(profile, settings)
@@ -85,24 +89,33 @@ def train(
     from utils.training.devices import is_chief, read_cluster
 
     read_cluster()  # before the data are looked for, or drawn
+    to_draw = data is None and chosen.source == "flora" and not sample_folder(chosen).is_dir()
+    if to_draw and Path(chosen.weights).suffix:
+        import_tensorflow()
+        from utils.training.network import build_model
+
+        build_model(chosen, 2)  # refuses weights that do not fit, before the flora is drawn
     found = find_data(chosen, data or "auto")
     import_tensorflow()
+    from utils.own.telling import told
     from utils.training.loop import train as train_network
 
     folder = output_dir(out or "auto", chosen)
     stop_at = begin + 3600 * max_hours if max_hours else None
-    result = train_network(chosen, found, folder, stop_at=stop_at)
+    with told("training", progress=not sys.stdout.isatty()):
+        result = train_network(chosen, found, folder, stop_at=stop_at)
     if not result.finished:
         return
     which = f"Best epoch {result.best_epoch}, validation macro-F1 {result.best_f1:.3f}"
     if math.isnan(result.best_f1):
         which = f"Epoch {result.best_epoch}, without a score"
-    click.echo(f"{which}, weights {result.weights}")
+    echo(f"{which}, weights {result.weights}")
     if is_chief():
-        from utils.own.worth import told, worth_of
+        from utils.own.worth import told as in_words
+        from utils.own.worth import worth_of
 
-        click.echo(told(worth_of(folder, found)))
-    click.echo(f"Predict with: ./course predict --model {folder} --images FOLDER --out predictions.csv")
+        echo(in_words(worth_of(folder, found)))
+    echo(f"Predict with: ./course predict --model {folder} --images FOLDER --out predictions.csv")
 
 
 def _plan(profile: "Profile", data: Path | None, out: Path | None, images_per_second: float | None) -> None:
@@ -124,8 +137,8 @@ def _plan(profile: "Profile", data: Path | None, out: Path | None, images_per_se
         except InputError as error:
             missing, where = error, "NOT THERE, see below"
     for line in describe(make_plan(profile, found), profile, planned_dir(out, profile), images_per_second):
-        click.echo(line)
-    click.echo(f"data               {where}")
+        echo(line)
+    echo(f"data               {where}")
     if missing:
         raise missing
 
@@ -200,8 +213,8 @@ def predict(
     from utils.own.worth import answer_shards
 
     judged, of = answer_shards(run_dir, Data(kind="folder", test_shards=tuple(shards)), sure=sure, tta=tta)
-    click.echo(f"{len(judged):,} sheets -> {write_answers_csv(judged, of, out)}")
-    click.echo(_statuses(judged))
+    echo(f"{len(judged):,} sheets -> {write_answers_csv(judged, of, out)}")
+    echo(_statuses(judged))
 
 
 def _statuses(judged: "Judged") -> str:
@@ -249,13 +262,13 @@ def _predict_images(
         ids=ids,
     )
     for name, note in notes.items():
-        click.echo(f"note: {name}: {note}", err=True)
+        echo(f"note: {name}: {note}", err=True)
     for name, reason in left_out.items():
-        click.echo(f"left out: {name}: {reason}", err=True)
-    click.echo(f"{len(judged):,} sheets -> {out}")
-    click.echo(_statuses(judged))
+        echo(f"left out: {name}: {reason}", err=True)
+    echo(f"{len(judged):,} sheets -> {out}")
+    echo(_statuses(judged))
     if html:
-        click.echo(f"Look at {html.resolve()}")
+        echo(f"Look at {html.resolve()}")
 
 
 @click.command(
@@ -287,11 +300,11 @@ def export(run_dir: Path, out: Path, data: Path | None) -> None:
     import_tensorflow()
     for name, facts in export_run(run_dir, out, data).items():
         if "left_out" in facts:
-            click.echo(f"{name:<8} not written: {facts['left_out']}.")
+            echo(f"{name:<8} not written: {facts['left_out']}.")
             continue
         told = f"{name:<8} {facts['file']}, {facts['bytes'] / 1e6:.1f} MB, "
         told += f"probabilities differ by at most {facts['largest_difference']:.1g}"
         if facts["macro_f1"] is not None:
             told += f", macro-F1 {facts['macro_f1']:.3f} on {facts['sheets']:,} held-out sheets"
-        click.echo(f"{told}.")
-    click.echo(f"Read {out / 'README.md'}")
+        echo(f"{told}.")
+    echo(f"Read {out / 'README.md'}")

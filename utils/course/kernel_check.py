@@ -102,7 +102,7 @@ def _name_problems(values: dict[str, Any], shortest: int) -> Iterator[str]:
 
 def _code_problems(folder: Path, code_file: Any) -> Iterator[str]:
     path = folder / str(code_file)
-    if not code_file or not path.is_file():
+    if not code_file or path.parent != folder or not path.is_file():  # also one that climbs out of the folder
         yield f"code_file {code_file!r} is not there"
         return
     if path.suffix != ".ipynb":

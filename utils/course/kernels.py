@@ -11,6 +11,8 @@ import hashlib
 import re
 import shutil
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -20,7 +22,16 @@ import yaml
 
 from utils.config import nearest
 from utils.course.notebooks import write_notebook
-from utils.files import REPOSITORY, InputError, UsageError, read_json, replacing, write_json, write_text
+from utils.files import (
+    REPOSITORY,
+    InputError,
+    UsageError,
+    building,
+    read_json,
+    replacing,
+    write_json,
+    write_text,
+)
 from utils.sources import COMPETITION, TEST_SHARDS, TRAIN_SHARDS
 from utils.startup import COMMIT, commit_of_package
 
@@ -154,15 +165,15 @@ def build(owner: str, out: Path, state: str = "") -> list[Path]:
         raise UsageError(f"--state {state}: must be the slug of a data set, as in naflora-state.")
     folders = [_build_utils(owner, out / UTILS)]
     for kernel in KERNELS:
-        folder = _emptied(out / kernel.slug, KERNEL_FILE)
         notebook = read_json(REPOSITORY / "notebooks" / f"{kernel.notebook}.ipynb")
         for cell in notebook["cells"]:
             cell["source"] = "".join(cell["source"]).splitlines(keepends=True)
         _set_parameters(notebook, kernel)
         _link_kernels(notebook, owner)
-        write_notebook(folder / f"{kernel.notebook}.ipynb", notebook)
-        write_json(folder / KERNEL_FILE, kernel_metadata(kernel, owner, state))
-        folders.append(folder)
+        with _anew(out / kernel.slug, KERNEL_FILE) as folder:
+            write_notebook(folder / f"{kernel.notebook}.ipynb", notebook)
+            write_json(folder / KERNEL_FILE, kernel_metadata(kernel, owner, state))
+        folders.append(out / kernel.slug)
     return folders
 
 
@@ -176,11 +187,10 @@ def build_weights(owner: str, out: Path, weights: str, backbone: str) -> Path:
 
     _check_owner(owner)
     file = find_weights(weights, backbone)
-    folder = _emptied(out / WEIGHTS, DATASET_FILE)
-    with replacing(folder / file.name) as temporary:
-        shutil.copyfile(file, temporary)
-    write_json(folder / DATASET_FILE, dataset_metadata(WEIGHTS, owner))
-    return folder
+    with _anew(out / WEIGHTS, DATASET_FILE) as folder:
+        shutil.copyfile(file, folder / file.name)
+        write_json(folder / DATASET_FILE, dataset_metadata(WEIGHTS, owner))
+    return out / WEIGHTS
 
 
 def _check_owner(owner: str) -> None:
@@ -200,29 +210,30 @@ def dataset_metadata(slug: str, owner: str) -> dict[str, Any]:
     }
 
 
-def _emptied(folder: Path, marker: str) -> Path:
-    """`folder`, made or emptied; InputError when it has files and is not of an earlier build."""
+@contextmanager
+def _anew(folder: Path, marker: str) -> Iterator[Path]:
+    """A new folder that takes the place of `folder`; InputError when that has files and is not of an earlier build."""
     if folder.exists() and any(folder.iterdir()) and not (folder / marker).is_file():
         raise InputError(f"{folder}: has files and no {marker}, so it is not of a build. Give another --out.")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    return folder
+    with building(folder) as temporary:
+        yield temporary
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def _build_utils(owner: str, folder: Path) -> Path:
-    _emptied(folder, DATASET_FILE)
+def _build_utils(owner: str, place: Path) -> Path:
     package = REPOSITORY / "utils"
     results = (REPOSITORY / "notebooks" / "results").glob("*.csv")  # the tables that notebooks show
     own = [path for form in SHIPPED for path in package.rglob(form)]
-    for path in sorted([*own, *results]):
-        copy = folder / path.relative_to(REPOSITORY)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, copy)
-    write_text(folder / "utils" / COMMIT.name, commit_of_package() + "\n")
-    shutil.copyfile(REPOSITORY / "LICENSE", folder / "LICENSE")
-    _write_wheel(LIBRARY, folder)
-    write_json(folder / DATASET_FILE, dataset_metadata(UTILS, owner))
-    return folder
+    with _anew(place, DATASET_FILE) as folder:
+        for path in sorted([*own, *results]):
+            copy = folder / path.relative_to(REPOSITORY)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+        write_text(folder / "utils" / COMMIT.name, commit_of_package() + "\n")
+        shutil.copyfile(REPOSITORY / "LICENSE", folder / "LICENSE")
+        _write_wheel(LIBRARY, folder)
+        write_json(folder / DATASET_FILE, dataset_metadata(UTILS, owner))
+    return place
 
 
 def _write_wheel(name: str, folder: Path) -> Path:

@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from utils.config import Profile, nearest
-from utils.files import REPOSITORY, InputError, UsageError, is_hidden, on_kaggle, read_json, write_text
+from utils.files import (
+    REPOSITORY,
+    InputError,
+    UsageError,
+    is_hidden,
+    on_kaggle,
+    read_json,
+    replacing,
+    write_text,
+)
 from utils.startup import standard_error_to
 
 
@@ -275,7 +284,6 @@ def run_notebook(run: Run, path: Path, parameters: Mapping[str, Any]) -> Noteboo
     executed = run.executed(path.stem)
     for folder in (executed.parent, run.output):
         folder.mkdir(parents=True, exist_ok=True)
-    executed.unlink(missing_ok=True)  # so that an earlier run's is never judged
     own = read_parameters(path)
     injected = {
         "PROFILE": run.profile.name,
@@ -289,25 +297,24 @@ def run_notebook(run: Run, path: Path, parameters: Mapping[str, Any]) -> Noteboo
     os.environ.update(kernel_variables())
     begin = time.time()
     problem = ""
-    try:
-        # a kernel repeats there what the notebook has, and its last words
-        with executed.with_suffix(".log").open("wb") as log, standard_error_to(log):
-            papermill.execute_notebook(
-                str(path),
-                str(executed),
-                parameters={name: value for name, value in injected.items() if name in own},
-                kernel_name=KERNEL,
-                cwd=str(path.parent),  # Jupyter's; it is the caller's otherwise
-                progress_bar=False,
-                start_timeout=180,
-            )
-    except PapermillExecutionError as error:
-        problem = f"cell {error.cell_index + 1}: {_shortened(error.ename, error.evalue)}"
-    except DeadKernelError:
-        problem = f"the kernel died (out of memory, or a crash: see {executed.with_suffix('.log')})"
+    with replacing(executed) as temporary:  # papermill writes it anew after every cell
+        try:
+            # a kernel repeats there what the notebook has, and its last words
+            with executed.with_suffix(".log").open("wb") as log, standard_error_to(log):
+                papermill.execute_notebook(
+                    str(path),
+                    str(temporary),
+                    parameters={name: value for name, value in injected.items() if name in own},
+                    kernel_name=KERNEL,
+                    cwd=str(path.parent),  # Jupyter's; it is the caller's otherwise
+                    progress_bar=False,
+                    start_timeout=180,
+                )
+        except PapermillExecutionError as error:
+            problem = f"cell {error.cell_index + 1}: {_shortened(error.ename, error.evalue)}"
+        except DeadKernelError:
+            problem = f"the kernel died (out of memory, or a crash: see {executed.with_suffix('.log')})"
     seconds = time.time() - begin
-    if not problem and not executed.is_file():
-        problem = "papermill wrote no executed notebook"
     problem = problem or judge_cells(nbformat.read(executed, as_version=4))
     problem = problem or judge_files(run.output, COURSE.get(path.stem, ()), profile, begin)
     added = [epoch.seconds for epoch in epochs_done(run.output) if epoch not in trained]

@@ -24,6 +24,7 @@ from utils.course.notebooks import (
 )
 from utils.course.pages import clock, score_lines, write_index, write_page
 from utils.files import REPOSITORY, InputError, UsageError, read_json, replacing, write_json
+from utils.startup import holding
 
 
 @contextlib.contextmanager
@@ -91,8 +92,16 @@ def run_course(
     folder = out.resolve() if out else REPOSITORY / "runs" / time.strftime("%Y-%m-%d_%H%M%S")
     run = Run(folder, settings, shared, _earlier_results(folder))
     check_order(notebooks, run.output)
-    folder.mkdir(parents=True, exist_ok=True)
-    if out is None:
+    with holding(folder / ".lock"):
+        return _run_all(run, notebooks, given, to_latest=out is None)
+
+
+def _run_all(
+    run: Run, notebooks: Sequence[Path], given: Mapping[Path, Mapping[str, Any]], *, to_latest: bool
+) -> Run:
+    """`run_course`, once all is checked and the folder is held."""
+    folder, settings = run.folder, run.profile
+    if to_latest:
         _point_latest(folder)
     print(f"Profile {settings.name}: {settings.about}\n{len(notebooks)} notebooks -> {folder}", flush=True)
     failed = None

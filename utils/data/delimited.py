@@ -1,31 +1,28 @@
-"""Tables as text (CSV, TSV), read in one way by everything that takes one."""
+"""Tables as text (CSV, TSV), read in one way by everything that takes one, and written in one way."""
 
 import csv
 import itertools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import itemgetter
 from pathlib import Path
+from types import SimpleNamespace
+from typing import IO, Any
 
 import pandas as pd
 
-from utils.files import InputError
+from utils.files import InputError, replacing
 
 csv.field_size_limit(1 << 24)  # Darwin Core tables have outlines of places beyond the usual 128 KiB
-
-# The lines that a row begins and ends on, its fields, and whether its last fields may be left out: spreadsheets write
-# no delimiters behind the last value of a row. With tabs, where a line is a row, a short one is half of a broken line.
+# First and last line of a row, its fields, and whether its last ones may be left out: spreadsheets write no delimiters
+# behind the last value of a row. With tabs, where a line is a row, a short one is half of a broken line.
 Row = tuple[int, int, list[str], bool]
 # File, all columns, the wanted ones -> their values, and under "" the line of each row; None where it cannot tell.
 Quick = Callable[[Path, list[str], list[str]], dict[str, Sequence] | None]
 
 
 def read_header(path: Path) -> list[str]:
-    """The column names of a table, without spaces around them.
-
-    Raises:
-        InputError: it is no text in UTF-8.
-    """
+    """The column names of a table, without spaces around them; InputError: it is no text in UTF-8."""
     return _header(_rows(path))
 
 
@@ -79,7 +76,7 @@ def read_table(
     lines = found.pop("")
     return pd.DataFrame(
         {
-            column: [value.strip() for value in found[column]] if column in found else ""
+            column: [from_cell(value.strip()) for value in found[column]] if column in found else ""
             for column in (*needed, *optional)
         },
         index=lines,
@@ -267,3 +264,36 @@ def _quoted_rows(path: Path, lines: Iterator[tuple[int, str]], delimiter: str) -
                 raise opened(f"and takes in whole rows, to a quote in line {numbers[-1]}")
         width = width or len(fields)
         yield numbers[0], numbers[-1], fields, texts[-1][-1] in "\r\n"  # without that the file may be cut off
+
+
+# What a spreadsheet runs as a formula, numbers are none; and what such a text is written as.
+_FORMULA = re.compile(r"'*(?:[=@\t\r]|[+-](?!\d+(\.\d+)?\Z))")
+
+
+def as_cell(text: Any) -> Any:
+    """A text as a cell of a CSV: with ' before what a spreadsheet would run as a formula; see `from_cell`."""
+    return f"'{text}" if isinstance(text, str) and _FORMULA.match(text) else text
+
+
+def from_cell(cell: str) -> str:
+    """The text that `as_cell` made the cell of."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+
+
+def _rows_of(file: IO[str]) -> SimpleNamespace:
+    """A file for csv.writer, which quotes \\r and \\n within a cell only where rows end by both; they end by \\n."""
+    return SimpleNamespace(write=lambda row: file.write(row.removesuffix("\r\n") + "\n"))
+
+
+def write_rows(rows: Iterable[Sequence], path: Path) -> None:
+    """Write rows as CSV, whole, texts as `as_cell` has them: they read back as they are by `read_table`."""
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(_rows_of(file), lineterminator="\r\n").writerows(map(as_cell, row) for row in rows)
+
+
+def write_csv(table: pd.DataFrame, path: Path, float_format: str | None = None) -> None:
+    """Write a table as CSV, without its index, whole; texts as in `write_rows`."""
+    texts = table.select_dtypes(["object", "string"]).columns
+    table = table.assign(**{name: table[name].map(as_cell) for name in texts}).rename(columns=as_cell)
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        table.to_csv(_rows_of(file), index=False, lineterminator="\r\n", float_format=float_format)

@@ -5,17 +5,15 @@ imported only by the functions here that need it.
 """
 
 import codecs
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from utils.data.delimited import read_header
-from utils.files import InputError, replacing
+from utils.files import InputError
 
 UNKNOWN = "unknown"  # family, institution and licence of own sheets that name none
 
@@ -54,12 +52,6 @@ class Metadata:
     distances: pd.DataFrame
     institutions: pd.DataFrame
     licenses: pd.DataFrame
-
-
-def empty_table(name: str) -> pd.DataFrame:
-    """A published table without rows."""
-    kinds = {column: object if kind is str else kind for column, kind in COLUMNS[name].items()}
-    return pd.DataFrame(columns=list(kinds)).astype(kinds)
 
 
 # The forms of metadata, as `form_of` tells them.
@@ -191,35 +183,6 @@ def match_names(names: Sequence[str] | np.ndarray, known: Sequence[str] | np.nda
     from utils.data.forms.names import match
 
     return match(names, known)
-
-
-def write_metadata(metadata: Metadata, path: Path) -> None:
-    """Write the tables as the published train_metadata.json, whole; costs one chunk of rows in memory."""
-    with replacing(Path(path)) as temporary, temporary.open("w", encoding="utf-8") as file:
-        separator = "{"
-        for name, table in tables_of(metadata).items():
-            file.write(f'{separator}"{name}": ')
-            _dump_rows(table, file.write)
-            separator = ",\n"
-        file.write("}\n")
-
-
-def write_test_metadata(images: pd.DataFrame, path: Path) -> None:
-    """Write a table of image_id, file_name, license as test_metadata.json, whole.
-
-    Numbers in `image_id` stay numbers, as in the published file.
-    """
-    with replacing(Path(path)) as temporary, temporary.open("w", encoding="utf-8") as file:
-        _dump_rows(images[list(COLUMNS["images"])], file.write)
-
-
-def _dump_rows(table: pd.DataFrame, write: Callable[[str], Any], chunk: int = 5_000) -> None:
-    """Write a table as a JSON list of objects, a chunk of rows at a time."""
-    write("[")
-    for start in range(0, len(table), chunk):
-        rows = table.iloc[start : start + chunk].to_dict(orient="records")
-        write((",\n" if start else "") + ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
-    write("]")
 
 
 def family_table(metadata: Metadata, test_categories: Sequence[int] | None = None) -> pd.DataFrame:

@@ -43,10 +43,9 @@ def dataset_options() -> "tf.data.Options":
 
 
 def raw_records(path: Path) -> Iterator[bytes]:
-    """Serialized records of one shard in order, one in memory at a time.
+    """Serialized records of one shard in order, one in memory at a time; InputError: the file is not there.
 
     Raises:
-        InputError: the file is not there.
         tf.errors.DataLossError: a checksum is wrong or the file ends inside a record.
     """
     import tensorflow as tf
@@ -54,7 +53,21 @@ def raw_records(path: Path) -> Iterator[bytes]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file.")
-    yield from tf.data.TFRecordDataset(str(path)).with_options(dataset_options()).as_numpy_iterator()
+    # A tf.data.Dataset of each shard takes 40 ms more.
+    records = tf.compat.v1.io.tf_record_iterator(str(path))
+    size, offset = path.stat().st_size, 0
+    with path.open("rb") as file:
+        while not beyond_end(file.read(12), size - offset):
+            if (record := next(records, None)) is None:
+                return
+            yield record
+            offset = file.seek(offset + 16 + len(record))
+    raise tf.errors.DataLossError(None, None, f"the record at byte {offset} is longer than the file")
+
+
+def beyond_end(header: bytes, rest: int) -> bool:
+    """Whether a record's length has its checksum and is more than the file has left: TensorFlow crashes on it."""
+    return begins_as_shard(header) and 16 + int.from_bytes(header[:8], "little") > rest
 
 
 def read_examples(paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
@@ -244,6 +257,10 @@ def _first_labels(path: Path, most: int | None) -> list[tuple[str, int, int, int
     with path.open("rb") as file:
         for _ in itertools.count() if most is None else range(most):
             header = file.read(12)
+            if beyond_end(header, path.stat().st_size - file.tell() + 12):
+                raise InputError(
+                    f"{path}: ends inside record {len(rows)}. Download or write the shard again."
+                )
             if not begins_as_shard(header):
                 break
             serialized = file.read(int.from_bytes(header[:8], "little"))

@@ -1,5 +1,6 @@
 """Which files are shards, by their names and first bytes, and the manifest beside them; without TensorFlow."""
 
+import os
 import re
 import shlex
 import zlib
@@ -7,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from utils.files import InputError, is_hidden, read_json
+from utils.files import InputError, is_hidden, kaggle_root, read_json
 
 MANIFEST = "manifest.json"  # beside shards of `utils.own.write`: what was written, with checksums
 UNFINISHED = "unfinished"  # folder beside the shards of a job that is not done
@@ -19,6 +20,36 @@ _COMPRESSED = re.compile(rf"(.+{_SUFFIX}(?:-\d+-of-\d+)?)\.(?:gz|gzip|zlib|z|bz2
 _SPLIT = re.compile(r"(?:.*[^A-Za-z])?(train|val|test)(?:ing|id|idation)?(?![A-Za-z]).*", re.IGNORECASE)
 # A count stands behind the number of the shard, as in train00_1000; in train_01 the number is no count.
 COUNT_IN_NAME = re.compile(rf"(?<=\d)_([1-9]\d*){_SUFFIX}$", re.IGNORECASE)
+
+
+_IMAGE_FOLDERS = {"train_images", "test_images", "images"}  # up to a million files each: not walked
+_MAX_DEPTH = 4  # /kaggle/input/datasets/<owner>/<slug>/<folder>
+
+
+def mounted(name: str) -> list[Path]:
+    """Every file called `name` in what is attached to a Kaggle kernel, in the order of their folders."""
+    root = kaggle_root() / "input"
+    return [folder / name for folder, names in walk(root).items() if name in names] if root.is_dir() else []
+
+
+def walk(root: Path) -> dict[Path, list[str]]:
+    """Files by folder, down to _MAX_DEPTH, leaving out what is hidden, image folders and generated floras.
+
+    Links are followed; a folder that is reached a second time is passed over.
+    """
+    found: dict[Path, list[str]] = {}
+    seen: set[str] = set()
+    for folder, folders, files in os.walk(root, followlinks=True):
+        here, real = Path(folder), os.path.realpath(folder)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        depth = len(here.relative_to(root).parts)
+        skip = lambda name: name in _IMAGE_FOLDERS or name.startswith("flora-") or is_hidden(name)  # noqa: E731
+        folders[:] = sorted(name for name in folders if depth < _MAX_DEPTH and not skip(name))
+        found[here] = sorted(name for name in files if not is_hidden(name))
+    return found
 
 
 def is_shard(name: str) -> bool:
@@ -37,34 +68,11 @@ def stem_of(name: str) -> str:
     return re.sub(rf"{_SUFFIX}(?:-\d+-of-\d+)?$", "", COUNT_IN_NAME.sub("", name), flags=re.IGNORECASE)
 
 
-def shards_in(paths: Iterable[Path]) -> list[Path]:
-    """The shards that these paths name: files as they are, of a folder all in it but the hidden ones, sorted.
-
-    Raises:
-        InputError: a folder has no shards, or compressed ones.
-    """
-    found: list[Path] = []
-    for path in map(Path, paths):
-        if not path.is_dir():
-            found.append(path)
-            continue
-        names = sorted(entry.name for entry in path.iterdir() if entry.is_file())
-        refuse_compressed_names(path, names)
-        shards = [path / name for name in names if is_shard(name)]
-        if not shards:
-            raise InputError(
-                f"{path}: no shards (*.tfrec) in this folder{_seen_instead(path, names)}. Name the folder that "
-                "holds them."
-            )
-        found += shards
-    return found
-
-
 def shards_below(root: Path, by_folder: dict[Path, list[str]], split: str) -> tuple[Path, ...]:
     """The shards of a split ("train", "val", "test") by their names, which lie in one folder; empty without any.
 
     Args:
-        root: where was looked; by_folder: the file names of its folders, see `utils.files.walk`.
+        root: where was looked; by_folder: the file names of its folders, see `walk`.
 
     Raises:
         InputError: they lie in several folders, or compressed ones lie beside them.
@@ -83,11 +91,7 @@ def shards_below(root: Path, by_folder: dict[Path, list[str]], split: str) -> tu
 
 
 def only_file(root: Path, by_folder: dict[Path, list[str]], name: str | re.Pattern) -> Path | None:
-    """The one file of a name, or of a pattern of names, None without one; arguments as `shards_below`.
-
-    Raises:
-        InputError: there are several.
-    """
+    """The one file of a name or pattern of names, None without one; as `shards_below`. InputError: several."""
     is_it = name.fullmatch if isinstance(name, re.Pattern) else name.__eq__
     hits = [folder / file for folder, files in by_folder.items() for file in files if is_it(file)]
     if len(hits) > 1:
@@ -117,23 +121,6 @@ def refuse_unnamed(root: Path, by_folder: dict[Path, list[str]]) -> None:
             f"{root}: no training shards: {unnamed[0]} ({len(unnamed)} such files) says by its name neither "
             "train, val nor test. Rename them, as in x_train00.tfrec."
         )
-
-
-def _seen_instead(folder: Path, names: list[str]) -> str:
-    """What may be meant, in words to go on with: shards one folder further down, and files named much like shards."""
-    below = [
-        entry
-        for entry in sorted(folder.iterdir())
-        if entry.is_dir()
-        and not is_hidden(entry.name)
-        and any(is_shard(file.name) for file in entry.iterdir())
-    ]
-    if below:
-        return f"; they lie in {', '.join(entry.name for entry in below[:5])}{' ...' * (len(below) > 5)}"
-    alike = [
-        name for name in names if re.search(r"tfrec|\d-of-\d", name, re.IGNORECASE) and not is_hidden(name)
-    ]
-    return f"; {', '.join(alike[:3])} ({len(alike)} in all) are not named so" if alike else ""
 
 
 def refuse_compressed_names(folder: Path, names: Iterable[str]) -> None:
@@ -253,12 +240,15 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     shards = manifest.get("shards") if isinstance(manifest, dict) else None
     entry = {"file": str, "records": int, "bytes": int, "sha256": str}
     if not isinstance(shards, list) or not all(
-        isinstance(shard, dict) and all(type(shard.get(key)) is kind for key, kind in entry.items())
+        isinstance(shard, dict)
+        and all(type(shard.get(key)) is kind for key, kind in entry.items())
+        and is_shard(shard["file"])
+        and not {"/", "\\"}.intersection(shard["file"])
         for shard in shards
     ):
         raise InputError(
-            f"{path}: has no list of shards with file, records, bytes and sha256. Delete it, or write the "
-            "shards again."
+            f"{path}: has no list of shards with file (a name without a path), records, bytes and sha256. Delete it, "
+            "or write the shards again."
         )
     for key, kind, inner in (("settings", dict, object), ("records", dict, int), ("notes", list, str)):
         found = manifest.setdefault(key, kind())

@@ -1,4 +1,4 @@
-"""Train, validation and test parts: made by seed, species and group, kept as a file; copies across parts."""
+"""Train, validation and test parts: by seed and species, kept as a file; copies of one image across them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from utils.data.delimited import read_table
-from utils.files import InputError, UsageError, check_option, write_csv
+from utils.data.delimited import read_table, write_csv
+from utils.files import InputError, check_option
 
 PARTS = ("train", "validation", "test")
 SCORED_FROM = 2  # species: a score over fewer says nothing
@@ -16,100 +16,14 @@ SKIPPED, DUPLICATES = "skipped.csv", "duplicates.csv"  # beside shards of own sh
 FILE_NAME = "split.csv"  # beside shards, it decides what is held out of training
 
 
-def assign(
-    image_ids: Sequence[str] | np.ndarray,
-    class_indices: Sequence[int] | np.ndarray,
-    *,
-    validation: float,
-    test: float = 0.0,
-    seed: int = 0,
-    groups: Sequence[str] | np.ndarray | None = None,
-) -> np.ndarray:
-    """The part of each image: "train", "validation" or "test", str [N].
-
-    Every species keeps an image in train. Without groups the parts are `stratified`. With groups (the institution, the
-    collector) all images of a group are in one part, so that a network cannot score by knowing the paper or the hand;
-    then a fraction may not be reached, since a group that holds the only image of a species cannot leave train.
-
-    Args:
-        image_ids, class_indices: one entry an image.
-        validation, test: wanted shares of all images, each from 0 to below 1; 0 for none.
-        seed: the same seed gives the same parts, in whatever order the images come.
-        groups: the group of each image; an image with an empty group is a group of its own.
-
-    Raises:
-        UsageError: a fraction is out of range, both together are 1 or more, or the seed is below 0.
-    """
-    check_option("seed", seed, seed >= 0, "0 or more")
-    check_option("validation fraction", validation, 0 <= validation < 1, "from 0 to below 1")
-    check_option("test fraction", test, 0 <= test < 1, "from 0 to below 1")
-    if validation + test >= 1:
-        raise UsageError(
-            f"validation and test fraction are {validation + test:g} together: nothing to train on."
-        )
-    ids, classes = np.asarray(image_ids, dtype=str), np.asarray(class_indices, dtype=np.int64)
-    parts = np.full(len(ids), "train", dtype="<U10")
-    left = np.arange(len(ids))
-    for part, fraction in (("test", test), ("validation", validation)):
-        share = fraction * len(ids) / max(len(left), 1)  # of what the part before has left
-        if not share or not len(left):
-            continue
-        if groups is None:
-            _, held = stratified(ids[left], classes[left], share, seed)
-        else:
-            held = _whole_groups(ids[left], classes[left], np.asarray(groups, dtype=str)[left], share, seed)
-        parts[left[held]] = part
-        left = left[~held]
-    return parts
-
-
-def _whole_groups(
-    ids: np.ndarray, classes: np.ndarray, groups: np.ndarray, fraction: float, seed: int
-) -> np.ndarray:
-    """Mask of images to hold out, bool [N]: whole groups that bring each species near its share.
-
-    Groups come in random order. One is taken when it brings more images that a species still lacks than images
-    beyond its share; what is missing at the end is filled with the groups that overshoot least.
-    """
-    own = np.char.add("\0", ids)  # no group has such a name
-    names, group = np.unique(np.where(groups == "", own, groups), return_inverse=True)
-    members = np.split(np.argsort(group, kind="stable"), np.cumsum(np.bincount(group))[:-1])
-    in_train = np.bincount(classes)
-    lacking = in_train * fraction
-    wanted, so_far, held = fraction * len(ids), 0, np.zeros(len(ids), dtype=bool)
-
-    def gain(number: int) -> float:
-        """Images that species still lack minus those beyond their share; -inf where it cannot leave train."""
-        species, images = np.unique(classes[members[number]], return_counts=True)
-        size = len(members[number])
-        if (in_train[species] <= images).any() or so_far + size > 1.1 * wanted + 1:
-            return -np.inf
-        return float(2 * np.minimum(images, np.maximum(lacking[species], 0)).sum() - size)
-
-    def hold(number: int) -> int:
-        species, images = np.unique(classes[members[number]], return_counts=True)
-        held[members[number]] = True
-        in_train[species] -= images
-        lacking[species] -= images
-        return len(members[number])
-
-    others: list[tuple[float, int]] = []
-    for number in np.random.default_rng(seed).permutation(len(names)).tolist():
-        if so_far >= wanted:
-            return held
-        if (gained := gain(number)) >= 0:
-            so_far += hold(number)
-        elif gained > -np.inf:
-            others.append((-gained, number))
-    for _, number in sorted(others):
-        if so_far < wanted and gain(number) > -np.inf:
-            so_far += hold(number)
-    return held
+def texts(values: Sequence | np.ndarray) -> np.ndarray:
+    """Ids as text, object [N]: one long id must not make all as wide, as NumPy's own texts are."""
+    return np.array([str(value) for value in values], dtype=object)
 
 
 def write_split(image_ids: Sequence[str] | np.ndarray, parts: np.ndarray, path: Path) -> Path:
     """Write the parts as CSV with the columns image_id and split, sorted by id, whole."""
-    table = pd.DataFrame({"image_id": np.asarray(image_ids, dtype=str), "split": parts})
+    table = pd.DataFrame({"image_id": texts(image_ids), "split": parts})
     write_csv(table.sort_values("image_id"), path)
     return Path(path)
 
@@ -132,11 +46,11 @@ def read_split(path: Path) -> pd.DataFrame:
         ("image_id", table["image_id"].duplicated(), "occurs twice", "Keep one line an image."),
         ("split", ~table["split"].isin(PARTS), f"is not one of {', '.join(PARTS)}", "Mend the line."),
     )
-    _refuse_lines(path, table, checks)
+    refuse_lines(path, table, checks)
     return table.reset_index(drop=True)
 
 
-def _refuse_lines(path: Path, table: pd.DataFrame, checks: Sequence[tuple]) -> None:
+def refuse_lines(path: Path, table: pd.DataFrame, checks: Sequence[tuple]) -> None:
     """Raise InputError for the first line of a mask (column, bool by line, what is wrong, way out)."""
     for column, wrong, what, way_out in checks:
         if wrong.any():
@@ -154,12 +68,12 @@ def parts_of(image_ids: Sequence[str] | np.ndarray, path: Path) -> np.ndarray:
         InputError: as `read_split`, or an image is not in the file.
     """
     table = read_split(path).set_index("image_id")["split"]
-    ids = np.asarray(image_ids, dtype=str)
+    ids = texts(image_ids)
     parts = table.reindex(ids)
     absent = np.flatnonzero(parts.isna())
     if len(absent):
         raise InputError(
-            f"{path}: image {str(ids[absent[0]])!r} is not in it ({len(absent)} of {len(parts)} images). "
+            f"{path}: image {ids[absent[0]]!r} is not in it ({len(absent)} of {len(parts)} images). "
             "Write the split for these sheets, or remove the file."
         )
     return parts.to_numpy(dtype=str)
@@ -186,38 +100,6 @@ def parts_for(
         return np.where(np.arange(len(table)) < len(table) - own_validation, "train", "validation")
     _, validation = stratified(table["image_id"], table["class_index"], fraction, seed)
     return np.where(validation, "validation", "train")
-
-
-def read_solution(path: Path, image_ids: Sequence[str] | np.ndarray) -> np.ndarray:
-    """The category_id of test sheets by a solution.csv (Id,Predicted), int64 [N] in the order of the ids.
-
-    Raises:
-        InputError: it is no such table, an answer is no whole number, or a sheet is not in it or twice.
-    """
-    way_out = "The answers have the columns Id and Predicted: write the data again."
-    table = read_table(path, ("Id", "Predicted"), way_out=way_out)
-    checks = (
-        ("Predicted", ~table["Predicted"].str.fullmatch(r"-?\d{1,18}"), "is no category_id", way_out),
-        ("Id", table["Id"].duplicated(), "occurs twice", "Keep one line an image."),
-    )
-    _refuse_lines(path, table, checks)
-    answers = table.set_index("Id")["Predicted"].reindex(np.asarray(image_ids, dtype=str))
-    if answers.isna().any():
-        raise InputError(
-            f"{path}: sheet {answers.index[answers.isna()][0]!r} is not in it ({int(answers.isna().sum())} of "
-            f"{len(answers)} sheets). Take the answers that belong to the test shards."
-        )
-    return answers.to_numpy().astype(np.int64)
-
-
-def report(class_indices: Sequence[int] | np.ndarray, parts: np.ndarray) -> pd.DataFrame:
-    """One row a part that has images: part, images, species, and single (species with one image there)."""
-    classes, rows = np.asarray(class_indices, dtype=np.int64), []
-    for part in PARTS:
-        counts = np.bincount(classes[parts == part])
-        if counts.sum():
-            rows.append((part, int(counts.sum()), int((counts > 0).sum()), int((counts == 1).sum())))
-    return pd.DataFrame(rows, columns=["part", "images", "species", "single"])
 
 
 def coverage(
@@ -257,8 +139,7 @@ def stratified(
         UsageError: `fraction` is not between 0 and 1.
     """
     check_option("validation fraction", fraction, 0 < fraction < 1, "between 0 and 1")
-    ids = np.asarray(image_ids, dtype=str)
-    classes = np.asarray(class_indices, dtype=np.int64)
+    ids, classes = texts(image_ids), np.asarray(class_indices, dtype=np.int64)
     generator = np.random.default_rng(seed)
     counts = np.bincount(classes)
     most = np.maximum(counts - 1, 0)

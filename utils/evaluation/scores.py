@@ -3,11 +3,15 @@
 True and predicted are class indices, int [N], of sheets whose species is known.
 """
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from utils.data.delimited import read_table
+from utils.data.splits import refuse_lines
 from utils.data.tail import BINS, bins
 from utils.files import InputError
 
@@ -263,3 +267,25 @@ def _known(true: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndar
             "counted. Take the solution, or a validation part, of which the species are known."
         )
     return true, predicted
+
+
+def read_solution(path: Path, image_ids: Sequence[str] | np.ndarray) -> np.ndarray:
+    """The category_id of test sheets by a solution.csv (Id,Predicted), int64 [N] in the order of the ids.
+
+    Raises:
+        InputError: it is no such table, an answer is no whole number, or a sheet is not in it or twice.
+    """
+    way_out = "The answers have the columns Id and Predicted: write the data again."
+    table = read_table(path, ("Id", "Predicted"), way_out=way_out)
+    checks = (
+        ("Predicted", ~table["Predicted"].str.fullmatch(r"-?\d{1,18}"), "is no category_id", way_out),
+        ("Id", table["Id"].duplicated(), "occurs twice", "Keep one line an image."),
+    )
+    refuse_lines(path, table, checks)
+    answers = table.set_index("Id")["Predicted"].reindex(np.asarray(image_ids, dtype=str))
+    if answers.isna().any():
+        raise InputError(
+            f"{path}: sheet {answers.index[answers.isna()][0]!r} is not in it ({int(answers.isna().sum())} of "
+            f"{len(answers)} sheets). Take the answers that belong to the test shards."
+        )
+    return answers.to_numpy().astype(np.int64)

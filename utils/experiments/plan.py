@@ -158,15 +158,20 @@ def _share(profile: Profile, total: int) -> tuple[int, int]:
 
 def _split(profile: Profile, data: Data, total: int) -> tuple[int, int, bool]:
     """Images to train on and to validate on, and whether they were counted."""
+    if data.train_metadata is not None and total <= _READ_UP_TO:
+        part = data.split(profile, compare=False)["part"]  # needs no TensorFlow
+        return int((part == "train").sum()), int((part == "validation").sum()), True
     if data.split_file is not None:
         parts = splits.read_split(data.split_file)["split"].tolist()
+        if len(parts) < total:
+            raise InputError(
+                f"{data.split_file}: names {len(parts):,} images, and the shards hold {total:,}. Write the split for "
+                "these sheets, or remove the file."
+            )
         return parts.count("train"), parts.count("validation"), True
     if data.val_shards:
         validation = count_records(data.val_shards)
         return total - validation, validation, True
-    if data.train_metadata is not None and total <= _READ_UP_TO:
-        part = data.split(profile, compare=False)["part"]  # needs no TensorFlow
-        return int((part == "train").sum()), int((part == "validation").sum()), True
     return *_share(profile, total), False
 
 

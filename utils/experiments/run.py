@@ -8,15 +8,15 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from utils.experiments.spec import LOG_FILE, SPEC_FILE, Batch, BatchRun, read_batch
 from utils.experiments.table import METRICS, metrics_of, show_table, shown_number, summary_table, write_table
-from utils.files import REPOSITORY, InputError, write_json
+from utils.files import REPOSITORY, InputError, printable, write_json
 from utils.flora.of_profile import with_extra_test
 from utils.sources import find_data
+from utils.startup import holding
 
 
 def plan(batch: Batch, jobs: int = 1) -> str:
@@ -42,7 +42,7 @@ def plan(batch: Batch, jobs: int = 1) -> str:
     for run, state in zip(batch.runs, states, strict=True):
         data = f", {run.data.name}" if run.data and run.of_several else ""
         lines.append(f"{state:<14} {run.profile.name:<10} {run.seed:>4}  {run.method}{data}")
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
 def _state(run: BatchRun) -> str:
@@ -66,7 +66,8 @@ def run_batch(
 ) -> Batch:
     """State the plan, do what is not done yet, and show the table; the same call again goes on.
 
-    The table is in summary.csv of the batch's folder, renewed after every run. A run that fails does not stop
+    The table is in summary.csv of the batch's folder, renewed after runs, as often as that takes at most a twentieth
+    of the time. A run that fails does not stop
     the others, and the next call tries it again.
 
     Args:
@@ -84,27 +85,30 @@ def run_batch(
     print(plan(batch, jobs), flush=True)
     if dry_run:
         return batch
-    with _locked(batch.folder):
+    with holding(batch.folder / ".lock"):
         _prepare_data(batch)
         waiting = [run for run in batch.runs if not run.finished]
         running: dict[subprocess.Popen, BatchRun] = {}
         failed: list[BatchRun] = []
-        look = time.monotonic()
+        look = renew = time.monotonic()
         bar = tqdm(total=len(batch.runs), initial=len(batch.runs) - len(waiting), unit="run", disable=None)
         try:
             while waiting or running:
                 while waiting and len(running) < jobs:
                     run = waiting.pop(0)
                     running[_start(batch, run, _threads(jobs))] = run
-                    tqdm.write(f"begins    {run.title}")
+                    tqdm.write(printable(f"begins    {run.title}"))
                 for process in [process for process in running if process.poll() is not None]:
                     run = running.pop(process)
                     if process.returncode == 0 and run.finished:
-                        tqdm.write(f"finished  {run.title}: {_in_short(run)}")
-                        write_table(summary_table(batch), batch.folder / "summary.csv")
+                        tqdm.write(printable(f"finished  {run.title}: {_in_short(run)}"))
+                        if time.monotonic() >= renew:
+                            begin = time.monotonic()
+                            write_table(summary_table(batch), batch.folder / "summary.csv")
+                            renew = time.monotonic() + 20 * (time.monotonic() - begin)
                     else:
                         failed.append(run)
-                        tqdm.write(f"FAILED    {run.title}: {_last_line(run, process.returncode)}")
+                        tqdm.write(printable(f"FAILED    {run.title}: {_last_line(run, process.returncode)}"))
                     bar.update()
                 if not bar.disable and time.monotonic() > look + 2:
                     look = time.monotonic()
@@ -117,7 +121,7 @@ def run_batch(
                 process.wait()
         table = summary_table(batch)
         write_table(table, batch.folder / "summary.csv")
-        print(f"\n{show_table(table)}\n\n{batch.folder / 'summary.csv'}")
+        print(f"\n{printable(show_table(table))}\n\n{batch.folder / 'summary.csv'}")
         if failed:
             logs = "\n".join(f"{run.title}: {run.folder / LOG_FILE}" for run in failed)
             raise InputError(
@@ -127,22 +131,6 @@ def run_batch(
             write_table(table, batch.table)
             print(batch.table)
     return batch
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the folder for this batch; the system lets go when the process ends, however it ends."""
-    import fcntl
-
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"{folder}: another batch is at work here. Wait for it, or give --out."
-            ) from None
-        yield
 
 
 def _prepare_data(batch: Batch) -> None:

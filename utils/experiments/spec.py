@@ -43,7 +43,9 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import math
 import re
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,14 +88,37 @@ class BatchRun:
     @property
     def finished(self) -> bool:
         """Whether its result is there, with all chains that are asked for after it."""
-        file = self.folder / RESULT_FILE
-        return file.is_file() and set(self.after) <= set(read_json(file)["after"])
+        return (self.folder / RESULT_FILE).is_file() and set(self.after) <= set(
+            read_result(self.folder)["after"]
+        )
 
     @property
     def epochs_done(self) -> int:
         """Whole epochs of a run that has begun and not finished."""
         states = [self.folder / place / "state" / "state.json" for place in (".", "output")]
-        return next((read_json(state)["epoch"] for state in states if state.is_file()), 0)
+        found = next((read_json(state) for state in states if state.is_file()), {})
+        epoch = found.get("epoch") if isinstance(found, dict) else None
+        return epoch if isinstance(epoch, int) else 0  # the run itself says what is wrong with its state
+
+
+def read_result(folder: Path) -> dict[str, Any]:
+    """What `utils.experiments.one` has written of a finished run.
+
+    Raises:
+        InputError: it is edited or damaged.
+    """
+    file = folder / RESULT_FILE
+    result = read_json(file)
+    parts = [result.get("metrics"), result.get("after")] if isinstance(result, dict) else [None]
+    parts += list(parts[-1].values()) if isinstance(parts[-1], dict) else []
+    numbers = [value for part in (parts[0], *parts[2:]) if isinstance(part, dict) for value in part.values()]
+    if not all(isinstance(part, dict) for part in parts) or not all(
+        value is None or type(value) in (int, float) for value in numbers
+    ):
+        raise InputError(
+            f"{file}: not the result of a run as it was written. Delete it, and the run is done again."
+        )
+    return result
 
 
 @dataclass(frozen=True)
@@ -177,18 +202,41 @@ def _read_yaml(file: Path) -> dict[str, Any]:
 
     try:
         text = file.read_text(encoding="utf-8")
-        twice = _key_twice(yaml.compose(text))
+        root = yaml.compose(text)
+        if _size(root, {}) > _MOST_NODES:
+            raise InputError(
+                f"{file}: its aliases (*name) stand for more than {_MOST_NODES:,} values. Write less."
+            )
+        twice = _key_twice(root)
         if twice is not None:
             place = f"line {twice.start_mark.line + 1}, column {twice.start_mark.column + 1}"
             raise InputError(f"{file}: not valid YAML ({twice.value!r} is there twice, {place}).")
         asked = yaml.safe_load(text)
     except FileNotFoundError:
         raise UsageError(f"{file}: no such file.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise InputError(f"{file}: nests too deeply, or within itself. Write it flat.") from None
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:  # the last of a date that is none
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{file}: not valid YAML ({' '.join(str(error).split())}).") from None
     if not isinstance(asked, dict):
         raise InputError(f"{file}: must be a mapping of {', '.join(KEYS)}. `batch --help` shows an example.")
     return asked
+
+
+_MOST_NODES = 100_000
+
+
+def _size(node: Any, known: dict[int, float]) -> float:
+    """Nodes of YAML, each counted as often as aliases name it; infinitely many where one holds itself."""
+    if id(node) not in known:
+        known[id(node)] = math.inf  # until all within it is counted
+        inner = getattr(node, "value", ())  # None of an empty file, text of a scalar, pairs of a mapping
+        inner = inner if isinstance(inner, list) else ()
+        inner = itertools.chain.from_iterable(each if isinstance(each, tuple) else (each,) for each in inner)
+        known[id(node)] = 1 + sum(_size(each, known) for each in inner)
+    return known[id(node)]
 
 
 def _key_twice(node: Any) -> Any:
@@ -327,7 +375,14 @@ def _identity(
         "test": batch.test,
         "data": str(data) if data else None,
         "flora": GENERATOR_VERSION if profile.source == "flora" else None,
+        **_weights_given(profile.weights),
     }
+
+
+def _weights_given(weights: str) -> dict[str, int]:
+    """The checksum of the file that a run begins from: another one under the same path is another run."""
+    path = Path(weights).expanduser()
+    return {"weights": zlib.crc32(path.read_bytes())} if path.suffix == ".h5" and path.is_file() else {}
 
 
 def _list(file: Path, key: str, value: Any) -> list:

@@ -8,8 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from utils.experiments.spec import RESULT_FILE, Batch, BatchRun
-from utils.files import InputError, read_json, replacing
+from utils.data.delimited import write_csv
+from utils.experiments.spec import Batch, BatchRun, read_result
+from utils.files import InputError
 from utils.sources import find_data
 
 # Metric -> its heading on screen, in the order of the table; a notebook's own numbers come after these.
@@ -30,7 +31,7 @@ METRICS = {
 
 def metrics_of(run: BatchRun, after: str = "") -> dict[str, float]:
     """The metrics of a finished run, or of what was done after it, by name; NaN where not known."""
-    result = read_json(run.folder / RESULT_FILE)
+    result = read_result(run.folder)
     values = result["after"][after] if after else result["metrics"]
     return {name: math.nan if value is None else value for name, value in values.items()}
 
@@ -103,8 +104,7 @@ def _ensemble_rows(batch: Batch) -> Iterator[dict[str, Any]]:
 
 def write_table(table: pd.DataFrame, path: Path) -> None:
     """Write the table as CSV, whole, figures with four decimals."""
-    with replacing(path) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.4f", lineterminator="\n")
+    write_csv(table, path, float_format="%.4f")
 
 
 def show_table(table: pd.DataFrame) -> str:

@@ -1,15 +1,17 @@
 """Metadata at the size of the real file: no sheets, the real counts of images, species and genera."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from utils.data.forms.kept import write_columns
-from utils.data.metadata import PUBLISHED_FAMILIES, write_metadata, write_test_metadata
+from utils.data.forms.published import write_metadata, write_test_metadata
+from utils.data.metadata import PUBLISHED_FAMILIES
 from utils.files import building, write_json
 from utils.flora import phylogeny
 from utils.flora.counts import GENERA_BY_SPECIES, LARGEST_GENERA, SPECIES_BY_TRAIN_IMAGES
-from utils.flora.tables import images_of_test, is_made, tables_of_tree, write_solution
+from utils.flora.tables import drawing_alone, images_of_test, tables_of_tree, write_solution
 
 METADATA_VERSION = 2  # of the full-size metadata, which have no sheets: any change to these tables raises it.
 # README of dpl10/NAFlora-1M and the competition page, and the ids that are missing in the published set. The number
@@ -119,8 +121,14 @@ def make_metadata(folder: Path, *, seed: int = 0, json: bool = False) -> Path:
     """
     folder = Path(folder)
     spec = {"generator_version": METADATA_VERSION, "metadata_only": True, "seed": seed, "json": json}
-    if is_made(folder, spec):
-        return folder
+    with drawing_alone(folder, spec) as to_do:
+        if to_do:
+            _make_tables(folder, spec)
+    return folder
+
+
+def _make_tables(folder: Path, spec: dict[str, Any]) -> None:
+    seed, json = spec["seed"], spec["json"]
     sizes, genus_family, families, genera = full_genera(seed)
     tree = phylogeny.grow_sized(sizes, genus_family, seed)
     names = phylogeny.name(tree, seed, families, genera)
@@ -137,4 +145,3 @@ def make_metadata(folder: Path, *, seed: int = 0, json: bool = False) -> Path:
             write_test_metadata(images_of_test(len(answers)), temporary / "test_metadata.json")
         counts = {"train_images": len(metadata.images), "test_images": len(answers)}
         write_json(temporary / "flora.json", {"spec": spec, **counts})
-    return folder

@@ -1,8 +1,10 @@
 """The sample flora as a data set in the published formats, and metadata alone with the published counts."""
 
+import ctypes
 import hashlib
 import math
 import os
+import signal
 import sys
 import types
 from collections.abc import Iterator
@@ -11,21 +13,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
 
+from utils.data.forms.published import write_metadata, write_test_metadata
 from utils.data.labels import LabelMap
-from utils.data.metadata import Metadata, write_metadata, write_test_metadata
+from utils.data.metadata import Metadata
 from utils.files import InputError, building, check_option, read_json, write_json
 from utils.flora import morphology, phylogeny, sheet
 from utils.flora.tables import (
     MIN_IMAGES,
     TEST_FRACTION,
     check_options,
+    drawing_alone,
     ids_of,
     images_of_test,
-    is_made,
     missing_categories,
     tables_of_tree,
     write_solution,
@@ -65,6 +69,13 @@ def _blank_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
+def _end_with_parent() -> None:
+    """Let a worker end when the process that started it is killed (Linux), and leave Ctrl-C to that one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1: PR_SET_PDEATHSIG
+
+
 def draw(tasks: list[sheet.Task], workers: int, progress: bool) -> Iterator[bytes]:
     """JPEG bytes of every task, in order; drawn in processes of their own where there are several."""
     chunks = [tasks[start : start + _CHUNK] for start in range(0, len(tasks), _CHUNK)]
@@ -75,7 +86,8 @@ def draw(tasks: list[sheet.Task], workers: int, progress: bool) -> Iterator[byte
                     bar.update()
                     yield image
             return
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        spawn = get_context("spawn")
+        with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_end_with_parent) as pool:
             with _blank_main():
                 futures = [pool.submit(sheet.draw_chunk, chunk) for chunk in chunks]
             try:
@@ -223,10 +235,17 @@ def make_flora(
         "size": size,
         "form": form,
     }
-    if is_made(folder, spec):
-        return folder
+    with drawing_alone(folder, spec) as to_do:
+        if to_do:
+            _draw_flora(folder, spec, workers, progress)
+    return folder
 
-    plan = _plan(species, seed, min_images, max_images, test_fraction, size)
+
+def _draw_flora(folder: Path, spec: dict[str, Any], workers: int | None, progress: bool) -> None:
+    size, form = spec["size"], spec["form"]
+    plan = _plan(
+        *(spec[key] for key in ("species", "seed", "min_images", "max_images", "test_fraction", "size"))
+    )
     metadata, labels, order = plan.metadata, plan.labels, plan.order
 
     digest = hashlib.sha256()
@@ -262,7 +281,6 @@ def make_flora(
         write_solution(plan.answers, temporary / "solution.csv")
         counts = {"train_images": len(order), "test_images": len(plan.answers), **plan.counts}
         write_json(temporary / "flora.json", {"spec": spec, **counts, "sha256": digest.hexdigest()})
-    return folder
 
 
 def make_extra_test(
@@ -299,9 +317,14 @@ def make_extra_test(
         )
     spec = {key: made[key] for key in ("generator_version", "species", "seed", "size")}
     spec["extra_test_sheets"] = sheets
-    if is_made(folder, spec):
-        return folder
-    species, seed, size = made["species"], made["seed"], made["size"]
+    with drawing_alone(folder, spec) as to_do:
+        if to_do:
+            _draw_extra_test(folder, spec, workers, progress)
+    return folder
+
+
+def _draw_extra_test(folder: Path, spec: dict[str, Any], workers: int | None, progress: bool) -> None:
+    species, seed, size, sheets = (spec[key] for key in ("species", "seed", "size", "extra_test_sheets"))
     tree = phylogeny.grow(species, seed)
     category_id = ids_of(phylogeny.name(tree, seed)["scientificName"], missing_categories(species))
     traits = morphology.evolve(tree, seed)
@@ -323,4 +346,3 @@ def make_extra_test(
             temporary / "flora.json",
             {"spec": spec, "test_images": len(tasks), "sha256": digest.hexdigest()},
         )
-    return folder

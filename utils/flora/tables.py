@@ -1,15 +1,18 @@
 """Tables of a generated flora, and what is in its folder: what the sample and the full-size metadata share."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from utils.data.delimited import write_csv
 from utils.data.metadata import Metadata
-from utils.files import InputError, check_option, read_json, write_csv
+from utils.files import InputError, check_option, read_json
 from utils.flora import phylogeny
+from utils.startup import holding
 
 
 def ids_of(names: Sequence[str], missing: tuple[int, ...]) -> np.ndarray:
@@ -111,6 +114,20 @@ def check_options(
         ("form", form, form in ("shards", "images"), '"shards" or "images"'),
     ):
         check_option(f"sample flora: {key}", value, holds, allowed)
+
+
+@contextmanager
+def drawing_alone(folder: Path, spec: dict[str, Any]) -> Iterator[bool]:
+    """Whether a flora is still to be drawn, and nobody else draws it in the block: who came first is waited for.
+
+    Raises:
+        InputError: as `is_made`.
+    """
+    if is_made(folder, spec):
+        yield False
+        return
+    with holding(folder.absolute().with_name(f".{folder.absolute().name}.lock"), wait=True):
+        yield not is_made(folder, spec)
 
 
 def is_made(folder: Path, spec: dict[str, Any]) -> bool:

@@ -4,7 +4,6 @@ All that it takes is worked out once a run (`make_answers`) from the sheets that
 in the run's folder with a fingerprint of the weights. A run without it still answers, and its answers say so.
 """
 
-import csv
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from utils.data.delimited import write_rows
 from utils.data.metadata import UNKNOWN
 from utils.evaluation.predict import Predictions, refuse_no_number, views_of
-from utils.files import InputError, replacing
+from utils.files import InputError
 from utils.own.unknown import Space, tempered, unit
 
 if TYPE_CHECKING:
@@ -335,7 +335,7 @@ def write_answers_csv(
     *,
     files: Sequence[str] | None = None,
 ) -> Path:
-    """Write one row a sheet in UTF-8, whole: what is answered, and the most probable species.
+    """Write a row a sheet in UTF-8, whole, cells as `write_rows` has them: what is answered, the most probable species.
 
     Columns: image_id, file_name (where `files` are given), status, rank, answer, answer_probability, strangeness (empty
     where there is none), then species_1, genus_1, family_1, probability_1, species_2 ...
@@ -345,12 +345,12 @@ def write_answers_csv(
     header = ["image_id", *(["file_name"] if files is not None else [])]
     header += ["status", "rank", "answer", "answer_probability", "strangeness"]
     header += [f"{name}_{place}" for place in places for name in (*RANKS, "probability")]
-    with replacing(Path(path)) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
+
+    def rows() -> Iterator[list[str]]:
+        yield header
         for row, image_id in enumerate(predictions.image_ids):
             rank = judged.rank[row]
-            cells = [image_id, *([files[row]] if files is not None else []), judged.status[row]]
+            cells = [str(image_id), *([files[row]] if files is not None else []), judged.status[row]]
             cells += [RANKS[rank] if rank < NO_RANK else "", judged.taxon[row]]
             for value in (judged.probability[row], judged.strangeness[row]):
                 cells.append("" if np.isnan(value) else f"{value:.4f}")
@@ -359,7 +359,9 @@ def write_answers_csv(
             ):
                 cells += [labels.names[index], labels.genera[index], labels.families[index]]
                 cells.append(f"{probability:.4f}")
-            writer.writerow(cells)
+            yield cells
+
+    write_rows(rows(), Path(path))
     return Path(path)
 
 

@@ -1,5 +1,7 @@
 """Copies of one image: found by their bytes and by how they look."""
 
+from collections.abc import Iterator
+
 import numpy as np
 from PIL import Image
 
@@ -53,9 +55,14 @@ def near_pairs(fingerprints: np.ndarray) -> np.ndarray:
     images with the same fingerprint only the first is compared; the others are paired with it. Images without
     structure are left out.
     """
+    return np.unique(np.concatenate([*_near_pairs(fingerprints)]), axis=0)
+
+
+def _near_pairs(fingerprints: np.ndarray) -> Iterator[np.ndarray]:
+    """`near_pairs` some at a time, a pair maybe several times: of images that are all alike there are 800 an image."""
     structured = np.flatnonzero(fingerprints.any(axis=1))
     firsts, first_of = (structured[found] for found in _firsts(fingerprints[structured]))
-    found = [np.stack([first_of, structured], axis=1)[first_of != structured]]
+    yield np.stack([first_of, structured], axis=1)[first_of != structured]
     bits = fingerprints[firsts]
     ones = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1, dtype=np.uint8)
     for group in bits.view(np.uint16).T:
@@ -66,8 +73,17 @@ def near_pairs(fingerprints: np.ndarray) -> np.ndarray:
                 break
             one, other = order[same], order[same + step]
             near = ones[bits[one] ^ bits[other]].sum(axis=1, dtype=np.int64) <= NEAR
-            found.append(np.sort(firsts[np.stack([one[near], other[near]], axis=1)], axis=1))
-    return np.unique(np.concatenate(found), axis=0)
+            yield np.sort(firsts[np.stack([one[near], other[near]], axis=1)], axis=1)
+
+
+def _linked(count: int, pairs: list[np.ndarray]) -> np.ndarray:
+    """The number of each image's group, int64 [N]: those that pairs link, one way or another, have the same."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    one, other = np.concatenate(pairs).T
+    links = coo_array((np.ones(len(one), dtype=bool), (one, other)), shape=(count, count))
+    return connected_components(links, directed=False)[1]
 
 
 def duplicate_groups(sha256: np.ndarray, fingerprints: np.ndarray) -> list[np.ndarray]:
@@ -79,14 +95,18 @@ def duplicate_groups(sha256: np.ndarray, fingerprints: np.ndarray) -> list[np.nd
     Returns:
         The positions of each group, ascending, two or more; groups in the order of their first image.
     """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
     count = len(sha256)
-    first = _firsts(sha256)[1]  # the first image with the same bytes
-    pairs = np.concatenate([np.stack([first, np.arange(count)], axis=1), near_pairs(fingerprints)])
-    linked = coo_array((np.ones(len(pairs), dtype=bool), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
-    group = connected_components(linked, directed=False)[1]
+    everyone = np.arange(count)
+    waiting = [np.stack([_firsts(sha256)[1], everyone], axis=1)]  # the first image with the same bytes
+    for pairs in _near_pairs(fingerprints):
+        waiting.append(pairs)
+        if (
+            sum(map(len, waiting)) > 4 * count
+        ):  # as many as link all, so that memory does not grow with the pairs
+            group = _linked(count, waiting)
+            first = np.unique(group, return_index=True)[1][group]
+            waiting = [np.stack([first, everyone], axis=1)]
+    group = _linked(count, waiting)
     order = np.argsort(group, kind="stable")
     order = order[np.bincount(group)[group[order]] > 1]
     groups = np.split(order, np.flatnonzero(np.diff(group[order])) + 1) if len(order) else []

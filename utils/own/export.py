@@ -17,8 +17,9 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from utils.config import LITE
+from utils.data.delimited import write_csv
 from utils.evaluation.scores import macro_f1, overall_scores, scores_by_bin
-from utils.files import InputError, building, read_json, write_csv, write_json, write_text
+from utils.files import InputError, building, read_json, write_json, write_text
 from utils.own.answers import SURE_AT, Answers, mean_over_views
 from utils.own.folder import stored_by
 from utils.own.page import RunFacts, read_facts

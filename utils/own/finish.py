@@ -14,12 +14,13 @@ import numpy as np
 import pandas as pd
 
 from utils.data import splits
+from utils.data.delimited import write_csv
 from utils.data.forms.names import look_alike_notes
-from utils.data.metadata import write_metadata, write_test_metadata
+from utils.data.forms.published import write_metadata, write_test_metadata
 from utils.data.records import read_schema
 from utils.data.shards import MANIFEST
 from utils.data.splits import DUPLICATES, SKIPPED, shared_duplicates
-from utils.files import InputError, write_csv, write_json
+from utils.files import InputError, write_json
 from utils.own.duplicates import duplicate_groups
 from utils.own.plan import DOUBTFUL, Job, read_report, told_of
 

@@ -3,7 +3,7 @@
 import errno
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from utils.files import InputError, in_order
-from utils.own.decode import FORMATS, decode
+from utils.own.decode import FORMATS, MAX_PIXELS, decode, upright_size
 from utils.own.duplicates import fingerprint
 
 FITS = ("squeeze", "pad")
@@ -117,6 +117,29 @@ def prepare_image(path: Path, *, size: int = 480, quality: int = 95, fit: str = 
         notes: list[str] = []
         small = decode(file, size, fit, notes)
         return Prepared(_jpeg(small, size, quality), digest, fingerprint(small), "; ".join(notes))
+
+
+def refuse_too_large(paths: Sequence[Path], progress: bool = False) -> None:
+    """Raise InputError where headers say more pixels than are read; what else is wrong with an image is found later."""
+    from tqdm import tqdm
+
+    def pixels(path: Path) -> int:
+        try:
+            with path.open("rb") as file:
+                width, height = upright_size(file)
+        except Exception:  # of a damaged file anything, and its turn will come
+            return 0
+        return width * height
+
+    counted = zip(paths, in_order(pixels, paths), strict=True)
+    bar = tqdm(
+        counted, total=len(paths), desc="look at sizes", unit=" images", disable=not progress, leave=False
+    )
+    if bad := [(path, count) for path, count in bar if count > MAX_PIXELS]:
+        heading = f"{len(bad)} of {len(paths)} images have more than {MAX_PIXELS / 1e6:.0f} megapixels:"
+        listed = [f"  {path}: {count / 1e6:.0f} megapixels" for path, count in bad[:20]]
+        way_out = "Save smaller copies, or leave them out with --skip-bad. Nothing was written."
+        raise InputError("\n".join([heading, *listed, way_out]))
 
 
 def prepare_images(

@@ -8,8 +8,6 @@ The words and the looks are in page.html.j2 and sheets.html.j2, which escape all
 import base64
 import csv
 import math
-import shutil
-import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from functools import cache
@@ -26,7 +24,7 @@ from PIL import Image
 from utils.data.forms.names import printed_words
 from utils.data.metadata import UNKNOWN
 from utils.data.tail import TAIL_MAX
-from utils.files import InputError, read_json
+from utils.files import InputError, read_json, working_folder
 from utils.own.answers import NO_RANK, RANKS, SURE_AT, Answers, Judged
 
 if TYPE_CHECKING:
@@ -110,7 +108,7 @@ class Pages:
     """
 
     def __init__(self, path: Path, facts: RunFacts, folder: str, sure: float = SURE_AT) -> None:
-        """Make the working folder.
+        """Make nothing yet.
 
         Args:
             path: the first page.
@@ -124,14 +122,14 @@ class Pages:
         self._in = ""  # the folder of the sheet before
         self._part: list[dict[str, Any]] = []
         self._parts: list[Path] = []
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._work = Path(tempfile.mkdtemp(prefix=f".{self.path.stem}.", suffix=".tmp", dir=self.path.parent))
+        self._working = working_folder(self.path)
 
     def __enter__(self) -> "Pages":
+        self._work = self._working.__enter__()
         return self
 
-    def __exit__(self, *error: object) -> None:
-        shutil.rmtree(self._work)
+    def __exit__(self, *error: Any) -> None:
+        self._working.__exit__(*error)
 
     def add(self, judged: Judged, thumbnails: list[Image.Image], heatmaps: np.ndarray, crop: float) -> None:
         """Add a batch of sheets.

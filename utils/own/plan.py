@@ -156,6 +156,11 @@ def plan_job(source: Path, images_dir: Path, out: Path, options: Options) -> Job
         raise InputError(f"{images_dir}: no such folder. Name the folder that file_name is relative to.")
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file. Name a folder for the shards.")
+    if source == images_dir and out.resolve() == images_dir.resolve() and (out / MANIFEST).is_file():
+        raise InputError(
+            f"{out}: holds shards and their tables beside the images already, so it is not read as a folder of species "
+            f"again. Write to another folder, or delete the shards and the files that {MANIFEST} lies beside."
+        )
     metadata = read_metadata(source)
     doubtful = _doubtful(metadata)
     if options.keep_doubtful:
@@ -395,7 +400,10 @@ def read_report(job: Job, shard: Shard) -> dict[str, Any]:
     right = (
         isinstance(report, dict)
         and all(type(report.get(key)) is kind for key, kind in REPORT.items())
-        and isinstance(report.get("file", 0), str | None)
+        and (
+            report.get("file", 0) is None
+            or re.fullmatch(rf"{PREFIX}_[A-Za-z0-9_]+\.tfrec", str(report.get("file")))
+        )
         and all(isinstance(entry, list) for entry in (*report["images"], *report["skipped"]))
         and all([type(value) for value in image] == [int, str, str] for image in report["images"])
         and all(image[0] in rows and all(map(MARK.fullmatch, image[1:])) for image in report["images"])

@@ -7,8 +7,6 @@ and removes `unfinished` (utils.own.finish).
 """
 
 import hashlib
-import os
-import platform
 import shutil
 import sys
 from collections.abc import Iterator
@@ -19,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from utils.data.shards import MANIFEST, read_manifest
-from utils.files import InputError, UsageError, read_json, write_json
+from utils.files import InputError, UsageError, read_json, remove_left_overs, working_folder, write_json
 from utils.own.finish import finish
-from utils.own.images import BadImage, Prepared, prepare_images
+from utils.own.images import BadImage, Prepared, prepare_images, refuse_too_large
 from utils.own.plan import (
     ANOTHER_FOLDER,
     JOB,
@@ -35,7 +33,8 @@ from utils.own.plan import (
     refuse_foreign,
 )
 from utils.own.shards import Record, shard_name, write_records
-from utils.startup import import_tensorflow
+from utils.own.telling import told
+from utils.startup import holding, import_tensorflow
 
 if TYPE_CHECKING:
     from tqdm.auto import tqdm
@@ -87,17 +86,28 @@ def write_from_labels(
     if not 1 <= index <= calls:
         raise UsageError(f"shard is {index}/{calls}, must be i/n with i from 1 to n, as in 1/2 and 2/2.")
     source = Path(images_dir) if labels is None else Path(labels)
-    job = plan_job(source, Path(images_dir), Path(out_dir), chosen)
+    with told("reading tables, looking for files", progress):
+        job = plan_job(source, Path(images_dir), Path(out_dir), chosen)
     if _is_whole(job):
         return _written(job)
-    import_tensorflow()
-    _write_shards(job, job.shards[index - 1 :: calls], skip_bad=skip_bad, workers=workers, progress=progress)
+    with holding(job.unfinished / f"part-{index}-of-{calls}.lock"):
+        remove_left_overs(job.unfinished)
+        import_tensorflow()
+        _write_shards(
+            job, job.shards[index - 1 :: calls], skip_bad=skip_bad, workers=workers, progress=progress
+        )
+        return _close(job, progress)
+
+
+def _close(job: Job, progress: bool) -> Written:
+    """What this call has written, and the rest of the data set where all shards are there."""
     try:
         done = [shard for shard in job.shards if job.finished(shard)]
         if len(done) < len(job.shards):
             names = [read_report(job, shard)["file"] for shard in done]
             return Written([job.out / name for name in names if name], len(job.shards) - len(done), [])
-        finish(job)
+        with told("tables, copies of one image, checksums", progress):
+            finish(job)
     except (FileNotFoundError, InputError):
         # Another call that found all shards too may have been first, and removed what was read here.
         if read_manifest(job.out) is None:
@@ -143,6 +153,8 @@ def _write_shards(
     if not open_shards:
         return
     rows = np.concatenate([shard.rows for shard in open_shards])
+    if not skip_bad:
+        refuse_too_large([job.images_dir / job.files[row] for row in np.sort(rows)], progress)
     prepared = prepare_images(
         (job.images_dir / job.files[row] for row in rows),
         size=job.options.size,
@@ -196,8 +208,8 @@ def _write_shard(
                 job.labels.family_index[index],
             )
 
-    partial = job.unfinished / f"{shard.stem}.{platform.node()}.{os.getpid()}.tmp"
-    try:
+    with working_folder(job.unfinished / shard.stem) as folder:
+        partial = folder / "records"
         count = write_records(records(), partial)
         name = shard_name(PREFIX, job.options.size, shard.split, shard.number, count) if count else None
         report = {"file": name, "split": shard.split, "records": count, "bytes": partial.stat().st_size}
@@ -206,8 +218,6 @@ def _write_shard(
         write_json(job.report(shard), report | {"images": images, "skipped": skipped, "noted": noted})
         if name:
             partial.replace(job.out / name)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _written(job: Job) -> Written:

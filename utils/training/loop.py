@@ -4,7 +4,9 @@ import math
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +16,9 @@ import tensorflow as tf
 from utils.config import Profile
 from utils.data.damage import WAY_OUT, naming_damage
 from utils.data.splits import DUPLICATES
-from utils.files import InputError, UsageError
+from utils.files import InputError, UsageError, uninterrupted
 from utils.training import network
-from utils.training.devices import choose_strategy, read_cluster, wait_for_all
+from utils.training.devices import choose_strategy, is_chief, read_cluster, wait_for_all
 from utils.training.losses import SparseMacroF1, make_loss
 from utils.training.optimizer import make_optimizer, make_schedule
 from utils.training.state import Progress, RunState
@@ -47,6 +49,9 @@ def check_run(profile: Profile, data: "Data", output_dir: Path) -> None:
         UsageError: `output_dir` holds a run with other settings.
         InputError: it holds a run on other data.
     """
+    from utils.training.runs import check_state
+
+    check_state(Path(output_dir))
     state = RunState(Path(output_dir), profile)
     if state.read().epoch:
         _check_data(state, profile, data)
@@ -63,6 +68,20 @@ def _check_data(state: RunState, profile: Profile, data: "Data") -> None:
         state.check_data(facts_of(labels, data.split(profile), data.train_shards), labels, folder)
 
 
+def _alone(training: Callable[..., TrainResult]) -> Callable[..., TrainResult]:
+    """Let one process at a time train in a folder; of several workers the chief holds it for all."""
+
+    @wraps(training)
+    def held(profile: Profile, data: "Data", output_dir: Path, **options: Any) -> TrainResult:
+        from utils.startup import holding
+
+        with holding(Path(output_dir) / ".lock") if is_chief() else nullcontext():
+            return training(profile, data, output_dir, **options)
+
+    return held
+
+
+@_alone
 def train(
     profile: Profile,
     data: "Data",
@@ -108,13 +127,16 @@ def train(
         raise UsageError(
             "stop_at (--max-hours) is for one process: the workers of TF_CONFIG would not agree on it."
         )
+    from utils.training.runs import check_state, describe, room_for
+
     run_dir = Path(output_dir)
-    run_dir.mkdir(parents=True, exist_ok=True)
+    check_state(run_dir)
     state = RunState(run_dir, profile)
     done = state.read()
     say = print if progress and state.chief else lambda *_, **__: None
     if done.epoch >= profile.epochs:
         _check_data(state, profile, data)
+        state.tidy()
         say(f"{profile.run_name}: all {profile.epochs} epochs are done, in {run_dir}.")
         return _result(profile, run_dir, state, done)
 
@@ -124,6 +146,7 @@ def train(
         folder = data.train_shards[0].parent
         state.check_tensorflow()
         state.check_data(task.facts, task.labels, folder)
+        state.tidy()
         if data.split_file is not None:
             say(f"Held out as {data.split_file} says.")
         say(f"{task.coverage}.")
@@ -140,11 +163,10 @@ def train(
             model = compiled(task, make_optimizer(profile, task.steps))
             checkpoint = model.checkpoint()
             state.restore(checkpoint)
+        say(room_for(model, run_dir, begun=done.epoch > 0))
         if done.epoch:
             say(f"{profile.run_name}: continues after epoch {done.epoch} of {profile.epochs}.")
         elif state.chief:
-            from utils.training.runs import describe
-
             describe(task, model, run_dir, devices)
 
         schedule = make_schedule(profile, task.steps)
@@ -191,7 +213,8 @@ def train(
                         f"max_lr below {profile.max_lr:g} and use another output folder, or delete {run_dir}."
                     )
                 done = done.plus(row)
-                state.save(checkpoint, model, done, task.facts, folder)
+                with uninterrupted():
+                    state.save(checkpoint, model, done, task.facts, folder)
                 wait_for_all(strategy)  # a worker that is called again at once must find what the chief saved
                 say(_line(done, profile.epochs))
                 if on_epoch is not None:

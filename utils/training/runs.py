@@ -1,9 +1,11 @@
 """The files that a training run leaves: described at its start, found, taken up, and loaded as a network."""
 
+import math
 import platform
 import shlex
 import shutil
 import sys
+import warnings
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -14,27 +16,29 @@ import tensorflow as tf
 
 from utils import __version__
 from utils.config import Profile, profile_from_dict
+from utils.data.delimited import write_csv
 from utils.data.labels import LabelMap
-from utils.data.shards import read_manifest
+from utils.data.shards import mounted, read_manifest
 from utils.files import (
     InputError,
+    InputWarning,
     UsageError,
     attach,
     is_hidden,
-    mounted,
     on_kaggle,
     read_json,
-    write_csv,
+    replacing,
     write_json,
     write_text,
 )
 from utils.training.network import build_model, logits_of_all_ranks, parameter_counts, ranks_of
 from utils.training.state import other_species
-from utils.training.weights import load_weights
+from utils.training.weights import checksum, load_weights
 
 if TYPE_CHECKING:
     from utils.sources import Data
     from utils.training.task import Task
+    from utils.training.trainer import Trainer
 
 
 def load_trained(
@@ -115,12 +119,18 @@ def find_run(output: Path, profile: Profile) -> Path:
     marker = Path("state") / "state.json"
     if not on_kaggle() or (output / marker).exists():
         return output
-    states = {
-        path.parent.parent: read_json(path) for path in mounted(marker.name) if path.parent.name == "state"
+    states = {}
+    for path in mounted(marker.name):
+        if path.parent.name == "state":
+            state = states[path.parent.parent] = read_json(path)
+            settings = state.get("profile") if isinstance(state, dict) else None
+            if not isinstance(settings, dict) or not isinstance(state.get("epoch"), int):
+                raise InputError(f"{path}: not the state of a run as training writes it. {_WAY_OUT}")
+    runs = {
+        run: state["epoch"] for run, state in states.items() if state["profile"].get("name") == profile.name
     }
-    runs = {run: state["epoch"] for run, state in states.items() if state["profile"]["name"] == profile.name}
     if not runs:
-        seen = ", ".join(f"{run} ({state['profile']['name']})" for run, state in states.items()) or "none"
+        seen = ", ".join(f"{run} ({state['profile'].get('name')})" for run, state in states.items()) or "none"
         raise InputError(
             f"No trained run of profile {profile.name} in {output} or among the attached (runs there: {seen}). "
             + attach("Your Work > Notebooks", "the kernel of notebook 03 or 03b that has finished")
@@ -142,9 +152,79 @@ def take_up_run(output: Path, profile: Profile) -> None:
     state.mkdir(parents=True)
     for pattern in ("EfficientNet*", "labels.json", "training_images.csv", "answers.*"):
         for path in run.glob(pattern):
-            shutil.copyfile(path, output / path.name)
+            with replacing(output / path.name) as temporary:
+                shutil.copyfile(path, temporary)
     for path in sorted((run / "state").iterdir(), key=lambda path: path.name == "state.json"):
-        shutil.copyfile(path, state / path.name)
+        with replacing(state / path.name) as temporary:
+            shutil.copyfile(path, temporary)
+
+
+_WAY_OUT = (
+    "Nothing was changed: copy the whole run again, or name another folder (with -s weights=..._weights.h5 to go on "
+    "from what this run has learnt)."
+)
+_KINDS = {"checkpoint": (str,), "epoch": (int,), "best_epoch": (int,), "best_f1": (float, int, type(None))}
+_KINDS |= {"history": (list,), "tensorflow": (str,), "data": (dict,), "profile": (dict,)}
+
+
+def _is_state(saved: Any) -> bool:
+    """Whether this is what `save` writes: somebody may have edited it."""
+    return (
+        isinstance(saved, dict)
+        and all(type(saved.get(key)) in kinds for key, kinds in _KINDS.items())
+        and saved["checkpoint"] == f"epoch_{saved['epoch']:04d}"
+        and 1 <= saved["best_epoch"] <= saved["epoch"] == len(saved["history"])
+        and all(isinstance(row, dict) and {"time", "val_f1_score"} <= row.keys() for row in saved["history"])
+        and all(type(value) in (*_KINDS["best_f1"],) for row in saved["history"] for value in row.values())
+        and all(type(value) is int for value in saved["data"].values())
+    )
+
+
+def check_state(run_dir: Path) -> None:
+    """See that the state of a run, where there is one, is as it was written, and that what it names is there.
+
+    Raises:
+        InputError: it is edited or damaged, or a part of it is gone.
+    """
+    folder, file = run_dir / "state", run_dir / "state" / "state.json"
+    if not file.exists():
+        later = sorted(path.name for path in folder.glob("epoch_*") if not path.name.startswith("epoch_0001"))
+        if later:
+            raise InputError(f"{folder}: holds {later[0]} and no state.json. {_WAY_OUT}")
+        return
+    saved = read_json(file)
+    if not _is_state(saved):
+        raise InputError(f"{file}: not the state of a run as training writes it. {_WAY_OUT}")
+    needed = [folder / f"{saved['checkpoint']}.{end}" for end in ("index", "data-00000-of-00001")]
+    if not (folder / f"best_{saved['best_epoch']:04d}.h5").exists():
+        profile = profile_from_dict(saved["profile"], str(file))
+        needed.append(run_dir / f"{profile.run_name}_weights.h5")
+    if gone := [path for path in needed if not path.is_file()]:
+        raise InputError(f"{gone[0]}: is not there, and {file} says that it is. {_WAY_OUT}")
+    given = str(saved["profile"].get("weights"))
+    if None not in (before := saved.get("weights"), now := checksum(given)) and before != now:
+        told = f"{given}: is another file than {run_dir} began from, and counts for nothing here. To begin from it "
+        warnings.warn(InputWarning(f"{told}give another output folder, such as {run_dir}-2."), stacklevel=3)
+
+
+def room_for(model: "Trainer", run_dir: Path, begun: bool) -> str:
+    """A line on the room that a run needs from now on and has, for weights and checkpoints.
+
+    A checkpoint holds weights, momentum and a moving average; while one is written the one before is there too.
+
+    Args:
+        begun: whether one is there already.
+
+    Raises:
+        InputError: it is too little.
+    """
+    numbers = sum(math.prod(weight.shape) for weight in model.weights)
+    need = 4 * numbers * (3 + (model.average is not None)) * (1 if begun else 2) + 1_000_000
+    free = shutil.disk_usage(run_dir).free
+    told = f"{need / 1e6:,.0f} MB for checkpoints and weights, {free / 1e6:,.0f} MB free"
+    if free < need:
+        raise InputError(f"{run_dir}: no room for this training: {told}. Make room, or name another folder.")
+    return f"Disk: {told} in {run_dir}."
 
 
 def describe(task: "Task", model: tf.keras.Model, run_dir: Path, devices: str) -> None:

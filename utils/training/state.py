@@ -22,12 +22,14 @@ import pandas as pd
 import tensorflow as tf
 
 from utils.config import DEFAULTS, WORDS, Profile
+from utils.data.delimited import write_csv
 from utils.data.labels import LabelMap
-from utils.files import InputError, UsageError, read_json, write_csv, write_json
+from utils.data.records import first_line
+from utils.files import InputError, UsageError, cannot_write, read_json, write_json
 from utils.training import network
 from utils.training.devices import is_chief
 from utils.training.trainer import Trainer
-from utils.training.weights import save_weights
+from utils.training.weights import checksum, save_weights
 
 _OTHER_DATA = {  # facts that are checksums, in words
     "split": "other images are held out",
@@ -63,8 +65,7 @@ class Progress:
 class RunState:
     """The files of one run: reads and checks what an earlier call left, saves every epoch.
 
-    With several workers (TF_CONFIG) every worker must take part in a save, since it reads variables of all,
-    but only the chief's files count; the others write to a folder that is removed at once.
+    Of several workers (TF_CONFIG) all must take part in a save, and only the chief's files stay.
     """
 
     def __init__(self, run_dir: Path, profile: Profile) -> None:
@@ -75,35 +76,31 @@ class RunState:
         self._saved: dict[str, Any] | None = None
 
     def read(self) -> Progress:
-        """What is done, after tidying what a kill left behind.
+        """What is done. It changes nothing: what a kill left goes by `tidy`, once all is found right.
 
         Raises:
             UsageError: the folder holds a run with other settings; the message names the first that differs.
         """
         file = self.folder / "state.json"
         if not file.exists():
-            if self.chief:
-                shutil.rmtree(self.folder, ignore_errors=True)
             return Progress()
-        self._saved = read_json(file)
+        self._saved = read_json(file)  # looked through before by `utils.training.runs.check_state`
         self._check_settings(self._saved["profile"])
-        if self.chief:
-            self._tidy(self._saved["checkpoint"], self._saved["best_epoch"])
         return self._progress()
 
+    def _best(self, epoch: int) -> Path:
+        return self.folder / f"best_{epoch:04d}.h5"
+
     def _progress(self) -> Progress:
-        fields = [field.name for field in dataclasses.fields(Progress)]
-        values = {name: _number(self._saved[name]) for name in fields}
-        rows = ({key: _number(value) for key, value in row.items()} for row in values["history"])
-        return Progress(**{**values, "history": tuple(rows)})
+        values = {field.name: self._saved[field.name] for field in dataclasses.fields(Progress)}
+        rows = tuple({key: _number(value) for key, value in row.items()} for row in values["history"])
+        return Progress(**{**values, "best_f1": _number(values["best_f1"]), "history": rows})
 
     def _check_settings(self, saved: dict[str, Any]) -> None:
         for key, value in self.profile.to_dict().items():
             before = saved.get(key, DEFAULTS[key])  # a run saved before a setting existed has its default
             if key not in WORDS and before != value:
-                way = (
-                    "A run cannot change its settings midway: give another output folder, or delete this one."
-                )
+                way = "A run cannot change its settings midway: give another output folder, or delete it."
                 if key == "epochs":
                     earlier = {name: saved[name] for name in DEFAULTS if name in saved}
                     weights = f"{dataclasses.replace(self.profile, **earlier).run_name}_weights.h5"
@@ -162,8 +159,14 @@ class RunState:
         """Load the saved epoch into model and optimizer; nothing where no epoch was saved."""
         if self._saved is None:
             return
-        status = checkpoint.read(str(self.folder / self._saved["checkpoint"]))
-        status.assert_existing_objects_matched()
+        path = self.folder / self._saved["checkpoint"]
+        try:
+            status = checkpoint.read(str(path))
+            status.assert_existing_objects_matched()
+        except (AssertionError, ValueError, tf.errors.OpError) as error:
+            raise InputError(
+                f"{path}: a damaged checkpoint ({first_line(error)}). Copy the whole run again."
+            ) from error
         status.expect_partial()  # momentum is filled in at the first step, when the optimizer makes its slots
 
     def save(
@@ -179,19 +182,25 @@ class RunState:
             with tempfile.TemporaryDirectory() as elsewhere:
                 self._write_tensors(Path(elsewhere), checkpoint, model, progress)
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        name = self._write_tensors(self.folder, checkpoint, model, progress)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            name = self._write_tensors(self.folder, checkpoint, model, progress)
+        except (OSError, tf.errors.OpError) as error:
+            for half in self.folder.glob(f"epoch_{progress.epoch:04d}*"):
+                shutil.rmtree(half) if half.is_dir() else half.unlink()
+            raise cannot_write(self.folder, error) from error
         state = {
             "checkpoint": name,
             **dataclasses.asdict(progress),
             "tensorflow": _tensorflow(),
             "data": facts,
             "data_folder": str(folder),
+            "weights": self._saved.get("weights") if self._saved else checksum(self.profile.weights),
             "profile": self.profile.to_dict(),
         }
         write_json(self.folder / "state.json", state)
         self._saved = state
-        self._tidy(name, progress.best_epoch)
+        self.tidy()
 
     def _write_tensors(
         self, folder: Path, checkpoint: tf.train.Checkpoint, model: Trainer, progress: Progress
@@ -203,20 +212,19 @@ class RunState:
                 save_weights(model, folder / f"best_{progress.epoch:04d}.h5")
         return name
 
-    def _tidy(self, checkpoint: str, best_epoch: int) -> None:
+    def tidy(self) -> None:
         """Bring everything in line with state.json; the same whether run once or again after a kill."""
-        best = self.folder / f"best_{best_epoch:04d}.h5"
-        if best.exists():
-            best.replace(self.weights)
-        if not self.weights.exists():
-            raise InputError(f"{self.weights}: the best weights of this run are gone. Delete {self.folder}.")
-        write_csv(self._progress().table(), self.run_dir / f"{self.profile.run_name}.csv")
-        for leftover in self.run_dir.glob(f".{self.profile.run_name}*.tmp*"):
-            leftover.unlink()
+        if not self.chief or not self.folder.exists():
+            return
+        kept = "no checkpoint"
+        if self._saved is not None:
+            kept, best = f"{self._saved['checkpoint']}.", self._best(self._saved["best_epoch"])
+            if best.exists():
+                best.replace(self.weights)
+            write_csv(self._progress().table(), self.run_dir / f"{self.profile.run_name}.csv")
         for entry in self.folder.iterdir():
-            if entry.name == "state.json" or entry.name.startswith(f"{checkpoint}."):
-                continue
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+            if entry.name != "state.json" and not entry.name.startswith(kept):
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
 def other_species(known: LabelMap, labels: LabelMap, profile: Profile) -> str:

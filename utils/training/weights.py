@@ -1,8 +1,10 @@
 """Weights of a network: found by name or path, read into its layers, written."""
 
 import contextlib
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -10,7 +12,8 @@ import tensorflow as tf
 from keras_efficientnet_v2.efficientnet_v2 import FILE_HASH_DICT
 
 from utils.config import LITE, Profile
-from utils.files import InputError, attach, mounted, on_kaggle, replacing
+from utils.data.shards import mounted
+from utils.files import InputError, attach, cannot_write, on_kaggle, replacing
 
 CLASSIFIER = "logits"
 RELEASE = "https://github.com/leondgarse/keras_efficientnet_v2/releases"
@@ -92,6 +95,12 @@ def rescale_mode_of(path: Path) -> str | None:
     return "tf" if "21k" in path.stem else None
 
 
+def checksum(weights: str) -> int | None:
+    """CRC-32 of the file that is given as weights; None where it is a name, or not there."""
+    path = Path(weights).expanduser()
+    return zlib.crc32(path.read_bytes()) if weights not in _FILE_TAGS and path.is_file() else None
+
+
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[h5py.Group]:
     try:
@@ -114,15 +123,35 @@ def _stored(path: Path) -> Iterator[Callable[[str], list[np.ndarray]]]:
         yield lambda name: layers.get(name, [])
         return
     with _opened(path) as file:
-        root = file.get("model_weights", file)
+        root = _own(path, file, "model_weights") or file
         if "layer_names" not in root.attrs:
             raise InputError(f"{path}: an .h5 file, but not of Keras weights.")
 
         def of_layer(name: str) -> list[np.ndarray]:
-            group = root.get(name)
-            return [] if group is None else [np.asarray(group[each]) for each in group.attrs["weight_names"]]
+            group = _own(path, root, name)
+            names = [] if group is None else group.attrs.get("weight_names")
+            found = [_own(path, group, each) for each in names] if names is not None else [None]
+            if not all(
+                isinstance(each, h5py.Dataset) and not (each.external or each.is_virtual) for each in found
+            ):
+                raise InputError(f"{path}: layer {name} holds no weights of its own. Take another file.")
+            return [np.asarray(each) for each in found]
 
         yield of_layer
+
+
+def _own(path: Path, group: h5py.Group, place: str | bytes) -> Any:
+    """What is at a place of the file itself, None where nothing is: links may lead to any file of this machine."""
+    for part in filter(None, (place.encode() if isinstance(place, str) else place).split(b"/")):
+        links = group.id.links if isinstance(group, h5py.Group) else None
+        if links is None or not links.exists(part):
+            return None
+        if links.get_info(part).type != h5py.h5l.TYPE_HARD:
+            raise InputError(
+                f"{path}: {part.decode(errors='replace')} leads out of the file. Take another one."
+            )
+        group = group[part]
+    return group
 
 
 def load_weights(model: tf.keras.Model, path: Path, *, head: bool = False) -> list[str]:
@@ -163,7 +192,10 @@ def load_weights(model: tf.keras.Model, path: Path, *, head: bool = False) -> li
 
 def save_weights(model: tf.keras.Model, path: Path) -> None:
     """Write all weights to an .h5 file, whole, with the image scaling they need as an attribute."""
-    with replacing(path) as temporary:
-        model.save_weights(temporary, save_format="h5")
-        with h5py.File(temporary, "r+") as file:
-            file.attrs["rescale_mode"] = model.rescale_mode
+    try:
+        with replacing(path) as temporary:
+            model.save_weights(temporary, save_format="h5")
+            with h5py.File(temporary, "r+") as file:
+                file.attrs["rescale_mode"] = model.rescale_mode
+    except (OSError, RuntimeError) as error:  # of HDF5, without a number
+        raise cannot_write(path, error) from error

@@ -13,8 +13,9 @@ from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
+from utils.data.delimited import write_csv
 from utils.data.forms.names import tidy, word_set
-from utils.files import InputError, InputWarning, UsageError, is_hidden, write_csv
+from utils.files import InputError, InputWarning, UsageError, is_hidden
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff")
 _WITHOUT_SUFFIX = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")  # JPEG, PNG; a TIFF may be a camera's raw file

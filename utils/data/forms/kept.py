@@ -15,6 +15,7 @@ from utils.files import InputError, building, read_json, scratch_dir, write_json
 
 KEPT_FROM = 32 << 20  # bytes; a smaller JSON is read within half a second
 _CACHE_VERSION = 2  # raised when reading or checking changes
+_MOST_COPIES = 3
 _STAMP = "source.json"  # in the copy: the file that it is of
 _SETTLED_NS = 2_000_000_000  # a file changed more lately may change again within one tick of its clock
 
@@ -101,6 +102,7 @@ def read_through_copy(path: Path) -> Metadata:
     try:
         folder = scratch_dir() / ".metadata" / f"{key}.columns"
         if (folder / _STAMP).is_file() and read_json(folder / _STAMP) == stamp:
+            (folder / _STAMP).touch()  # used last
             return read_columns(folder, checked=True)
     except (OSError, InputError) as error:
         warnings.warn(f"The copy of {path} is not used ({error}) Reading the file itself.", stacklevel=3)
@@ -109,20 +111,19 @@ def read_through_copy(path: Path) -> Metadata:
     if folder is not None and settled and _stamp(path) == stamp:
         try:
             write_columns(metadata, folder, stamp)
-            _remove_orphans(folder.parent)
+            _remove_others(folder.parent)
         except (OSError, InputError) as error:
             warnings.warn(f"No copy of {path} is kept for the next time ({error}).", stacklevel=3)
     return metadata
 
 
-def _remove_orphans(copies: Path) -> None:
-    """Remove the copies of files that are no longer there, and what killed processes left of theirs."""
-    for stamp in copies.glob(f"*.columns/{_STAMP}"):
-        if not Path(read_json(stamp)["path"]).exists():
+def _remove_others(copies: Path) -> None:
+    """Remove the copies of files that are not there any more, and all but those used last: one may have 151 MB."""
+    stamps = sorted(copies.glob(f"*.columns/{_STAMP}"), key=lambda stamp: stamp.stat().st_mtime, reverse=True)
+    there = [stamp for stamp in stamps if Path(read_json(stamp)["path"]).exists()]
+    for stamp in stamps:
+        if stamp not in there[:_MOST_COPIES]:
             shutil.rmtree(stamp.parent)
-    for left_over in copies.glob(".*.tmp"):
-        if time.time() - left_over.stat().st_mtime > 3600:  # not of a process at work
-            shutil.rmtree(left_over)
 
 
 def _stamp(path: Path) -> dict[str, Any]:

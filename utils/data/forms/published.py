@@ -1,4 +1,4 @@
-"""The published train_metadata.json and test_metadata.json, read fast and in little memory."""
+"""The published train_metadata.json and test_metadata.json, read fast and in little memory, and written."""
 
 import codecs
 import contextlib
@@ -6,7 +6,7 @@ import json
 import math
 import mmap
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,8 +16,8 @@ import pandas as pd
 
 from utils.data.forms.checks import Problems, check, complete, share_ids, shown
 from utils.data.forms.names import epithet_of, genus_of, is_no_name
-from utils.data.metadata import COLUMNS, NULLABLE, UNKNOWN, Metadata
-from utils.files import InputError
+from utils.data.metadata import COLUMNS, NULLABLE, UNKNOWN, Metadata, tables_of
+from utils.files import InputError, replacing
 
 try:
     import msgspec
@@ -132,7 +132,7 @@ def read_test_json(path: Path) -> pd.DataFrame:
     rows: Any = None
     if msgspec is not None:
         # Python's own reader takes more, or tells what is wrong.
-        with contextlib.suppress(msgspec.MsgspecError):
+        with contextlib.suppress(msgspec.MsgspecError, RecursionError):
             rows = msgspec.json.decode(content, type=msgspec.Raw)
     if rows is None:
         rows = _parse(path, content)
@@ -351,3 +351,32 @@ def _number(value: Any) -> float | None:
     if type(value) is int:
         value = _integer(value)
     return float(value) if type(value) in (int, float) and math.isfinite(value) else None
+
+
+def write_metadata(metadata: Metadata, path: Path) -> None:
+    """Write the tables as the published train_metadata.json, whole; costs one chunk of rows in memory."""
+    with replacing(Path(path)) as temporary, temporary.open("w", encoding="utf-8") as file:
+        separator = "{"
+        for name, table in tables_of(metadata).items():
+            file.write(f'{separator}"{name}": ')
+            _dump_rows(table, file.write)
+            separator = ",\n"
+        file.write("}\n")
+
+
+def write_test_metadata(images: pd.DataFrame, path: Path) -> None:
+    """Write a table of image_id, file_name, license as test_metadata.json, whole.
+
+    Numbers in `image_id` stay numbers, as in the published file.
+    """
+    with replacing(Path(path)) as temporary, temporary.open("w", encoding="utf-8") as file:
+        _dump_rows(images[list(COLUMNS["images"])], file.write)
+
+
+def _dump_rows(table: pd.DataFrame, write: Callable[[str], Any], chunk: int = 5_000) -> None:
+    """Write a table as a JSON list of objects, a chunk of rows at a time."""
+    write("[")
+    for start in range(0, len(table), chunk):
+        rows = table.iloc[start : start + chunk].to_dict(orient="records")
+        write((",\n" if start else "") + ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
+    write("]")

@@ -21,7 +21,7 @@ from utils.data.forms.names import (
     tidy,
 )
 from utils.data.forms.plain import plain_columns
-from utils.data.metadata import COLUMNS, MINI_TABLE, OWN_TABLE, UNKNOWN, Metadata, empty_table, form_of
+from utils.data.metadata import COLUMNS, MINI_TABLE, OWN_TABLE, UNKNOWN, Metadata, form_of
 from utils.files import InputError
 
 MINI_COLUMNS = ("genus_id", "institution_id", "category_id", "image_id", "scientificName")
@@ -41,6 +41,12 @@ _DARWIN_CORE = {
     "authors": "scientificNameAuthorship",
     "species": "specificEpithet",
 }
+
+
+def empty_table(name: str) -> pd.DataFrame:
+    """A published table without rows."""
+    kinds = {column: object if kind is str else kind for column, kind in COLUMNS[name].items()}
+    return pd.DataFrame(columns=list(kinds)).astype(kinds)
 
 
 def _columns_of(path: Path) -> dict[str, str]:
@@ -380,7 +386,7 @@ def _refuse_two_values(
 def groups_of(
     image_ids: Sequence[str] | np.ndarray, column: str, metadata: Metadata, file: Path
 ) -> np.ndarray:
-    """The group of each image, str [N]: a column of the table that `file` is, else of the annotations.
+    """The group of each image, object [N] of str: a column of the table that `file` is, else of the annotations.
 
     Raises:
         InputError: there is no such column.
@@ -397,5 +403,5 @@ def groups_of(
     if column not in columns or column in ("", "image_id"):
         choice = columns_shown([name for name in columns if name not in ("", "image_id")], [column])
         raise InputError(f"{file}: no column {column!r} to group by; found {choice}. Name one of them.")
-    values = known.set_index("image_id")[column].reindex(np.asarray(image_ids, dtype=str))
-    return values.fillna("").astype(str).str.strip().to_numpy(dtype=str)
+    values = known.set_index("image_id")[column].reindex(image_ids)
+    return values.fillna("").astype(str).str.strip().to_numpy(dtype=object)
