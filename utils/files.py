@@ -81,9 +81,8 @@ def remove_left_overs(folder: Path) -> None:
 
 def _is_alive(process: int) -> bool:
     if process == os.getpid():
-        return (
-            False  # in a container a later process has the number of a dead one; of this one `_in_use` knows
-        )
+        # in a container a later process has the number of a dead one; of this one `_in_use` knows
+        return False
     try:
         os.kill(process, 0)
     except OSError as error:
@@ -139,9 +138,8 @@ def building(folder: Path) -> Iterator[Path]:
     with _temporary(folder) as temporary:
         _remove(temporary)
         temporary.mkdir()
-        mark = (
-            temporary / ".whole"
-        )  # gone at the end where somebody removed the folder and a writer made it anew
+        # gone at the end where somebody removed the folder and a writer made it anew
+        mark = temporary / ".whole"
         mark.touch()
         yield temporary
         mark.unlink()

@@ -64,7 +64,7 @@ def test_help_lists_every_command():
     [
         ["trian"],
         ["run", "--profile", "laptp"],
-        ["run", "07"],
+        ["run", "09"],
         ["run", "03", "-p", "EPOCHS"],
         ["bench", "--stage", "train inputs"],
         ["train", "-s", "epoch=1"],

@@ -95,7 +95,7 @@ def test_a_run_copied_without_its_state_file_does_not_begin_anew(run: Path, data
 
 def test_a_damaged_checkpoint_is_named(run: Path, data: Data) -> None:
     (run / "state" / "epoch_0002.index").write_bytes(b"no index")
-    with pytest.raises(InputError, match=r"epoch_0002: damaged \(.*Copy the whole run again"):
+    with pytest.raises(InputError, match=r"epoch_0002: a damaged checkpoint \(.*Copy the whole run again"):
         loop.train(PROFILE, data, run, progress=False)
 
 
