@@ -15,7 +15,7 @@ from PIL import Image
 
 from utils.data import damage
 from utils.data.records import count_records, read_schema
-from utils.data.shards import COUNT_IN_NAME, compression, is_shard, shards_in, split_of, stem_of, what_instead
+from utils.data.shards import COUNT_IN_NAME, compression, is_shard, split_of, stem_of, what_instead
 from utils.files import InputError
 from utils.own import shards, verify
 from utils.own.shards import Record
@@ -98,16 +98,18 @@ def test_compressed_files_in_a_folder_are_not_passed_over(folder, train_shards):
     first, *rest = sorted(folder.glob("*.tfrec"))
     pack(first, "GZIP")
     first.rename(f"{first}.gz")
-    for look in (lambda: shards_in([folder]), lambda: verify.verify([folder])):
+    for look in (lambda: verify.shards_in([folder]), lambda: verify.verify([folder])):
         with pytest.raises(InputError, match=gunzip) as told:
             look()
     with pytest.raises(InputError, match=r"is compressed \(GZIP\).*gunzip"):
         verify.verify([f"{first}.gz"])
     subprocess.run(["bash", "-c", str(told.value).split(": ", 2)[-1]], check=True)
-    assert [path.read_bytes() for path in shards_in([folder])] == [path.read_bytes() for path in train_shards]
+    assert [path.read_bytes() for path in verify.shards_in([folder])] == [
+        path.read_bytes() for path in train_shards
+    ]
     for path in rest:
         shutil.copy(path, f"{path}.gz")  # what gunzip --keep leaves is no second shard
-    assert len(shards_in([folder])) == 3
+    assert len(verify.shards_in([folder])) == 3
 
 
 def test_a_good_shard_is_never_taken_for_another_file(tmp_path):
@@ -149,17 +151,17 @@ def test_a_file_that_is_no_shard_is_named_for_what_it_is(tmp_path, what):
 def test_a_folder_without_shards_names_what_may_be_meant(tmp_path):
     (tmp_path / "a.tfrec.part").touch()
     with pytest.raises(InputError, match=r"no shards .*; a\.tfrec\.part \(1 in all\) are not named so\."):
-        shards_in([tmp_path])
+        verify.shards_in([tmp_path])
     (tmp_path / "a.tfrec.part").rename(tmp_path / "train-00000-of-00001")
     with pytest.raises(
         InputError, match=r"no shards .*; train-00000-of-00001 \(1 in all\) are not named so\."
     ):
-        shards_in([tmp_path])
+        verify.shards_in([tmp_path])
     for name in ("sub", "__MACOSX"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "a.tfrec").touch()
     with pytest.raises(InputError, match=r"no shards .*; they lie in sub\. Name the folder"):
-        shards_in([tmp_path])
+        verify.shards_in([tmp_path])
 
 
 def picture(kind, mode):

@@ -210,8 +210,9 @@ def write(
 @click.argument("files", nargs=-1, required=True, type=EXISTING)
 def inspect(files: tuple[Path, ...]) -> None:
     """Show schema, counts, image sizes and bytes of shard FILES, or of all shards in a folder."""
-    from utils.data.shards import read_manifest, shards_in
+    from utils.data.shards import read_manifest
     from utils.own.verify import inspect as inspect_shards
+    from utils.own.verify import shards_in
     from utils.startup import import_tensorflow
 
     shards = shards_in(files)
@@ -250,7 +251,7 @@ def _manifest_summary(folder: Path, manifest: dict[str, Any]) -> str:
 @click.argument("files", nargs=-1, required=True, type=EXISTING)
 def verify(files: tuple[Path, ...]) -> None:
     """Read every byte of shard FILES, or of all shards in a folder, and list what is damaged."""
-    from utils.data.shards import shards_in
+    from utils.own.verify import shards_in
     from utils.own.verify import verify as verify_shards
     from utils.startup import import_tensorflow
 

@@ -37,29 +37,6 @@ def stem_of(name: str) -> str:
     return re.sub(rf"{_SUFFIX}(?:-\d+-of-\d+)?$", "", COUNT_IN_NAME.sub("", name), flags=re.IGNORECASE)
 
 
-def shards_in(paths: Iterable[Path]) -> list[Path]:
-    """The shards that these paths name: files as they are, of a folder all in it but the hidden ones, sorted.
-
-    Raises:
-        InputError: a folder has no shards, or compressed ones.
-    """
-    found: list[Path] = []
-    for path in map(Path, paths):
-        if not path.is_dir():
-            found.append(path)
-            continue
-        names = sorted(entry.name for entry in path.iterdir() if entry.is_file())
-        refuse_compressed_names(path, names)
-        shards = [path / name for name in names if is_shard(name)]
-        if not shards:
-            raise InputError(
-                f"{path}: no shards (*.tfrec) in this folder{_seen_instead(path, names)}. Name the folder that "
-                "holds them."
-            )
-        found += shards
-    return found
-
-
 def shards_below(root: Path, by_folder: dict[Path, list[str]], split: str) -> tuple[Path, ...]:
     """The shards of a split ("train", "val", "test") by their names, which lie in one folder; empty without any.
 
@@ -117,23 +94,6 @@ def refuse_unnamed(root: Path, by_folder: dict[Path, list[str]]) -> None:
             f"{root}: no training shards: {unnamed[0]} ({len(unnamed)} such files) says by its name neither "
             "train, val nor test. Rename them, as in x_train00.tfrec."
         )
-
-
-def _seen_instead(folder: Path, names: list[str]) -> str:
-    """What may be meant, in words to go on with: shards one folder further down, and files named much like shards."""
-    below = [
-        entry
-        for entry in sorted(folder.iterdir())
-        if entry.is_dir()
-        and not is_hidden(entry.name)
-        and any(is_shard(file.name) for file in entry.iterdir())
-    ]
-    if below:
-        return f"; they lie in {', '.join(entry.name for entry in below[:5])}{' ...' * (len(below) > 5)}"
-    alike = [
-        name for name in names if re.search(r"tfrec|\d-of-\d", name, re.IGNORECASE) and not is_hidden(name)
-    ]
-    return f"; {', '.join(alike[:3])} ({len(alike)} in all) are not named so" if alike else ""
 
 
 def refuse_compressed_names(folder: Path, names: Iterable[str]) -> None:

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterable
 from io import BytesIO
@@ -22,8 +23,56 @@ from utils.data.records import (
     need_features,
     read_examples,
 )
-from utils.data.shards import COUNT_IN_NAME, MANIFEST, UNFINISHED, read_manifest, shards_in, split_of
-from utils.files import InputError, in_order
+from utils.data.shards import (
+    COUNT_IN_NAME,
+    MANIFEST,
+    UNFINISHED,
+    is_shard,
+    read_manifest,
+    refuse_compressed_names,
+    split_of,
+)
+from utils.files import InputError, in_order, is_hidden
+
+
+def shards_in(paths: Iterable[Path]) -> list[Path]:
+    """The shards that these paths name: files as they are, of a folder all in it but the hidden ones, sorted.
+
+    Raises:
+        InputError: a folder has no shards, or compressed ones.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if not path.is_dir():
+            found.append(path)
+            continue
+        names = sorted(entry.name for entry in path.iterdir() if entry.is_file())
+        refuse_compressed_names(path, names)
+        shards = [path / name for name in names if is_shard(name)]
+        if not shards:
+            raise InputError(
+                f"{path}: no shards (*.tfrec) in this folder{_seen_instead(path, names)}. Name the folder that "
+                "holds them."
+            )
+        found += shards
+    return found
+
+
+def _seen_instead(folder: Path, names: list[str]) -> str:
+    """What may be meant, in words to go on with: shards one folder further down, and files named much like shards."""
+    below = [
+        entry
+        for entry in sorted(folder.iterdir())
+        if entry.is_dir()
+        and not is_hidden(entry.name)
+        and any(is_shard(file.name) for file in entry.iterdir())
+    ]
+    if below:
+        return f"; they lie in {', '.join(entry.name for entry in below[:5])}{' ...' * (len(below) > 5)}"
+    alike = [
+        name for name in names if re.search(r"tfrec|\d-of-\d", name, re.IGNORECASE) and not is_hidden(name)
+    ]
+    return f"; {', '.join(alike[:3])} ({len(alike)} in all) are not named so" if alike else ""
 
 
 def inspect(paths: Iterable[Path]) -> list[dict[str, Any]]:
