@@ -63,7 +63,7 @@ class Progress:
 class RunState:
     """The files of one run: reads and checks what an earlier call left, saves every epoch.
 
-    With several workers (TF_CONFIG) every worker must take part in a save, since it reads variables of all,
+    With several workers (Slurm, TF_CONFIG) every worker must take part in a save, since it reads variables of all,
     but only the chief's files count; the others write to a folder that is removed at once.
     """
 
