@@ -103,7 +103,7 @@ def collect(
     there = _in_queue(batch)
     _tidy(batch, there)
     for job, part in jobs(batch, [run for run in runs if run.folder not in there], options, at_once):
-        number = _submit(batch, job, part)
+        number = submit(batch, job, part)
         say(f"submitted {len(part)} runs as array {number}; `scancel {number}` ends them")
     left, gone_since, silent = list(runs), {}, False
     while left:
@@ -139,7 +139,7 @@ def _tidy(batch: Batch, there: Mapping[Path, str]) -> None:
             shutil.rmtree(batch.folder / "slurm" / name)
 
 
-def _submit(batch: Batch, job: slurm.Job, runs: Sequence[BatchRun]) -> str:
+def submit(batch: Batch, job: slurm.Job, runs: Sequence[BatchRun]) -> str:
     """Lay down the array, then submit it: a kill between the two leaves nothing that the queue does not know."""
     folder = batch.folder / "slurm" / job.name
     folder.mkdir(parents=True)
@@ -168,7 +168,8 @@ def _do(folder: Path) -> None:
         if epochs_done(folder) > before:
             sys.exit(slurm.ENDED)
         sys.exit(
-            "Error: ended by SIGTERM before an epoch was done. Give the job more time (--sbatch time=...)."
+            "Error: ended by SIGTERM before an epoch was done: cancelled, or its time was too short for an epoch "
+            "(--sbatch time=...)."
         )
 
 

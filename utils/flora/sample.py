@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import os
 import sys
 import types
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from tqdm.auto import tqdm
 
 from utils.data.labels import LabelMap
 from utils.data.metadata import Metadata, write_metadata, write_test_metadata
-from utils.files import InputError, building, check_option, read_json, write_json
+from utils.files import InputError, building, check_option, cores, read_json, write_json
 from utils.flora import morphology, phylogeny, sheet
 from utils.flora.tables import (
     MIN_IMAGES,
@@ -234,7 +233,7 @@ def make_flora(
     with building(folder) as temporary:
 
         def drawn() -> Iterator[bytes]:
-            for image in draw(plan.tasks, workers or os.cpu_count() or 1, progress):
+            for image in draw(plan.tasks, workers or cores(), progress):
                 digest.update(image)
                 yield image
 
@@ -312,7 +311,7 @@ def make_extra_test(
     with building(folder) as temporary:
 
         def records() -> Iterator[Record]:
-            for row, image in enumerate(draw(tasks, workers or os.cpu_count() or 1, progress)):
+            for row, image in enumerate(draw(tasks, workers or cores(), progress)):
                 digest.update(image)
                 yield Record(image=image, image_id=row)
 
