@@ -241,5 +241,7 @@ def test_writing_is_shared_by_an_array_and_a_job_that_closes(tmp_path, make_shee
     for script, shard in ((first[1], '"$SLURM_ARRAY_TASK_ID/3"'), (last[1], "1/3")):
         assert command in script and " --shard-images=2 " in script and f" --shard {shard}\n" in script
     assert not out.exists()
+    alone = submissions("\n" + call(*words, "--slurm", 1, "--dry-run").output)
+    assert len(alone) == 1 and "--array=1-1" in alone[0][0], "one part needs no closing"
     told = call(*words, "--slurm", 4, "--dry-run")
     assert told.exit_code == 2 and "4 calls cannot share 3 shards" in " ".join(told.output.split())

@@ -126,7 +126,7 @@ def submit_shared(
     shared = Shared(
         out, arguments_of(context, "parts", "part", "sbatch", "dry_run"), parts, given_options(sbatch)
     )
-    click.echo("\n\n".join(map(str, shared.jobs())) if dry_run else shared.submit())
+    click.echo(str(shared) if dry_run else shared.submit())
 
 
 def arguments_of(context: click.Context, *without: str) -> tuple[str, ...]:

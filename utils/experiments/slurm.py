@@ -209,26 +209,28 @@ class Shared:
         """The folder of the jobs' logs: one a part, and close.txt."""
         return self.out.absolute().with_name(f"{self.out.name}.slurm")
 
-    def jobs(self, first: str = "JOB") -> tuple[Job, Job]:
-        """The array, and the job that closes after the array `first`: the first part again, which finds all there."""
-        command = ("-m", "utils", *self.command, "--shard")
-        logs = in_pattern(self.logs)
-        array = job(
-            self.name,
-            command,
-            self.options,
-            f"{logs}/%a.txt",
-            array=f"1-{self.parts}",
-            last=f'"$SLURM_ARRAY_TASK_ID/{self.parts}"',
-        )
-        close = job(
-            self.name,
-            (*command, f"1/{self.parts}"),
-            self.options,
-            f"{logs}/close.txt",
-            after=first,
-        )
-        return array, close
+    def job(self) -> Job:
+        """The array."""
+        array, last = f"1-{self.parts}", f'"$SLURM_ARRAY_TASK_ID/{self.parts}"'
+        return job(self.name, self._words, self.options, self._log("%a"), array=array, last=last)
+
+    def closing(self, first: str) -> Job | None:
+        """The job behind the array `first`: its first part again, which finds all there. None for a single part."""
+        if self.parts == 1:
+            return None
+        words = (*self._words, f"1/{self.parts}")
+        return job(self.name, words, self.options, self._log("close"), after=first)
+
+    @property
+    def _words(self) -> tuple[str, ...]:
+        return ("-m", "utils", *self.command, "--shard")
+
+    def _log(self, name: str) -> str:
+        return f"{in_pattern(self.logs)}/{name}.txt"
+
+    def __str__(self) -> str:
+        """What sbatch would get."""
+        return "\n\n".join(str(each) for each in (self.job(), self.closing("JOB")) if each)
 
     def state(self) -> str:
         """How many of its jobs wait and are at work, in words; empty when none is in the queue."""
@@ -241,10 +243,12 @@ class Shared:
         if state := self.state():
             return f"{self.out}: {state}, as {self.name}. Logs: {self.logs}"
         self.logs.mkdir(parents=True, exist_ok=True)
-        first = self.jobs()[0].submit()
-        second = self.jobs(first)[1].submit()
+        numbers = self.job().submit()
+        told = f"{self.out}: {self.parts} jobs submitted as array {numbers}"
+        if closing := self.closing(numbers):
+            numbers += f" {closing.submit()}"
+            told += ", and one that closes after them"
         return (
-            f"{self.out}: {self.parts} jobs submitted as array {first}, and job {second} closes after them. Logs: "
-            f"{self.logs}. `squeue --name={self.name}` shows them, `scancel {first} {second}` ends them; what is "
-            "written is kept, and the same command goes on."
+            f"{told}. Logs: {self.logs}. `squeue --name={self.name}` shows them, `scancel {numbers}` ends them; what "
+            "is written is kept, and the same command goes on."
         )
