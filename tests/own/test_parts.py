@@ -97,7 +97,7 @@ def test_predict_refuses_a_page_of_a_part_and_joins_parts_without_tensorflow(
     shown = CliRunner().invoke(main, [*words, "--shard", "a"])
     assert shown.exit_code == 2 and "--shard a: must be I/N" in shown.output
     for number in (1, 2):
-        options = {"tta": False, "skip_bad": False, "sure": 0.95, "labels": "None"}
+        options = {"tta": False, "skip_bad": False, "sure": 0.95}
         part = Parts(out, (number, 2), run_dir, **options)
         predicted(part, part.images(sorted(images.iterdir())))
         shown = CliRunner().invoke(main, [*words, "--shard", f"{number}/2"])

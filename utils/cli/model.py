@@ -213,7 +213,7 @@ def predict(
         check_writable(path)
     from utils.own.parts import Parts
 
-    options = {"tta": tta, "skip_bad": skip_bad, "sure": sure, "labels": str(labels)}
+    options = {"tta": tta, "skip_bad": skip_bad, "sure": sure}
     share = Parts(out, (index, count), run_dir, labels, **options) if count > 1 else None
     submit = partial(submit_shared, context, out, parts, sbatch, dry_run) if parts else None
     if images:
