@@ -19,6 +19,7 @@ from utils.files import REPOSITORY, InputError, UsageError
 from utils.training import devices
 from utils.training.devices import Cluster, choose_strategy, is_chief, read_cluster
 
+GETADDRINFO = socket.getaddrinfo
 without_gpu = pytest.mark.skipif(
     bool(tf.config.list_physical_devices("GPU")), reason="this machine has a GPU"
 )
@@ -308,7 +309,8 @@ def test_one_of_several_workers_is_refused_a_time_to_stop_at(
 
 
 def slurm_task(patch: pytest.MonkeyPatch, **variables: object) -> None:
-    """The environment of one task of an srun."""
+    """The environment of one task of an srun, on nodes that are found by their names."""
+    patch.setattr(socket, "getaddrinfo", lambda host, port: [])
     patch.setenv("TF_CONFIG", "not to be read")
     for name, value in {"JOB_ID": 12, "STEP_ID": 0, **variables}.items():
         patch.setenv(name if name.startswith("SLURMD") else f"SLURM_{name}", str(value))
@@ -375,3 +377,15 @@ def test_gpus_that_cannot_be_divided_are_refused(
     slurm_task(monkeypatch, STEP_NODELIST="n1", STEP_TASKS_PER_NODE=here, GPUS_ON_NODE=len(gpus))
     with pytest.raises(InputError, match=rf"n1: {here} tasks of srun cannot share {len(gpus)} GPUs evenly"):
         devices._of_slurm(list(gpus))
+
+
+def test_a_node_without_an_address_is_named_in_place_of_waiting_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patch:
+        slurm_task(patch, STEP_NUM_TASKS=2, PROCID=0, LOCALID=0, SLURMD_NODENAME="n1.invalid")
+        slurm_task(patch, STEP_NODELIST="n1.invalid", STEP_TASKS_PER_NODE=2)
+        devices._of_slurm([])
+        patch.setattr(socket, "getaddrinfo", GETADDRINFO)
+        with pytest.raises(InputError, match=r"n1\.invalid: a node of this srun has no address here \(.+\)"):
+            devices._of_slurm([])

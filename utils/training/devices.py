@@ -5,6 +5,7 @@ TensorFlow is imported inside the functions that need it: TF_CONFIG is read befo
 
 import json
 import os
+import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -121,8 +122,8 @@ def choose_strategy(precision: str = "float32") -> "tuple[tf.distribute.Strategy
     it before anything else uses TensorFlow: workers and TPUs must be set up first.
 
     Raises:
-        InputError: `precision` is mixed_float16 and there is no GPU, TF_CONFIG is broken, or the GPUs of a node
-            cannot be divided among its tasks.
+        InputError: `precision` is mixed_float16 and there is no GPU, TF_CONFIG is broken, a node of Slurm has no
+            address, or its GPUs cannot be divided among its tasks.
     """
     cluster = read_cluster()
     import tensorflow as tf
@@ -164,6 +165,11 @@ def _of_slurm(gpus: list[Any]) -> "tf.distribute.cluster_resolver.ClusterResolve
     counted = {"gpus_per_node": int(os.environ["SLURM_STEP_NUM_TASKS"]), "gpus_per_task": 1}
     cluster = resolvers.SlurmClusterResolver(port_base=ports, auto_set_gpu=False, **counted).cluster_spec()
     addresses = cluster.job_tasks("worker")
+    for host in {address.rpartition(":")[0] for address in addresses}:
+        try:
+            socket.getaddrinfo(host, None)
+        except OSError as error:  # the strategy would wait for it without a word
+            raise InputError(f"{host}: a node of this srun has no address here ({error.strerror}).") from None
     here = sum(address.startswith(f"{node}:") for address in addresses)
     if here > 1 and gpus and len(gpus) == int(os.environ.get("SLURM_GPUS_ON_NODE", 0)):  # each task sees all
         if len(gpus) % here:
