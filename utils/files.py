@@ -200,6 +200,11 @@ def uninterrupted() -> Iterator[None]:
             signal.raise_signal(number)
 
 
+def cores() -> int:
+    """The processor cores that this process may use: on a shared machine or in a container fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def in_order(
     function: Callable[[_Item], _Result], items: Iterable[_Item], workers: int | None = None
 ) -> Iterator[_Result]:
@@ -215,7 +220,7 @@ def in_order(
     Raises:
         Exception: what `function` raised, in the place of its result; nothing comes behind it.
     """
-    workers = workers or os.cpu_count() or 1
+    workers = workers or cores()
     waiting: deque = deque()
     with ThreadPoolExecutor(workers) as pool:
         try:

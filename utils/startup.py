@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import IO, Any
 
 import utils
-from utils.files import REPOSITORY, InputError, InputWarning, UsageError, attach, on_kaggle, printable
+from utils.files import REPOSITORY, InputError, InputWarning, UsageError, attach, cores, on_kaggle, printable
 
 STARTED = time.time()  # of this notebook: its first cell imports this module
 # In the data set that `kaggle build` makes, where there is no git.
@@ -270,8 +270,7 @@ def _devices(tf: ModuleType) -> str:
         tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
         for gpu in tf.config.list_physical_devices("GPU")
     ]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return ", ".join([*gpus, f"{cores} CPU cores"])
+    return ", ".join([*gpus, f"{cores()} CPU cores"])
 
 
 def given(value: Any, default: Any) -> Any:

@@ -16,8 +16,10 @@ from click.testing import CliRunner
 from utils.__main__ import main
 from utils.config import load_profile
 from utils.files import REPOSITORY, InputError, UsageError
+from utils.training import devices
 from utils.training.devices import Cluster, choose_strategy, is_chief, read_cluster
 
+GETADDRINFO = socket.getaddrinfo
 without_gpu = pytest.mark.skipif(
     bool(tf.config.list_physical_devices("GPU")), reason="this machine has a GPU"
 )
@@ -273,9 +275,9 @@ def test_the_first_of_several_machines_writes_the_files(
         (config(CHIEF, chief=["a:1", "b:1"]), "names 2 chiefs"),
         (config(MASTER, master=["a:1"], worker=["b:1"]), "which TensorFlow 2 calls chief"),
         (config(workerpool0=["a:1"]), "has tasks of the kind 'workerpool0'"),
-        (config({"type": "ps", "index": 0}, worker=["a:1"], ps=["b:1"]), r"parameter servers \(ps\)"),
-        (config(CHIEF, chief=["a:1"], ps=["b:1"]), r"parameter servers \(ps\)"),
-        (config({"type": "evaluator", "index": 0}, chief=["a:1"]), r"an evaluator \(evaluator\)"),
+        (config({"type": "ps", "index": 0}, worker=["a:1"], ps=["b:1"]), "tasks of the kind 'ps'"),
+        (config(CHIEF, chief=["a:1"], ps=["b:1"]), "tasks of the kind 'ps'"),
+        (config({"type": "evaluator", "index": 0}, chief=["a:1"]), "tasks of the kind 'evaluator'"),
         (
             '{"sparseCluster": {"worker": {}, "ps": []}, "task": {"type": "chief", "index": 0}}',
             "a sparseCluster",
@@ -304,3 +306,86 @@ def test_one_of_several_workers_is_refused_a_time_to_stop_at(
     with pytest.raises(UsageError, match=r"stop_at \(--max-hours\) is for one process"):
         loop.train(load_profile("smoke"), None, tmp_path / "run", stop_at=1.0)
     assert not (tmp_path / "run").exists()
+
+
+def slurm_task(patch: pytest.MonkeyPatch, **variables: object) -> None:
+    """The environment of one task of an srun, on nodes that are found by their names."""
+    patch.setattr(socket, "getaddrinfo", lambda host, port: [])
+    patch.setenv("TF_CONFIG", "not to be read")
+    for name, value in {"JOB_ID": 12, "STEP_ID": 0, **variables}.items():
+        patch.setenv(name if name.startswith("SLURMD") else f"SLURM_{name}", str(value))
+
+
+def test_tasks_of_srun_come_before_tf_config_and_one_alone_is_no_cluster(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slurm_task(monkeypatch, STEP_NUM_TASKS=4, PROCID=2)
+    assert read_cluster() == Cluster(4, 2, "Slurm job 12") and not is_chief()
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    assert is_chief()
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    monkeypatch.setenv("SLURM_NTASKS", "4")  # of the job, in a script that called no srun
+    monkeypatch.delenv("TF_CONFIG")
+    assert read_cluster() is None
+
+
+def test_a_task_knows_its_address_by_its_node_and_place_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorFlow's own resolver goes by the task's number, and sorts n10 before n9."""
+    tasks = [("n9", 0), ("n10", 0), ("n9", 1), ("n10", 1)]  # as --distribution=cyclic deals them out
+    found = []
+    for number, (node, place) in enumerate(tasks):
+        slurm_task(monkeypatch, STEP_NUM_TASKS=4, PROCID=number, LOCALID=place, SLURMD_NODENAME=node)
+        slurm_task(monkeypatch, STEP_NODELIST="n[9-10]", STEP_TASKS_PER_NODE="2(x2)")
+        resolver = devices._of_slurm([])
+        workers = resolver.cluster_spec().job_tasks("worker")
+        assert resolver.task_type == "worker" and resolver.num_accelerators() == {}
+        assert workers[resolver.task_id] == f"{node}:{20_000 + 12 * 64 + place}"
+        found.append(resolver.task_id)
+    assert sorted(found) == [0, 1, 2, 3] and len(set(workers)) == 4
+
+
+@pytest.mark.parametrize(
+    ("gpus", "on_node", "here", "share"),
+    [
+        ("abcd", 4, 2, "bd"),  # all are seen by both tasks
+        ("ab", 4, 2, "ab"),  # Slurm has divided them: --gpus-per-task=2
+        ("a", 2, 2, "a"),  # one a task
+        ("abcd", 4, 1, "abcd"),  # one task a node
+        ("", 0, 2, ""),
+    ],
+)
+def test_the_gpus_of_a_node_are_divided_among_its_tasks(
+    gpus: str, on_node: int, here: int, share: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slurm_task(monkeypatch, STEP_NUM_TASKS=2, PROCID=1, LOCALID=here - 1, SLURMD_NODENAME="n1")
+    nodes = {"STEP_NODELIST": "n1", "STEP_TASKS_PER_NODE": 2}
+    if here == 1:
+        nodes = {"STEP_NODELIST": "n[1-2]", "STEP_TASKS_PER_NODE": "1(x2)"}
+    slurm_task(monkeypatch, **nodes, **({"GPUS_ON_NODE": on_node} if on_node else {}))
+    visible = []
+    monkeypatch.setattr(tf.config, "set_visible_devices", lambda devices, kind: visible.append(devices))
+    resolver = devices._of_slurm(list(gpus))
+    assert resolver.num_accelerators() == ({"GPU": len(share)} if share else {})
+    assert visible == ([list(share)] if share != gpus else [])
+
+
+@pytest.mark.parametrize(("gpus", "here"), [("a", 2), ("abc", 2)])
+def test_gpus_that_cannot_be_divided_are_refused(
+    gpus: str, here: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slurm_task(monkeypatch, STEP_NUM_TASKS=here, PROCID=0, LOCALID=0, SLURMD_NODENAME="n1")
+    slurm_task(monkeypatch, STEP_NODELIST="n1", STEP_TASKS_PER_NODE=here, GPUS_ON_NODE=len(gpus))
+    with pytest.raises(InputError, match=rf"n1: {here} tasks of srun cannot share {len(gpus)} GPUs evenly"):
+        devices._of_slurm(list(gpus))
+
+
+def test_a_node_without_an_address_is_named_in_place_of_waiting_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patch:
+        slurm_task(patch, STEP_NUM_TASKS=2, PROCID=0, LOCALID=0, SLURMD_NODENAME="n1.invalid")
+        slurm_task(patch, STEP_NODELIST="n1.invalid", STEP_TASKS_PER_NODE=2)
+        devices._of_slurm([])
+        patch.setattr(socket, "getaddrinfo", GETADDRINFO)
+        with pytest.raises(InputError, match=r"n1\.invalid: a node of this srun has no address here \(.+\)"):
+            devices._of_slurm([])

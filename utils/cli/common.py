@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import threading
 import warnings
@@ -108,6 +109,82 @@ SETTINGS = click.option(
     metavar="KEY=VALUE",
     help="Replace one setting of the profile; can be given several times.",
 )
+
+SBATCH = click.option(
+    "--sbatch",
+    multiple=True,
+    metavar="NAME[=VALUE]",
+    help="With --slurm: a long option of sbatch, as partition=gpu, time=4:00:00, gpus=1, mem=16G; several times.",
+)
+
+
+PART = click.option(
+    "--shard", "part", default="1/1", metavar="I/N", help="Only part I of N that share the job."
+)
+SLURM = click.option(
+    "--slurm",
+    "parts",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Share the work among N jobs of Slurm, see notebooks/SLURM.md.",
+)
+DRY_RUN = click.option("--dry-run", is_flag=True, help="With --slurm: only show what sbatch would get.")
+
+
+def part_of(text: str) -> tuple[int, int]:
+    """The I and N of --shard I/N. UsageError where it is of another form."""
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not found:
+        raise UsageError(f"--shard {text}: must be I/N, as in 1/2 and 2/2.")
+    return int(found[1]), int(found[2])
+
+
+def check_slurm(part: str, parts: int | None, sbatch: tuple[str, ...], dry_run: bool) -> None:
+    """Raise UsageError where options of Slurm stand without --slurm or against it, InputError without a Slurm."""
+    from utils.experiments.slurm import need_slurm
+
+    if parts is None:
+        if sbatch or dry_run:
+            raise UsageError("--sbatch and --dry-run go with --slurm N.")
+        return
+    if part != "1/1":
+        raise UsageError("--shard and --slurm exclude each other: its jobs have a --shard each.")
+    if not dry_run:
+        need_slurm("without --slurm; --shard I/N shares the work by hand")
+
+
+def submit_shared(
+    context: click.Context, out: Path, parts: int, sbatch: tuple[str, ...], dry_run: bool
+) -> None:
+    """Give this very command, with --shard, to Slurm as an array of jobs and one that closes; or show the scripts."""
+    from utils.experiments.slurm import Shared, given_options
+
+    shared = Shared(
+        out, arguments_of(context, "parts", "part", "sbatch", "dry_run"), parts, given_options(sbatch)
+    )
+    click.echo(str(shared) if dry_run else shared.submit())
+
+
+def arguments_of(context: click.Context, *without: str) -> tuple[str, ...]:
+    """The command line of a call, made from what was given; parameters named in `without` are left out."""
+    words: list[str] = []
+    at: click.Context | None = context
+    while at is not None and at.parent is not None:
+        words.insert(0, str(at.info_name))
+        at = at.parent
+    last: list[str] = []
+    for parameter in context.command.params:
+        value = context.params.get(str(parameter.name))
+        given = context.get_parameter_source(str(parameter.name)) is click.core.ParameterSource.COMMANDLINE
+        if parameter.name in without or not given:
+            continue
+        values = value if isinstance(value, tuple) else (value,)
+        if isinstance(parameter, click.Argument):
+            last += map(str, values)
+            continue
+        option = max(parameter.opts, key=len)
+        words += [option if each is True else f"{option}={each}" for each in values]
+    return (*words, *(["--", *last] if last else []))
 
 
 def check_writable(path: Path) -> None:

@@ -6,15 +6,22 @@ from typing import Any
 import click
 
 from utils.cli.common import (
+    DRY_RUN,
     EXISTING,
     FOLDER,
     OUT_FILE,
     OUT_FOLDER,
+    PART,
+    SBATCH,
     SEED,
+    SLURM,
     Commands,
+    check_slurm,
     check_writable,
     echo,
     example,
+    part_of,
+    submit_shared,
 )
 from utils.files import InputError, UsageError
 from utils.own.telling import told
@@ -187,23 +194,39 @@ def tfrecords() -> None:
 )
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Of the order and of what is withheld.")
 @click.option("--shard-images", default=1000, show_default=True, help="Images a shard.")
-@click.option("--shard", "part", default="1/1", metavar="I/N", help="Only part I of N that share the job.")
-def write(images: Path, labels: Path | None, out: Path, part: str, **options: Any) -> None:
+@PART
+@SLURM
+@SBATCH
+@DRY_RUN
+@click.pass_context
+def write(
+    context: click.Context,
+    images: Path,
+    labels: Path | None,
+    out: Path,
+    part: str,
+    parts: int | None,
+    sbatch: tuple[str, ...],
+    dry_run: bool,
+    **options: Any,
+) -> None:
     """Turn image files of named sheets into shards that train and predict can read.
 
     The same command continues a job that was stopped. Several machines share a job by --shard 1/2 and 2/2,
-    in one folder or in folders that are copied together.
+    in one folder or in folders that are copied together; on a cluster --slurm 8 does that.
     """
-    import re
+    from utils.own.write import begin_shared, write_from_labels
 
-    from utils.own.write import write_from_labels
-
-    found = re.fullmatch(r"(\d+)/(\d+)", part)
-    if not found:
-        raise UsageError(f"--shard {part}: must be I/N, as in 1/2 and 2/2.")
+    check_slurm(part, parts, sbatch, dry_run)
     options["split"] = options.pop("split_file")
-    part = (int(found[1]), int(found[2]))
-    written = write_from_labels(labels, images, out, part=part, **options, progress=True)
+    if parts is not None:
+        checked = {name: value for name, value in options.items() if name != "skip_bad"}
+        if begin_shared(labels, images, out, parts, write=not dry_run, **checked):
+            echo(f"{out}: all shards are here. Train on them: ./course train --data {out}")
+        else:
+            submit_shared(context, out, parts, sbatch, dry_run)
+        return
+    written = write_from_labels(labels, images, out, part=part_of(part), **options, progress=True)
     for note in written.notes:
         echo(note)
     if written.missing:

@@ -1,28 +1,38 @@
 """Commands of a network: model, train, predict."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from utils.cli.common import (
+    DRY_RUN,
     EXISTING,
     FOLDER,
     OUT_FILE,
     OUT_FOLDER,
+    PART,
     POSITIVE,
     PROFILE,
+    SBATCH,
     SETTINGS,
+    SLURM,
+    check_slurm,
     check_writable,
     echo,
     example,
+    part_of,
     profile_of,
+    submit_shared,
 )
 from utils.files import InputError, UsageError
 
 if TYPE_CHECKING:
     from utils.config import Profile
     from utils.own.answers import Judged
+    from utils.own.parts import Parts
 
 
 @click.command(epilog=example("./course model --profile reference --classes 15501"))
@@ -168,8 +178,14 @@ def _plan(profile: "Profile", data: Path | None, out: Path | None, images_per_se
     "--labels", type=EXISTING, help="With --images: a table whose image_id the answers take, by file."
 )
 @click.option("--skip-bad", is_flag=True, help="Leave out images that cannot be read, and list them.")
+@PART
+@SLURM
+@SBATCH
+@DRY_RUN
 @click.argument("more_shards", nargs=-1, type=EXISTING)
+@click.pass_context
 def predict(
+    context: click.Context,
     run_dir: Path,
     shards: tuple[Path, ...],
     data: Path | None,
@@ -180,6 +196,10 @@ def predict(
     sure: float,
     labels: Path | None,
     skip_bad: bool,
+    part: str,
+    parts: int | None,
+    sbatch: tuple[str, ...],
+    dry_run: bool,
     more_shards: tuple[Path, ...],
 ) -> None:
     """Answer every sheet at the rank that is sure, and name its five most probable species.
@@ -187,7 +207,14 @@ def predict(
     Give one of --shards (more shards may follow it, as from *.tfrec), --data or --images. Of each sheet the CSV says
     whether the answer is sure, doubtful, or the sheet unlike anything that the model was trained on, as far as
     sheets were held out of its training to measure that by.
+
+    Several machines share the work by --shard 1/2 and 2/2: the one that finds all parts writes the CSV. On a cluster
+    --slurm 8 does that.
     """
+    check_slurm(part, parts, sbatch, dry_run)
+    index, count = (parts, parts) if parts is not None else part_of(part)  # the last part stands for all
+    if html and count > 1:
+        raise UsageError("--html goes without --shard and --slurm. Make the page in a call for fewer images.")
     shards = (*shards, *more_shards)
     if sum(map(bool, (shards, data, images))) != 1:
         raise UsageError("Give one of --shards, --data and --images: what is to be predicted.")
@@ -197,8 +224,13 @@ def predict(
         raise UsageError(f"--html {html}: is the CSV of --out too. Give the page another name.")
     for path in filter(None, (out, html)):
         check_writable(path)
+    from utils.own.parts import Parts
+
+    options = {"tta": tta, "skip_bad": skip_bad, "sure": sure}
+    share = Parts(out, (index, count), run_dir, labels, **options) if count > 1 else None
+    submit = partial(submit_shared, context, out, parts, sbatch, dry_run) if parts else None
     if images:
-        _predict_images(run_dir, images, out, html, tta, skip_bad, sure, labels)
+        _predict_images(run_dir, images, out, html, tta, skip_bad, sure, labels, share, submit)
         return
     from utils.sources import Data, find_data
     from utils.startup import import_tensorflow
@@ -208,20 +240,52 @@ def predict(
         shards = found.test_shards
         if not shards:
             raise InputError(f"{data}: no test shards (*_test*.tfrec). Name the shards by --shards.")
+    if share:
+        shards = share.shards(shards)
+    if submit or (share and share.done):
+        (submit or partial(_tell_parts, share))()
+        return
     import_tensorflow()
     from utils.own.answers import write_answers_csv
     from utils.own.worth import answer_shards
 
     judged, of = answer_shards(run_dir, Data(kind="folder", test_shards=tuple(shards)), sure=sure, tta=tta)
-    echo(f"{len(judged):,} sheets -> {write_answers_csv(judged, of, out)}")
-    echo(_statuses(judged))
+    write_answers_csv(judged, of, share.file if share else out)
+    _tell(out, _statuses(judged), {}, {}, share)
 
 
-def _statuses(judged: "Judged") -> str:
+def _statuses(judged: "Judged") -> dict[str, int]:
     from utils.own.answers import STATUSES
 
-    counts = {status: int((judged.status == status).sum()) for status in STATUSES}
-    return ", ".join(f"{status} {count:,}" for status, count in counts.items() if count)
+    return {status: int((judged.status == status).sum()) for status in STATUSES}
+
+
+def _tell(
+    out: Path, counts: dict[str, int], left_out: dict[str, str], notes: dict[str, str], share: "Parts | None"
+) -> None:
+    """Say what was predicted, once it is in `out`; a part is noted, and joined with the others when they are there."""
+    if share:
+        share.finish(counts, left_out, notes)
+        _tell_parts(share)
+        return
+    for name, note in notes.items():
+        echo(f"note: {name}: {note}", err=True)
+    for name, reason in left_out.items():
+        echo(f"left out: {name}: {reason}", err=True)
+    echo(f"{sum(counts.values()):,} sheets -> {out}")
+    echo(", ".join(f"{status} {count:,}" for status, count in counts.items() if count))
+
+
+def _tell_parts(share: "Parts") -> None:
+    """Write the CSV where all parts are there, and say what is there."""
+    if share.missing:
+        echo(
+            f"Part {share.part[0]} of {share.part[1]} is in {share.folder}, {share.missing} are missing. Run the other "
+            "parts of --shard; the last one, or any of them again, writes the CSV."
+        )
+        return
+    _tell(share.out, *share.join(), share=None)
+    echo(f"{share.folder.parent} can be deleted.")
 
 
 def _predict_images(
@@ -233,13 +297,18 @@ def _predict_images(
     skip_bad: bool,
     sure: float,
     labels: Path | None,
+    share: "Parts | None",
+    submit: Callable[[], None] | None,
 ) -> None:
     from utils.own.folder import find_images, predict_folder
     from utils.startup import import_tensorflow
 
-    files, left_out = find_images(images, skip_bad=skip_bad)
+    files, left_out = find_images(images, skip_bad=skip_bad, take=share and share.images)
     for path in {path.resolve() for path in (out, html) if path} & {path.resolve() for path in files}:
         raise UsageError(f"{path}: is one of the images to predict. Give what is written another name.")
+    if submit or (share and share.done):
+        (submit or partial(_tell_parts, share))()
+        return
     ids = None
     if labels:
         from utils.data.metadata import read_metadata
@@ -253,7 +322,7 @@ def _predict_images(
         images,
         files,
         left_out,
-        out,
+        share.file if share else out,
         html=html,
         tta=tta,
         skip_bad=skip_bad,
@@ -261,12 +330,7 @@ def _predict_images(
         sure=sure,
         ids=ids,
     )
-    for name, note in notes.items():
-        echo(f"note: {name}: {note}", err=True)
-    for name, reason in left_out.items():
-        echo(f"left out: {name}: {reason}", err=True)
-    echo(f"{len(judged):,} sheets -> {out}")
-    echo(_statuses(judged))
+    _tell(out, _statuses(judged), left_out, notes, share)
     if html:
         echo(f"Look at {html.resolve()}")
 

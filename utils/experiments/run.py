@@ -5,39 +5,52 @@ What the runs are says `utils.experiments.spec`, what one does `one`, how it is 
 
 import math
 import os
+import re
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
-from utils.experiments.spec import LOG_FILE, SPEC_FILE, Batch, BatchRun, read_batch
+from utils.experiments import arrays, slurm
+from utils.experiments.spec import LOG_FILE, Batch, BatchRun, read_batch, write_spec
 from utils.experiments.table import METRICS, metrics_of, show_table, shown_number, summary_table, write_table
-from utils.files import REPOSITORY, InputError, printable, write_json
+from utils.files import REPOSITORY, InputError, cores, printable
 from utils.flora.of_profile import with_extra_test
 from utils.sources import find_data
 from utils.startup import holding
 
 
-def plan(batch: Batch, jobs: int = 1) -> str:
-    """What the batch will do, in lines: how many runs of what, scored on what, and the state of each."""
-    states = [_state(run) for run in batch.runs]
+def plan(batch: Batch, jobs: int = 1, there: Mapping[Path, str] = {}, *, on_slurm: bool = False) -> str:
+    """What the batch will do, in lines: how many runs of what, scored on what, and the state of each.
+
+    Args:
+        jobs: runs at a time on this machine.
+        there: what `utils.experiments.arrays.states` says of runs that were given to Slurm.
+        on_slurm: the runs are, or go, there.
+    """
+    states = [_state(run, there.get(run.folder, "")) for run in batch.runs]
     finished = states.count("finished")
+    begun = sum(run.epochs_done > 0 for run in batch.runs if not run.finished)
     what = "train" if batch.notebook is None else batch.notebook.stem
     scored = {"withheld": "the withheld test", "none": "validation only"}.get(
         str(batch.test), f"{batch.test} further sheets of every species"
     )
+    where = f"{jobs} at a time with {_threads(jobs)} threads each"
+    if on_slurm:
+        where = ", ".join(
+            f"{sum(state.split()[0] == word for state in states)} {word}"
+            for word in ("queued", "running", "failed")
+        )
     lines = [f"{batch.file}: {batch.about}" if batch.about else str(batch.file)]
-    lines.append(
-        f"{len(batch.runs)} runs of {what}: {finished} finished, "
-        f"{sum(state.startswith('epoch') for state in states)} begun, {jobs} at a time with "
-        f"{_threads(jobs)} threads each"
-    )
+    lines.append(f"{len(batch.runs)} runs of {what}: {finished} finished, {begun} begun, {where}")
     lines.append(f"Scored on {scored}. Folder: {batch.folder}")
     lines += [f"Data: {', '.join(map(str, batch.data))}"] if any(batch.data) else []
     if minutes := [metrics_of(run)["minutes"] for run in batch.runs if run.finished]:
-        left = (len(batch.runs) - finished) * sum(minutes) / len(minutes) / jobs
-        lines.append(f"About {left:.0f} minutes to do, if they train as long as those that have finished.")
+        left = (len(batch.runs) - finished) * sum(minutes) / len(minutes)
+        time = f"About {left:.0f} minutes of computing" if on_slurm else f"About {left / jobs:.0f} minutes"
+        lines.append(f"{time} to do, if they train as long as those that have finished.")
     lines.append(f"{'state':<14} {'profile':<10} {'seed':>4}  method")
     for run, state in zip(batch.runs, states, strict=True):
         data = f", {run.data.name}" if run.data and run.of_several else ""
@@ -45,15 +58,20 @@ def plan(batch: Batch, jobs: int = 1) -> str:
     return printable("\n".join(lines))
 
 
-def _state(run: BatchRun) -> str:
+def _state(run: BatchRun, there: str) -> str:
+    """The state of a run; `there` is what Slurm's queue says of it."""
     if run.finished:
         return "finished"
-    return f"epoch {run.epochs_done} of {run.profile.epochs}" if run.epochs_done else "to do"
+    if there == "queued":
+        return there
+    done = f"{run.epochs_done} of {run.profile.epochs}" if run.epochs_done else ""
+    if there:
+        return f"{'running' if there == 'running' else 'failed'} {done}".strip()
+    return f"epoch {done}" if done else "to do"
 
 
 def _threads(jobs: int) -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // jobs)
+    return max(1, cores() // jobs)
 
 
 def run_batch(
@@ -61,8 +79,9 @@ def run_batch(
     *,
     out: Path | None = None,
     data: Sequence[Path] = (),
-    jobs: int = 1,
+    jobs: int | None = None,
     dry_run: bool = False,
+    sbatch: Mapping[str, str] | None = None,
 ) -> Batch:
     """State the plan, do what is not done yet, and show the table; the same call again goes on.
 
@@ -72,53 +91,57 @@ def run_batch(
 
     Args:
         file, out, data: as for `read_batch`.
-        jobs: runs at a time; the processor's threads are divided among them.
-        dry_run: only state the plan.
+        jobs: runs at a time; the processor's threads are divided among them. None for 1, on Slurm for as many as
+            it has room for.
+        dry_run: only state the plan, and what would be given to Slurm.
+        sbatch: options of sbatch, to run the batch on Slurm; None to run it here. Here, runs that wait or are at
+            work there are left alone.
 
     Raises:
-        UsageError, InputError: as `read_batch`, or the data are not there. Nothing has been run then.
+        UsageError, InputError: as `read_batch`, or the data are not there, or there is no Slurm. Nothing has been
+            run then.
         InputError: some runs failed; the message says where their logs are.
     """
     from tqdm import tqdm
 
     batch = read_batch(file, out, data)
-    print(plan(batch, jobs), flush=True)
+    on_slurm = sbatch is not None
+    if on_slurm and not dry_run:
+        slurm.need_slurm("without --slurm, which runs it here")
+    there = arrays.states(batch) if slurm.is_here() else {}
+    print(plan(batch, jobs or 1, there, on_slurm=on_slurm), flush=True)
+    at_work = {folder for folder, state in there.items() if state != "gone"}
     if dry_run:
+        to_submit = [run for run in batch.runs if on_slurm and not run.finished and run.folder not in at_work]
+        for job, _ in arrays.jobs(batch, to_submit, {**batch.slurm, **(sbatch or {})}, jobs):
+            print(f"\n{job}")
         return batch
     with holding(batch.folder / ".lock"):
         _prepare_data(batch)
         waiting = [run for run in batch.runs if not run.finished]
-        running: dict[subprocess.Popen, BatchRun] = {}
+        if not on_slurm and (elsewhere := [run for run in waiting if run.folder in at_work]):
+            print(f"{len(elsewhere)} runs are left to Slurm, where they wait or are at work.")
+            waiting = [run for run in waiting if run.folder not in at_work]
         failed: list[BatchRun] = []
-        look = renew = time.monotonic()
+        renew = time.monotonic()
         bar = tqdm(total=len(batch.runs), initial=len(batch.runs) - len(waiting), unit="run", disable=None)
-        try:
-            while waiting or running:
-                while waiting and len(running) < jobs:
-                    run = waiting.pop(0)
-                    running[_start(batch, run, _threads(jobs))] = run
-                    tqdm.write(printable(f"begins    {run.title}"))
-                for process in [process for process in running if process.poll() is not None]:
-                    run = running.pop(process)
-                    if process.returncode == 0 and run.finished:
-                        tqdm.write(printable(f"finished  {run.title}: {_in_short(run)}"))
-                        if time.monotonic() >= renew:
-                            begin = time.monotonic()
-                            write_table(summary_table(batch), batch.folder / "summary.csv")
-                            renew = time.monotonic() + 20 * (time.monotonic() - begin)
-                    else:
-                        failed.append(run)
-                        tqdm.write(printable(f"FAILED    {run.title}: {_last_line(run, process.returncode)}"))
-                    bar.update()
-                if not bar.disable and time.monotonic() > look + 2:
-                    look = time.monotonic()
-                    bar.set_postfix_str(", ".join(map(_progress, running.values())))
-                time.sleep(0.1)
-        finally:
-            bar.close()
-            for process in running:  # of an interrupted batch; what they have saved stays
-                process.kill()
-                process.wait()
+        ended = (
+            arrays.collect(batch, waiting, {**batch.slurm, **sbatch}, jobs, tqdm.write, bar.set_postfix_str)
+            if sbatch is not None
+            else _run_here(batch, waiting, jobs or 1, bar.set_postfix_str)
+        )
+        with bar, closing(ended):
+            for run, how in ended:
+                if run.finished:
+                    tqdm.write(printable(f"finished  {run.title}: {_in_short(run)}"))
+                    if time.monotonic() >= renew:  # a table of thousands of runs takes seconds
+                        begin = time.monotonic()
+                        write_table(summary_table(batch), batch.folder / "summary.csv")
+                        renew = time.monotonic() + 20 * (time.monotonic() - begin)
+                else:
+                    failed.append(run)
+                    tqdm.write(printable(f"FAILED    {run.title}: {_last_line(run)} ({how})"))
+                bar.update()
         table = summary_table(batch)
         write_table(table, batch.folder / "summary.csv")
         print(f"\n{printable(show_table(table))}\n\n{batch.folder / 'summary.csv'}")
@@ -127,10 +150,38 @@ def run_batch(
             raise InputError(
                 f"{len(failed)} of {len(batch.runs)} runs failed; the same command tries them again:\n{logs}"
             )
-        if batch.table:
+        if batch.table and all(run.finished for run in batch.runs):
             write_table(table, batch.table)
             print(batch.table)
     return batch
+
+
+def _run_here(
+    batch: Batch, runs: Sequence[BatchRun], jobs: int, show: Callable[[str], None]
+) -> Iterator[tuple[BatchRun, str]]:
+    """Do the runs, `jobs` at a time, and give each with how it ended; closed, it ends those that are at work."""
+    from tqdm import tqdm
+
+    waiting = list(runs)
+    running: dict[subprocess.Popen, BatchRun] = {}
+    look = time.monotonic()
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                run = waiting.pop(0)
+                running[_start(batch, run, _threads(jobs))] = run
+                tqdm.write(printable(f"begins    {run.title}"))
+            for process in [process for process in running if process.poll() is not None]:
+                code = process.returncode
+                yield running.pop(process), f"ended by signal {-code}" if code < 0 else f"exit code {code}"
+            if time.monotonic() > look + 2:
+                look = time.monotonic()
+                show(", ".join(map(_progress, running.values())))
+            time.sleep(0.1)
+    finally:
+        for process in running:  # of an interrupted batch; what they have saved stays
+            process.kill()
+            process.wait()
 
 
 def _prepare_data(batch: Batch) -> None:
@@ -155,20 +206,7 @@ def _prepare_data(batch: Batch) -> None:
 
 def _start(batch: Batch, run: BatchRun, threads: int) -> subprocess.Popen:
     """Start a run's process. It ends when this process does, since it reads from a pipe that closes then."""
-    run.folder.mkdir(parents=True, exist_ok=True)
-    write_json(
-        run.folder / SPEC_FILE,
-        {
-            "method": run.method,
-            "seed": run.seed,
-            "notebook": str(batch.notebook) if batch.notebook else None,
-            "parameters": dict(run.parameters),
-            "profile": run.profile.to_dict(),
-            "data": str(run.data) if run.data else "auto",
-            "test": batch.test,
-            "after": run.after,
-        },
-    )
+    write_spec(batch, run)
     paths = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
     divided = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
     environment = {
@@ -206,8 +244,10 @@ def _progress(run: BatchRun) -> str:
     return f"{run.title}: epoch {min(run.epochs_done + 1, run.profile.epochs)}/{run.profile.epochs}"
 
 
-def _last_line(run: BatchRun, code: int) -> str:
-    ended = f"ended by signal {-code}" if code < 0 else f"exit code {code}"
-    lines = (run.folder / LOG_FILE).read_text(encoding="utf-8", errors="replace").split("\n")
-    last = next((line.strip() for line in reversed(lines) if line.strip()), "without a word")
-    return f"{last[:300]} ({ended})"
+def _last_line(run: BatchRun) -> str:
+    """The last line of a run's log; what srun says of a task that has ended comes behind the task's own words."""
+    log = run.folder / LOG_FILE
+    text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    own = [line for line in lines if not re.match(r"srun: (?:error: .*: task|launch/slurm)", line)]
+    return (own or lines or ["without a word"])[-1][:300]

@@ -20,6 +20,9 @@ A batch file is YAML with these keys, of which only `run` must be there:
     data: ../my_shards          # a folder of shards in place of the profile's own, or a list of them, from this
                                 # file's folder; those of the call (`--data`) take their place
     table: ../results/a.csv     # where the table goes too, once every run has finished
+    slurm:                      # with --slurm: long options of sbatch, as they are; those of the call come on top
+      partition: gpu
+      time: 4:00:00
 
 `test` is `withheld` (the solution of the test set, or the part `test` of a split.csv), a number (as many further
 sheets of every species of the sample flora, drawn for this and never used for a choice), or `none` (validation
@@ -52,11 +55,12 @@ from pathlib import Path
 from typing import Any
 
 from utils.config import Profile, load_profile, nearest
-from utils.files import REPOSITORY, InputError, UsageError, read_json
+from utils.experiments.slurm import options_of
+from utils.files import REPOSITORY, InputError, UsageError, read_json, write_json
 
 KEYS = (
     *("run", "about", "profiles", "seeds", "settings", "methods", "grid"),
-    *("after", "ensembles", "test", "data", "table"),
+    *("after", "ensembles", "test", "data", "table", "slurm"),
 )
 RESULT_FILE, SPEC_FILE, LOG_FILE = "result.json", "run.json", "log.txt"
 
@@ -88,17 +92,12 @@ class BatchRun:
     @property
     def finished(self) -> bool:
         """Whether its result is there, with all chains that are asked for after it."""
-        return (self.folder / RESULT_FILE).is_file() and set(self.after) <= set(
-            read_result(self.folder)["after"]
-        )
+        return is_finished(self.folder, self.after)
 
     @property
     def epochs_done(self) -> int:
         """Whole epochs of a run that has begun and not finished."""
-        states = [self.folder / place / "state" / "state.json" for place in (".", "output")]
-        found = next((read_json(state) for state in states if state.is_file()), {})
-        epoch = found.get("epoch") if isinstance(found, dict) else None
-        return epoch if isinstance(epoch, int) else 0  # the run itself says what is wrong with its state
+        return epochs_done(self.folder)
 
 
 def read_result(folder: Path) -> dict[str, Any]:
@@ -133,7 +132,38 @@ class Batch:
     test: str | int
     data: tuple[Path | None, ...]  # folders of shards, None for the profile's own
     table: Path | None
+    slurm: Mapping[str, str]  # options of sbatch
     folder: Path
+
+
+def is_finished(folder: Path, after: Sequence[str]) -> bool:
+    """Whether the result of the run in `folder` is there, with the chains `after` it."""
+    return (folder / RESULT_FILE).is_file() and set(after) <= set(read_result(folder)["after"])
+
+
+def epochs_done(folder: Path) -> int:
+    """Whole epochs of the run in `folder`, of train or of a notebook."""
+    states = [folder / place / "state" / "state.json" for place in (".", "output")]
+    found = next((read_json(state) for state in states if state.is_file()), {})
+    epoch = found.get("epoch") if isinstance(found, dict) else None
+    return epoch if isinstance(epoch, int) else 0  # the run itself says what is wrong with its state
+
+
+def write_spec(batch: Batch, run: BatchRun) -> None:
+    """Write what `utils.experiments.one` is to do into the run's folder, which is made."""
+    write_json(
+        run.folder / SPEC_FILE,
+        {
+            "method": run.method,
+            "seed": run.seed,
+            "notebook": str(batch.notebook) if batch.notebook else None,
+            "parameters": dict(run.parameters),
+            "profile": run.profile.to_dict(),
+            "data": str(run.data) if run.data else "auto",
+            "test": batch.test,
+            "after": run.after,
+        },
+    )
 
 
 def read_batch(file: Path, out: Path | None = None, data: Sequence[Path] = ()) -> Batch:
@@ -175,6 +205,7 @@ def read_batch(file: Path, out: Path | None = None, data: Sequence[Path] = ()) -
         test=test,
         data=_folders(file, asked.get("data"), data),
         table=(file.parent / str(table)).resolve() if table else None,
+        slurm=_sbatch_options(file, asked.get("slurm")),
         folder=out.resolve(),
     )
     runs = tuple(_runs(batch, asked))
@@ -237,6 +268,22 @@ def _size(node: Any, known: dict[int, float]) -> float:
         inner = itertools.chain.from_iterable(each if isinstance(each, tuple) else (each,) for each in inner)
         known[id(node)] = 1 + sum(_size(each, known) for each in inner)
     return known[id(node)]
+
+
+def _sbatch_options(file: Path, options: Any) -> dict[str, str]:
+    """The options of sbatch as the file has them: to YAML 4:00:00 is 14,400, and to sbatch that is minutes."""
+    import yaml
+
+    if not _mapping(file, "slurm", options):
+        return {}
+    texts = yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)["slurm"]
+    for name, text in texts.items():
+        if not isinstance(text, str):
+            raise UsageError(f"{file}: slurm: {name} is {options[name]!r}, must be one value, or nothing.")
+    bare = ("", "true")  # of options without a value, as exclusive
+    return options_of(
+        ((name, "" if text in bare else text) for name, text in texts.items()), f"{file}: slurm"
+    )
 
 
 def _key_twice(node: Any) -> Any:

@@ -3,7 +3,6 @@
 import ctypes
 import hashlib
 import math
-import os
 import signal
 import sys
 import types
@@ -21,7 +20,7 @@ from tqdm.auto import tqdm
 from utils.data.forms.published import write_metadata, write_test_metadata
 from utils.data.labels import LabelMap
 from utils.data.metadata import Metadata
-from utils.files import InputError, building, check_option, read_json, write_json
+from utils.files import InputError, building, check_option, cores, read_json, write_json
 from utils.flora import morphology, phylogeny, sheet
 from utils.flora.tables import (
     MIN_IMAGES,
@@ -253,7 +252,7 @@ def _draw_flora(folder: Path, spec: dict[str, Any], workers: int | None, progres
     with building(folder) as temporary:
 
         def drawn() -> Iterator[bytes]:
-            for image in draw(plan.tasks, workers or os.cpu_count() or 1, progress):
+            for image in draw(plan.tasks, workers or cores(), progress):
                 digest.update(image)
                 yield image
 
@@ -335,7 +334,7 @@ def _draw_extra_test(folder: Path, spec: dict[str, Any], workers: int | None, pr
     with building(folder) as temporary:
 
         def records() -> Iterator[Record]:
-            for row, image in enumerate(draw(tasks, workers or os.cpu_count() or 1, progress)):
+            for row, image in enumerate(draw(tasks, workers or cores(), progress)):
                 digest.update(image)
                 yield Record(image=image, image_id=row)
 

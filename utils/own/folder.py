@@ -5,7 +5,7 @@ TensorFlow is imported inside the functions that need it: a folder is checked be
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from io import BytesIO
@@ -57,7 +57,12 @@ def stored_by(run_dir: Path, run_name: str) -> Stored:
     return stored
 
 
-def find_images(folder: Path, *, skip_bad: bool = False) -> tuple[list[Path], dict[str, str]]:
+def find_images(
+    folder: Path,
+    *,
+    skip_bad: bool = False,
+    take: Callable[[Sequence[Path]], Sequence[Path]] | None = None,
+) -> tuple[list[Path], dict[str, str]]:
     """The image files of a folder and its subfolders, and those that are none by their first bytes.
 
     Links are followed, hidden files passed over: see `contents` of forms/folders.py. An InputWarning says what else
@@ -66,6 +71,7 @@ def find_images(folder: Path, *, skip_bad: bool = False) -> tuple[list[Path], di
     Args:
         folder: where to look.
         skip_bad: leave bad files out instead of stopping.
+        take: given all files, sorted, it says which of them count: of several calls that share them, this one's.
 
     Returns:
         The files, folder by folder, sorted, and what is left out: {path relative to `folder`: reason}.
@@ -88,6 +94,7 @@ def find_images(folder: Path, *, skip_bad: bool = False) -> tuple[list[Path], di
             "convert the images, or name another folder."
         )
     warn_of_others(folder, found)
+    files = files if take is None else take(files)
     problems = list(in_order(_header_problem, files))
     names = [_name(path, folder) for path in files]
     bad = {name: problem for name, problem in zip(names, problems, strict=True) if problem}

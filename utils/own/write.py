@@ -115,6 +115,33 @@ def _close(job: Job, progress: bool) -> Written:
     return _written(job)
 
 
+def begin_shared(
+    labels: Path | None, images_dir: Path, out_dir: Path, parts: int, *, write: bool, **options: Any
+) -> Written | None:
+    """Check a job, and lay it down in its folder, before several calls begin with it.
+
+    Args:
+        labels, images_dir, out_dir, options: as for `write_from_labels`.
+        parts: how many calls are to share it.
+        write: lay it down; else look only.
+
+    Returns:
+        What is in the folder where that is whole already; else None.
+
+    Raises:
+        InputError: as `write_from_labels`.
+        UsageError: too, or there are fewer shards than parts.
+    """
+    source = Path(images_dir) if labels is None else Path(labels)
+    job = plan_job(source, Path(images_dir), Path(out_dir), Options(**options))
+    if parts > len(job.shards):
+        raise UsageError(
+            f"{parts} calls cannot share {len(job.shards)} shards. Take fewer, or --shard-images below "
+            f"{job.options.shard_images}."
+        )
+    return _written(job) if write and _is_whole(job) else None
+
+
 def _is_whole(job: Job) -> bool:
     """Whether the folder holds the whole result; else it is left with this job in it, ready to go on.
 

@@ -1,41 +1,44 @@
-"""Which devices train, and how they share the work: the cluster that TF_CONFIG tells of, GPUs, TPU.
+"""Which devices train, and how they share the work: the cluster that Slurm or TF_CONFIG tells of, GPUs, TPU.
 
 TensorFlow is imported inside the functions that need it: TF_CONFIG is read before its start is paid for.
 """
 
 import json
 import os
+import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from utils.files import InputError
+from utils.files import InputError, cores
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
 _FORM = '{"cluster": {"worker": ["host1:port", "host2:port"]}, "task": {"type": "worker", "index": 0}}'
-# Kinds of tasks of TF_CONFIG that have no part in this training
-_OTHERS = {"ps": "parameter servers", "evaluator": "an evaluator"}
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """The machines of one training, this one among them."""
+    """The machines of one training, this one among them; of Slurm its tasks, of which a machine may have several."""
 
     machines: int
     rank: int  # of this machine, from 0; 0 writes the files
+    source: str = "TF_CONFIG"
 
 
 def read_cluster() -> Cluster | None:
-    """The cluster of TF_CONFIG; None where this machine trains alone.
+    """The cluster of an srun with several tasks, else that of TF_CONFIG; None where this machine trains alone.
 
-    That is so without the variable, where it is empty or names no machines, and where it names only this one, as
+    TF_CONFIG says so without the variable, where it is empty or names no machines, and where it names only this one, as
     managed services set it for jobs of one machine: as chief, as master (TensorFlow 1) or as worker.
 
     Raises:
         InputError: TF_CONFIG is not JSON or not of its form, has tasks that this training has no part for, or
             does not say which of its machines this is.
     """
+    if (tasks := int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))) > 1:
+        source = f"Slurm job {os.environ['SLURM_JOB_ID']}"
+        return Cluster(tasks, int(os.environ["SLURM_PROCID"]), source)
     text = os.environ.get("TF_CONFIG", "").strip()
     if not text:
         return None
@@ -46,25 +49,19 @@ def read_cluster() -> Cluster | None:
     if not isinstance(config, dict):
         raise _broken(f"is not a JSON object: {_cut(text)}")
     if config.get("sparseCluster"):
-        raise InputError(
-            "TF_CONFIG has a sparseCluster, whose machines come and go; this training needs to know them all. "
-            "Switch dynamic workers off, or unset TF_CONFIG to train on this machine alone."
-        )
+        raise _broken("has a sparseCluster, whose machines come and go: switch dynamic workers off")
     cluster, task = config.get("cluster") or {}, config.get("task") or {}
     for name, value in (("cluster", cluster), ("task", task)):
         if not isinstance(value, dict):
             raise _broken(f"has {name} {_cut(value)}, which is not a JSON object")
     jobs = {kind: _addresses(kind, hosts) for kind, hosts in cluster.items() if hosts}
     kind, index = task.get("type"), _index(task)
-    for other, words in _OTHERS.items():
-        if other in jobs or kind == other:
-            raise InputError(
-                f"TF_CONFIG has {words} ({other}), and this training has none: every machine trains, and the first "
-                "one scores. Take it out on every machine, or unset TF_CONFIG to train on this machine alone."
-            )
-    for name in [*jobs, *([kind] if kind is not None else [])]:
+    for name in filter(None, [*jobs, kind]):
         if name not in ("chief", "master", "worker"):
-            raise _broken(f"has tasks of the kind {_cut(name)}; known are chief and worker")
+            raise _broken(
+                f"has tasks of the kind {_cut(name)}; this training has chief and worker: every machine trains, and "
+                "the first one scores"
+            )
     addresses = [address for hosts in jobs.values() for address in hosts]
     if kind is not None and jobs and kind not in jobs:
         raise _broken(f"says that this is a {kind}, and its cluster has only {', '.join(jobs)}")
@@ -102,11 +99,9 @@ def _addresses(kind: str, hosts: Any) -> list[str]:
 
 def _index(task: dict[str, Any]) -> int:
     value = task.get("index", 0)
-    if isinstance(value, str) and value.isdecimal():
-        value = int(value)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+    if not str(value).isdecimal():
         raise _broken(f"has the task index {_cut(value)}, which is not a number from 0")
-    return value
+    return int(value)
 
 
 def _broken(what: str) -> InputError:
@@ -122,12 +117,13 @@ def _cut(value: Any) -> str:
 def choose_strategy(precision: str = "float32") -> "tuple[tf.distribute.Strategy, str]":
     """The tf.distribute strategy for what is there, and one line that says so.
 
-    In this order: a TPU that TensorFlow finds; the machines of the TF_CONFIG variable, where it names several;
-    several GPUs of this machine; one GPU or the CPU. Call it before anything else uses TensorFlow: workers and
-    TPUs must be set up first.
+    In this order: a TPU that TensorFlow finds; the tasks of an srun with several, one a machine or one a GPU; the
+    machines of the TF_CONFIG variable, where it names several; several GPUs of this machine; one GPU or the CPU. Call
+    it before anything else uses TensorFlow: workers and TPUs must be set up first.
 
     Raises:
-        InputError: `precision` is mixed_float16 and there is no GPU, or TF_CONFIG is broken.
+        InputError: `precision` is mixed_float16 and there is no GPU, TF_CONFIG is broken, a node of Slurm has no
+            address, or its GPUs cannot be divided among its tasks.
     """
     cluster = read_cluster()
     import tensorflow as tf
@@ -140,14 +136,52 @@ def choose_strategy(precision: str = "float32") -> "tuple[tf.distribute.Strategy
         )
         strategy, how = tf.distribute.TPUStrategy(resolver), "TPU"
     elif cluster is not None:
-        strategy = tf.distribute.MultiWorkerMirroredStrategy()  # it reads TF_CONFIG too
-        how = f"MultiWorkerMirrored over {cluster.machines} workers, this is {cluster.rank}"
+        from_variable = cluster.source == "TF_CONFIG"  # which the strategy reads by itself
+        strategy = tf.distribute.MultiWorkerMirroredStrategy(None if from_variable else _of_slurm(gpus))
+        workers = f"{cluster.machines} workers of {cluster.source}"
+        how = f"MultiWorkerMirrored over {workers}, this is {cluster.rank}"
     elif len(gpus) > 1:
         strategy, how = tf.distribute.MirroredStrategy(), f"Mirrored over {len(gpus)} GPUs"
     else:
-        strategy, how = tf.distribute.get_strategy(), "1 GPU" if gpus else f"CPU, {os.cpu_count()} cores"
+        strategy, how = tf.distribute.get_strategy(), "1 GPU" if gpus else f"CPU, {cores()} cores"
     replicas = strategy.num_replicas_in_sync
     return strategy, f"Devices: {how}; {replicas} replica{'s' * (replicas > 1)}; precision {precision}"
+
+
+def _of_slurm(gpus: list[Any]) -> "tf.distribute.cluster_resolver.ClusterResolver":
+    """Host and port of every task of this srun, and which of them this is; it is left one's share of a node's GPUs.
+
+    TensorFlow sorts the nodes as text (n10 before n9), Slurm as numbers, and it may deal out the tasks in turn. So a
+    task is known by its node and its place there.
+    """
+    import tensorflow as tf
+
+    resolvers = tf.distribute.cluster_resolver
+    node, place = os.environ["SLURMD_NODENAME"], int(os.environ["SLURM_LOCALID"])
+    # Of another job on this node, or another step of this one, the ports are others.
+    step = int(os.environ["SLURM_JOB_ID"]) + int(os.environ["SLURM_STEP_ID"])
+    ports = 20_000 + step % 150 * 64
+    # The resolver counts ports by GPUs, one a task; without auto_set_gpu it leaves the real ones alone.
+    counted = {"gpus_per_node": int(os.environ["SLURM_STEP_NUM_TASKS"]), "gpus_per_task": 1}
+    cluster = resolvers.SlurmClusterResolver(port_base=ports, auto_set_gpu=False, **counted).cluster_spec()
+    addresses = cluster.job_tasks("worker")
+    for host in {address.rpartition(":")[0] for address in addresses}:
+        try:
+            socket.getaddrinfo(host, None)
+        except OSError as error:  # the strategy would wait for it without a word
+            raise InputError(f"{host}: a node of this srun has no address here ({error.strerror}).") from None
+    here = sum(address.startswith(f"{node}:") for address in addresses)
+    if here > 1 and gpus and len(gpus) == int(os.environ.get("SLURM_GPUS_ON_NODE", 0)):  # each task sees all
+        if len(gpus) % here:
+            raise InputError(
+                f"{node}: {here} tasks of srun cannot share {len(gpus)} GPUs evenly. Start one task a node "
+                "(--ntasks-per-node=1) or one a GPU (--gpus-per-task=1)."
+            )
+        gpus = gpus[place::here]
+        tf.config.set_visible_devices(gpus, "GPU")
+    index = addresses.index(f"{node}:{ports + place}")
+    shares = {"GPU": len(gpus)} if gpus else {}
+    return resolvers.SimpleClusterResolver(cluster, "", "worker", index, "", shares, "grpc")
 
 
 def wait_for_all(strategy: "tf.distribute.Strategy") -> None:
@@ -172,6 +206,6 @@ def check_precision(precision: str) -> None:
 
 
 def is_chief() -> bool:
-    """Whether this process writes the files: always, but for workers other than the first of TF_CONFIG."""
+    """Whether this process writes the files: always, but for workers other than the first of several."""
     cluster = read_cluster()
     return cluster is None or cluster.rank == 0

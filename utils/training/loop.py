@@ -124,9 +124,7 @@ def train(
             loss is no longer a number, or `stop_at` came before the end of the first epoch.
     """
     if stop_at is not None and read_cluster() is not None:
-        raise UsageError(
-            "stop_at (--max-hours) is for one process: the workers of TF_CONFIG would not agree on it."
-        )
+        raise UsageError("stop_at (--max-hours) is for one process: several workers would not agree on it.")
     from utils.training.runs import check_state, describe, room_for
 
     run_dir = Path(output_dir)

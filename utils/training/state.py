@@ -65,7 +65,7 @@ class Progress:
 class RunState:
     """The files of one run: reads and checks what an earlier call left, saves every epoch.
 
-    Of several workers (TF_CONFIG) all must take part in a save, and only the chief's files stay.
+    Of several workers (Slurm, TF_CONFIG) all must take part in a save, and only the chief's files stay.
     """
 
     def __init__(self, run_dir: Path, profile: Profile) -> None:
