@@ -26,7 +26,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from utils.__main__ import main as command_line
-from utils.config import load_profile
+from utils.config import Profile, load_profile
 
 # ---------------------------------------------------------------- files to make
 
@@ -144,6 +144,20 @@ def labels(**lists: Any) -> str:
 def configs(**settings: Any) -> str:
     """The configs.json of a run with some settings replaced or added."""
     return json.dumps({**load_profile("smoke").to_dict(), **settings})
+
+
+def state_of(profile: Profile) -> dict[str, Content]:
+    """The folder state/ of a run after one epoch, as far as training reads it before anything is loaded."""
+    saved = {
+        "profile": profile.to_dict(),
+        "checkpoint": "epoch_0001",
+        "epoch": 1,
+        "best_epoch": 1,
+        "best_f1": 0.5,
+    }
+    saved |= {"history": [{"time": 1.0, "val_f1_score": 0.5}], "tensorflow": "2.15.1", "data": {}}
+    files = dict.fromkeys(["epoch_0001.index", "epoch_0001.data-00000-of-00001", "best_0001.h5"], "x")
+    return {"state.json": json.dumps(saved), **files}
 
 
 def mini(**fields: str) -> str:
@@ -287,7 +301,7 @@ CASES = [
     case("batch larger than the data", f"{TRAIN} --data d -s batch_size=64", {"d": {"x_train00_3.tfrec": shard(*[image("JPEG")] * 3), "labels.json": labels()}}, 1, "batch_size is 64", "set it lower", **TF),
     case("training shard cut off", f"{TRAIN} --data d", {"d": {"x_train00_3.tfrec": shard(*[image("JPEG")] * 3, keep=900), "labels.json": labels()}}, 1, "x_train00_3.tfrec", "again", **TF),
     case("training shard of text", f"{TRAIN} --data d", {"d": {"x_train00_3.tfrec": "text of more than sixteen bytes", "labels.json": labels()}}, 1, "x_train00_3.tfrec", "again", **TF),
-    case("run of other settings", f"{TRAIN} --data d", {"d": data(), "r": {"state": {"state.json": json.dumps({"profile": load_profile("smoke", seed=5).to_dict()})}}}, 2, "r: holds a run with seed: 5", "another output folder", **TF),
+    case("run of other settings", f"{TRAIN} --data d", {"d": data(), "r": {"state": state_of(load_profile("smoke", seed=5))}}, 2, "r: holds a run with seed: 5", "another output folder", **TF),
 
     # predict
     case("nothing to predict", PREDICT, {"m": {}}, 2, "--images", "Give one of"),

@@ -234,9 +234,7 @@ WORDS = tuple(name for name, field in _FIELDS.items() if field.metadata["group"]
 def profile_names() -> list[str]:
     """Names of the profiles that come with the package."""
     folder = resources.files("utils") / "profiles"
-    return sorted(
-        entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml")
-    )
+    return sorted(file.name.removesuffix(".yaml") for file in folder.iterdir() if file.name.endswith(".yaml"))
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

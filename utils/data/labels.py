@@ -134,9 +134,7 @@ class LabelMap:
         for name, kind in _FIELDS.items():
             values = content.get(name) if isinstance(content, dict) else None
             if not isinstance(values, list) or not values:
-                raise InputError(
-                    f"{path}: {name!r} must be a list of {kind.__name__}. Write the labels again."
-                )
+                raise InputError(f"{path}: {name!r} must be a list of {kind.__name__}. Write it again.")
             wrong = next((row for row, value in enumerate(values) if not _is_label(value, kind)), None)
             if wrong is not None:
                 raise InputError(

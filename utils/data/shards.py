@@ -84,9 +84,7 @@ def shards_below(root: Path, by_folder: dict[Path, list[str]], split: str) -> tu
             refuse_compressed_names(folder, names)
     if len(found) > 1:
         listed = ", ".join(str(folder) for folder in found)
-        raise InputError(
-            f"{root}: {split} shards in several folders ({listed}). Name one as the data folder."
-        )
+        raise InputError(f"{root}: {split} shards in several folders ({listed}). Name one of them.")
     return next(iter(found.values()), ())
 
 

@@ -37,10 +37,8 @@ def read_cluster() -> Cluster | None:
             does not say which of its machines this is.
     """
     if (tasks := int(os.environ.get("SLURM_STEP_NUM_TASKS", 1))) > 1:
-        source = f"Slurm job {os.environ['SLURM_JOB_ID']}"
-        return Cluster(tasks, int(os.environ["SLURM_PROCID"]), source)
-    text = os.environ.get("TF_CONFIG", "").strip()
-    if not text:
+        return Cluster(tasks, int(os.environ["SLURM_PROCID"]), f"Slurm job {os.environ['SLURM_JOB_ID']}")
+    if not (text := os.environ.get("TF_CONFIG", "").strip()):
         return None
     try:
         config = json.loads(text)
@@ -58,17 +56,13 @@ def read_cluster() -> Cluster | None:
     kind, index = task.get("type"), _index(task)
     for name in filter(None, [*jobs, kind]):
         if name not in ("chief", "master", "worker"):
-            raise _broken(
-                f"has tasks of the kind {_cut(name)}; this training has chief and worker: every machine trains, and "
-                "the first one scores"
-            )
+            raise _broken(f"has tasks of the kind {_cut(name)}; every machine is chief or worker")
     addresses = [address for hosts in jobs.values() for address in hosts]
+    many = f"{len(addresses)} machines"
     if kind is not None and jobs and kind not in jobs:
         raise _broken(f"says that this is a {kind}, and its cluster has only {', '.join(jobs)}")
     if index >= max(len(jobs.get(kind or next(iter(jobs), ""), ())), 1):
-        raise _broken(
-            f"says that this is {kind or 'task'} {index}, and its cluster has {len(addresses)} machines"
-        )
+        raise _broken(f"says that this is {kind or 'task'} {index}, and its cluster has {many}")
     if len(addresses) < 2:
         return None
     if kind in jobs and len(jobs[kind]) > 1 and "index" not in task:
@@ -131,9 +125,8 @@ def choose_strategy(precision: str = "float32") -> "tuple[tf.distribute.Strategy
     gpus = tf.config.list_physical_devices("GPU")
     check_precision(precision)
     if "TPU_NAME" in os.environ or tf.config.list_physical_devices("TPU"):
-        resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect(
-            os.environ.get("TPU_NAME", "local")
-        )
+        tpu = os.environ.get("TPU_NAME", "local")
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect(tpu)
         strategy, how = tf.distribute.TPUStrategy(resolver), "TPU"
     elif cluster is not None:
         from_variable = cluster.source == "TF_CONFIG"  # which the strategy reads by itself
@@ -173,14 +166,10 @@ def _of_slurm(gpus: list[Any]) -> "tf.distribute.cluster_resolver.ClusterResolve
     here = sum(address.startswith(f"{node}:") for address in addresses)
     if here > 1 and gpus and len(gpus) == int(os.environ.get("SLURM_GPUS_ON_NODE", 0)):  # each task sees all
         if len(gpus) % here:
-            raise InputError(
-                f"{node}: {here} tasks of srun cannot share {len(gpus)} GPUs evenly. Start one task a node "
-                "(--ntasks-per-node=1) or one a GPU (--gpus-per-task=1)."
-            )
-        gpus = gpus[place::here]
-        tf.config.set_visible_devices(gpus, "GPU")
-    index = addresses.index(f"{node}:{ports + place}")
-    shares = {"GPU": len(gpus)} if gpus else {}
+            way_out = "Start one task a node (--ntasks-per-node=1) or one a GPU (--gpus-per-task=1)."
+            raise InputError(f"{node}: {here} tasks of srun cannot share {len(gpus)} GPUs evenly. {way_out}")
+        tf.config.set_visible_devices(gpus := gpus[place::here], "GPU")
+    index, shares = addresses.index(f"{node}:{ports + place}"), {"GPU": len(gpus)} if gpus else {}
     return resolvers.SimpleClusterResolver(cluster, "", "worker", index, "", shares, "grpc")
 
 
@@ -199,9 +188,8 @@ def check_precision(precision: str) -> None:
 
     if precision == "mixed_float16" and not tf.config.list_physical_devices("GPU"):
         raise InputError(
-            "precision is mixed_float16 and TensorFlow finds no GPU. On Kaggle choose Settings > Accelerator > "
-            'GPU T4 x2 and run again; without a GPU use PROFILE = "smoke" (or "scratch"), or set precision to '
-            "float32."
+            "precision is mixed_float16 and TensorFlow finds no GPU. On Kaggle choose Settings > Accelerator > GPU T4 "
+            'x2 and run again; without a GPU use PROFILE = "smoke" (or "scratch"), or set precision to float32.'
         )
 
 

@@ -75,6 +75,10 @@ def _alone(training: Callable[..., TrainResult]) -> Callable[..., TrainResult]:
     def held(profile: Profile, data: "Data", output_dir: Path, **options: Any) -> TrainResult:
         from utils.startup import holding
 
+        if options.get("stop_at") is not None and read_cluster() is not None:
+            raise UsageError(
+                "stop_at (--max-hours) is for one process: several workers would not agree on it."
+            )
         with holding(Path(output_dir) / ".lock") if is_chief() else nullcontext():
             return training(profile, data, output_dir, **options)
 
@@ -123,12 +127,9 @@ def train(
         InputError: `output_dir` holds a run on other data; the data, the weights or the devices cannot be used, the
             loss is no longer a number, or `stop_at` came before the end of the first epoch.
     """
-    if stop_at is not None and read_cluster() is not None:
-        raise UsageError("stop_at (--max-hours) is for one process: several workers would not agree on it.")
     from utils.training.runs import check_state, describe, room_for
 
-    run_dir = Path(output_dir)
-    check_state(run_dir)
+    check_state(run_dir := Path(output_dir))
     state = RunState(run_dir, profile)
     done = state.read()
     say = print if progress and state.chief else lambda *_, **__: None

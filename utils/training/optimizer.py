@@ -86,9 +86,7 @@ class SGDW(tf.keras.optimizers.legacy.SGD):
             return super()._resource_apply_dense(grad, var, apply_state=apply_state)
 
     def _resource_apply_sparse_duplicate_indices(self, *args: Any, **options: Any) -> Any:
-        raise NotImplementedError(
-            "SGDW takes dense gradients only: an embedding layer would give sparse ones."
-        )
+        raise NotImplementedError("SGDW takes dense gradients only: an embedding layer gives sparse ones.")
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "weight_decay": self._serialize_hyperparameter("weight_decay")}

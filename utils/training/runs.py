@@ -192,8 +192,7 @@ def check_state(run_dir: Path) -> None:
         if later:
             raise InputError(f"{folder}: holds {later[0]} and no state.json. {_WAY_OUT}")
         return
-    saved = read_json(file)
-    if not _is_state(saved):
+    if not _is_state(saved := read_json(file)):
         raise InputError(f"{file}: not the state of a run as training writes it. {_WAY_OUT}")
     needed = [folder / f"{saved['checkpoint']}.{end}" for end in ("index", "data-00000-of-00001")]
     if not (folder / f"best_{saved['best_epoch']:04d}.h5").exists():

@@ -202,9 +202,7 @@ class Trainer(tf.keras.Model):
                     loss = self.optimizer.get_scaled_loss(loss)
             gradients = tape.gradient(loss, weights, unconnected_gradients="zero")
             self._score(labels[part], logits)
-            return part + 1, tuple(
-                before + gradient for before, gradient in zip(sums, gradients, strict=True)
-            )
+            return part + 1, tuple(old + new for old, new in zip(sums, gradients, strict=True))
 
         zeros = tuple(tf.zeros(weight.shape, weight.dtype) for weight in weights)
         _, gradients = tf.while_loop(
