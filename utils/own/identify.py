@@ -122,10 +122,10 @@ def prepare(run_dir: Path, kept: Path, data: "Data | None" = None, *, progress: 
     from utils.sources import find_data
     from utils.training.runs import load_trained
 
-    network, profile, _ = load_trained(run_dir, data=data, precision="float32")
+    loaded = load_trained(run_dir, data=data, precision="float32")
+    network, profile, labels = loaded
     if data is None and profile.source == "flora":
         data = find_data(profile, progress=progress)
-    worth = worth_of(run_dir, data, progress=progress)
     answer, explain = answering(network, profile), explainer(network)
 
     @tf.function(input_signature=[tf.TensorSpec([1, profile.image_size, profile.image_size, 3], tf.uint8)])
@@ -136,6 +136,9 @@ def prepare(run_dir: Path, kept: Path, data: "Data | None" = None, *, progress: 
 
     converter = tf.lite.TFLiteConverter.from_concrete_functions([see.get_concrete_function()], network)
     with building(kept) as folder:
+        worth = load_worth(run_dir, profile, labels)
+        if worth is None:
+            worth = worth_of(run_dir, data, trained=loaded, kept_in=folder, progress=progress)
         (folder / _NETWORK).write_bytes(converter.convert())
         if data is not None:
             ids = [] if worth is None else worth.references.ids.tolist()
@@ -193,7 +196,8 @@ class Identifier:
         known = read_json(kept / _RUN)
         self.profile: Profile = profile_from_dict(known["profile"], str(kept / _RUN))
         self.labels = LabelMap.load(run_dir / "labels.json")
-        self.worth = load_worth(run_dir, self.profile, self.labels)
+        of_run = run_dir, self.profile, self.labels
+        self.worth = load_worth(*of_run) or load_worth(*of_run, kept_in=kept)
         self.facts: RunFacts = read_facts(run_dir, self.profile, self.labels, self.worth)
         self.stored = stored_by(run_dir, self.profile.run_name)
         try:

@@ -150,7 +150,7 @@ def take_up_run(output: Path, profile: Profile) -> None:
     state = output / "state"
     shutil.rmtree(state, ignore_errors=True)
     state.mkdir(parents=True)
-    for pattern in ("EfficientNet*", "labels.json", "training_images.csv", "answers.*"):
+    for pattern in ("EfficientNet*", "labels.json", "training_images.csv"):
         for path in run.glob(pattern):
             with replacing(output / path.name) as temporary:
                 shutil.copyfile(path, temporary)
