@@ -26,7 +26,7 @@ COMMANDS = [
         ["model"],
         ["train"],
     ],
-    *[["predict"], ["submission"], ["tfrecords", "write"], ["tfrecords", "inspect"], ["tfrecords", "verify"]],
+    *[["predict"], ["review"], ["submission"], ["tfrecords", "write"], ["tfrecords", "inspect"], ["tfrecords", "verify"]],
     *[["submission", "validate"], ["submission", "score"]],
     *[["kaggle"], ["kaggle", "build"], ["kaggle", "weights"], ["kaggle", "check"], ["kaggle", "push"]],
 ]
