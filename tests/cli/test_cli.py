@@ -26,7 +26,8 @@ COMMANDS = [
         ["model"],
         ["train"],
     ],
-    *[["predict"], ["review"], ["submission"], ["tfrecords", "write"], ["tfrecords", "inspect"], ["tfrecords", "verify"]],
+    *[["review"]],
+    *[["predict"], ["submission"], ["tfrecords", "write"], ["tfrecords", "inspect"], ["tfrecords", "verify"]],
     *[["submission", "validate"], ["submission", "score"]],
     *[["kaggle"], ["kaggle", "build"], ["kaggle", "weights"], ["kaggle", "check"], ["kaggle", "push"]],
 ]

@@ -33,6 +33,7 @@ SHEETS = [  # file, status, first species, its probability
     ("a/3.jpg", "unlike anything", "Rosa canina", "0.7000"),
     ("b/4.jpg", "doubtful", "Aster novi", "0.6000"),
 ]
+SECOND = ("Rosa gallica", "Rosa", "Rosaceae", "0.0050")
 FAMILIES = {"Rosa": "Rosaceae", "Aster": "Asteraceae"}
 
 
@@ -44,8 +45,7 @@ def predictions_of(sheets, path):
         for number, (name, status, species, probability) in enumerate(sheets):
             genus = species.split(" ")[0]
             writer.writerow(
-                [f"K{number}", name, status, species, genus, FAMILIES.get(genus, ""), probability]
-                + ["Rosa gallica", "Rosa", "Rosaceae", "0.0050"]
+                [f"K{number}", name, status, species, genus, FAMILIES.get(genus, ""), probability, *SECOND]
             )
     return path
 
@@ -113,8 +113,10 @@ def test_accepted_and_corrected_sheets_are_labels_and_doubts_are_not(table):
     review.decide(3, DOUBT, qualifier="sp.")
     assert write_review(review.decisions, review.sheets) == (2, 2)
     labels, others = results(review.decisions.path)
-    images = read_metadata(labels).images
-    assert dict(zip(images["file_name"], images["scientificName"], strict=True)) == {
+    found = read_metadata(labels)
+    names = found.categories.set_index("category_id")["scientificName"]
+    species = found.images["category_id"].map(names)
+    assert dict(zip(found.images["file_name"], species, strict=True)) == {
         "b/1.jpg": "Rosa alba",
         "a/2.jpg": "Rosa gallica",
     }

@@ -6,12 +6,13 @@ still count.
 """
 
 import errno
+import itertools
 import json
 import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,7 @@ class Decision:
     was: str = ""
 
 
-_KINDS = {name: kind for name, kind in Decision.__annotations__.items()}
+_KINDS = dict(Decision.__annotations__)
 
 
 def _parsed(line: bytes) -> Decision:
@@ -214,13 +215,13 @@ class Decisions:
             at = datetime.fromisoformat(decision.at)
         except ValueError as error:
             self.problems.append(
-                f"{self.path}: line {self._lines} does not count: {error}. It stays in the file; decide that sheet again."
+                f"{self.path}: line {self._lines} does not count: {error}. It stays there; decide that sheet again."
             )
             return
         of = self.counting.setdefault(decision.file, [])
         if decision.do != UNDO:
             of.append(decision)
-            self.times.append(at if at.tzinfo else at.replace(tzinfo=timezone.utc))
+            self.times.append(at if at.tzinfo else at.replace(tzinfo=UTC))
         elif of:
             of.pop()
         if not of:
@@ -233,7 +234,7 @@ class Decisions:
     def seconds_each(self) -> float | None:
         """Mean time between two decisions of late, pauses aside; None where there are none."""
         last = self.times[-51:]
-        gaps = [(after - before).total_seconds() for before, after in zip(last, last[1:], strict=False)]
+        gaps = [(after - before).total_seconds() for before, after in itertools.pairwise(last)]
         gaps = [gap for gap in gaps if 0 <= gap <= _PAUSE]
         return sum(gaps) / len(gaps) if gaps else None
 
@@ -382,7 +383,7 @@ class Review:
             do,
             sheet.file,
             self.by,
-            datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+            datetime.now(UTC).isoformat(timespec="milliseconds"),
             image_id=sheet.image_id,
             qualifier=qualifier if do == DOUBT else "",
             remarks=remarks,
@@ -412,7 +413,7 @@ class Review:
         return begins[:most]
 
     def progress(self) -> dict[str, Any]:
-        """Sheets that are decided and there are, those whose image is not there, and seconds that the rest will take."""
+        """Sheets that are decided and there are, missing images, and seconds that the rest will take."""
         done = sum(self.decisions.of(sheet.file) is not None for sheet in self.sheets)
         left = sum(self._is(sheet, "open") for sheet in self.sheets)
         each = self.decisions.seconds_each()
