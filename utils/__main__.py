@@ -36,6 +36,7 @@ for command in (
     model.train,
     model.predict,
     pages.identify,
+    pages.review,
     model.export,
     submission.submission,
     kaggle.kaggle,

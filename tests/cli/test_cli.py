@@ -26,6 +26,7 @@ COMMANDS = [
         ["model"],
         ["train"],
     ],
+    *[["review"]],
     *[["predict"], ["submission"], ["tfrecords", "write"], ["tfrecords", "inspect"], ["tfrecords", "verify"]],
     *[["submission", "validate"], ["submission", "score"]],
     *[["kaggle"], ["kaggle", "build"], ["kaggle", "weights"], ["kaggle", "check"], ["kaggle", "push"]],

@@ -1,10 +1,10 @@
-"""Commands that open a page in the browser: identify."""
+"""Commands that open a page in the browser: identify, review."""
 
 from pathlib import Path
 
 import click
 
-from utils.cli.common import FOLDER, OUT_FOLDER, example
+from utils.cli.common import EXISTING, FOLDER, OUT_FILE, OUT_FOLDER, check_writable, echo, example
 
 
 @click.command(
@@ -61,3 +61,77 @@ def identify(
         opened=lambda address: click.echo(f"{address}\nCtrl-C here ends the page."),
         browser=not no_browser,
     )
+
+
+@click.command(epilog=example("./course review predictions.csv --images new_sheets --model runs/mine"))
+@click.argument("predictions", type=EXISTING)
+@click.option("--images", type=FOLDER, required=True, help="The folder that was predicted.")
+@click.option(
+    "--model", "run_dir", type=FOLDER, help="The run that predicted it: its names, its nearest sheets."
+)
+@click.option("--by", help="Who decides. [default: the name of your account]")
+@click.option(
+    "--decisions",
+    type=OUT_FILE,
+    help="File of the decisions. [default: beside the predictions, NAME.decisions.jsonl]",
+)
+@click.option("--only-tables", is_flag=True, help="Write the tables of the decisions so far, open no page.")
+@click.option("--port", type=click.IntRange(1, 65535), default=8866, show_default=True)
+@click.option("--host", default="127.0.0.1", show_default=True, help="As for identify.")
+@click.option("--no-browser", is_flag=True, help="Only print the page's address.")
+def review(
+    predictions: Path,
+    images: Path,
+    run_dir: Path | None,
+    by: str | None,
+    decisions: Path | None,
+    only_tables: bool,
+    port: int,
+    host: str,
+    no_browser: bool,
+) -> None:
+    """Go through predictions on a page, sheet by sheet: accept, correct, doubt or put aside; Ctrl-C ends it.
+
+    Every decision is on disk at once. At the end NAME.reviewed.csv has the accepted and corrected names as labels that
+    `metadata` reads, NAME.open.csv all other sheets. One page at a time writes a file of decisions.
+    """
+    import getpass
+
+    from utils.own.review import missing_images, results, write_review
+    from utils.own.review_page import open_review
+    from utils.own.serve import check_host, serve
+    from utils.startup import holding
+
+    predictions, images = predictions.resolve(), images.resolve()
+    run_dir = run_dir.resolve() if run_dir else None
+    decisions = (decisions or predictions.with_suffix(".decisions.jsonl")).resolve()
+    by = getpass.getuser() if by is None else by
+    labels, unsettled = results(decisions)
+    for path in (decisions, labels):
+        check_writable(path)
+    check_host(host)
+    with holding(decisions.with_name(f".{decisions.name}.lock")):
+        opened = open_review(predictions, images, decisions, by, run_dir)
+        for line in opened.decisions.problems:
+            echo(line, err=True)
+        missing = [*missing_images(opened)]
+        for name in missing[:20]:
+            echo(f"not in {images}: {name}", err=True)
+        if len(missing) > 20:
+            echo(f"and {len(missing) - 20:,} more; the page lists them", err=True)
+        try:
+            if not only_tables:
+                arguments = (predictions, images, decisions, by, run_dir)
+                texts = ", ".join(repr(each if each is None else str(each)) for each in arguments)
+                serve(
+                    f"from utils.own.review_page import show_page\nshow_page({texts})",
+                    title="Review",
+                    host=host,
+                    port=port,
+                    opened=lambda address: echo(f"{address}\nCtrl-C here ends the page."),
+                    browser=not no_browser,
+                )
+        finally:
+            settled, others = write_review(opened.decisions, opened.sheets)
+            echo(f"{settled:,} labels -> {labels}")
+            echo(f"{others:,} sheets without one -> {unsettled}")
