@@ -1,10 +1,10 @@
 """What a review gives: `python -m benchmarks.review FEATURES --out OUT`.
 
-FEATURES is the features.npz that `python -m benchmarks.unknown flora` leaves: frozen features of the sample flora. A regression
-as in profile sheets learns from 5 training sheets a species or all it has (the labelled sheets). The other training sheets are
-predicted, and a curator who is never wrong (the true label) reviews 50, 100 or 200 of them, least sure first or at random; a new
-regression learns from labelled and reviewed sheets together. Macro-F1 is that of the withheld test, which nobody reviews.
-Three seeds draw the labelled sheets. Leaves review.csv and review.png.
+FEATURES is the features.npz that `python -m benchmarks.unknown flora` leaves: frozen features of the sample flora.
+A regression as in profile sheets learns from 5 training sheets a species at most (the labelled sheets). The other
+training sheets are predicted, and a curator who is never wrong (the true label) reviews 50, 100 or 200 of them, least
+sure first or at random; a new regression learns from labelled and reviewed sheets together. Macro-F1 is that of the
+withheld test, which nobody reviews. Three seeds draw the labelled sheets. Leaves review.csv and review.png.
 """
 
 from pathlib import Path

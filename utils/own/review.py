@@ -300,7 +300,7 @@ class Review:
             for guess in sheet.guesses:
                 self.taxa.setdefault(guess.species, (guess.genus, guess.family))
         self._folded = sorted((name.casefold(), name) for name in self.taxa)
-        self._of_genus = {genus: family for genus, family in self.taxa.values()}
+        self._of_genus = dict(self.taxa.values())
         self.moved = {sheet.file for sheet in sheets if not self.path(sheet).is_file()}
 
     def path(self, sheet: Sheet) -> Path:
