@@ -123,7 +123,12 @@ def test_yaml_is_read_without_making_objects():
     code += (REPOSITORY / "notebooks").rglob("*.ipynb")
     used = {name for path in code for name in re.findall(r"\byaml\.(\w+)", path.read_text(encoding="utf-8"))}
     of_nodes = {"compose", "MappingNode", "SequenceNode"}  # the text as a tree, from which nothing is made
-    assert used - {"safe_dump", "YAMLError"} - of_nodes == {"safe_load"}
+    of_texts = {"load", "BaseLoader"}  # together, every value as the text that it is
+    assert used - {"safe_dump", "YAMLError"} - of_nodes - of_texts == {"safe_load"}
+    loads = [
+        call for path in code for call in re.findall(r"yaml\.load\(.*", path.read_text(encoding="utf-8"))
+    ]
+    assert all("Loader=yaml.BaseLoader" in call for call in loads)
 
 
 @pytest.mark.parametrize("default", [0, 0.0, False, "auto"])

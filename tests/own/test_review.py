@@ -12,19 +12,9 @@ from PIL import Image
 from utils.__main__ import main
 from utils.data.metadata import read_metadata
 from utils.files import InputError
-from utils.own.review import (
-    ACCEPT,
-    ASIDE,
-    CORRECT,
-    DOUBT,
-    UNDO,
-    Decisions,
-    Review,
-    read_predictions,
-    results,
-    write_review,
-)
+from utils.own.review import ACCEPT, ASIDE, CORRECT, DOUBT, UNDO, Decisions, Review, read_predictions
 from utils.own.review_page import copy_of
+from utils.own.reviewed import results, write_review
 
 PARTS = ("species", "genus", "family", "probability")
 SHEETS = [  # file, status, first species, its probability

@@ -13,7 +13,8 @@ from test_review import predictions_of, review_of
 
 from utils.data.metadata import read_metadata
 from utils.files import REPOSITORY
-from utils.own.review import ASIDE, CORRECT, DOUBT, results, write_review
+from utils.own.review import ASIDE, CORRECT, DOUBT
+from utils.own.reviewed import results, write_review
 
 SHEETS = [
     (f"{n}.jpg", "doubtful", ("Rosa alba", "Aster novi")[n % 2], f"{0.3 + n / 100:.4f}") for n in range(50)

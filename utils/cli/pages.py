@@ -97,8 +97,9 @@ def review(
     """
     import getpass
 
-    from utils.own.review import missing_images, results, write_review
+    from utils.own.review import missing_images
     from utils.own.review_page import open_review
+    from utils.own.reviewed import results, write_review
     from utils.own.serve import check_host, serve
     from utils.startup import holding
 

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from utils.data.delimited import read_table, write_rows
+from utils.data.delimited import read_table
 from utils.files import InputError, cannot_write
 from utils.own.answers import STRANGE
 
@@ -31,20 +31,6 @@ STATES = {
 ACCEPT, CORRECT, DOUBT, ASIDE, UNDO = DECISIONS = ("accept", "correct", "doubt", "aside", "undo")
 CF, AFF, GENUS_ONLY = QUALIFIERS = ("cf.", "aff.", "sp.")  # of a doubt; sp. for the genus only
 GUESSES = 5
-TERMS = (
-    "catalogNumber",
-    "file_name",
-    "scientificName",
-    "genus",
-    "family",
-    "identifiedBy",
-    "dateIdentified",
-    "identificationQualifier",
-    "identificationRemarks",
-    "verbatimIdentification",
-    "identificationVerificationStatus",
-)
-_VERIFIED = {ACCEPT: "accepted", CORRECT: "corrected", DOUBT: "doubtful", ASIDE: "put aside"}
 _MOST_TEXT = 2000  # characters of a name or a remark
 _PAUSE = 300  # seconds between two decisions beyond which the curator was away
 
@@ -434,46 +420,6 @@ def _sought(sheet: Sheet) -> str:
 def clean(text: str) -> str:
     """A text in one line: no control characters, which no cell keeps, and single spaces."""
     return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
-
-
-# ---------------------------------------------------------------- what comes out of it
-
-
-def results(decisions: Path) -> tuple[Path, Path]:
-    """Where the two tables of a review lie, beside its decisions: labels to learn from, and all other sheets."""
-    stem = decisions.name.removesuffix(".jsonl").removesuffix(".decisions")
-    return decisions.with_name(f"{stem}.reviewed.csv"), decisions.with_name(f"{stem}.open.csv")
-
-
-def write_review(decisions: Decisions, sheets: list[Sheet]) -> tuple[int, int]:
-    """Write the tables of `results` with Darwin Core's terms, whole, and count their rows.
-
-    Accepted and corrected sheets are labels that `metadata` reads. Doubtful ones, those put aside and undecided ones
-    would be wrong labels, so they have a table of their own. A decision about a sheet that the predictions do not
-    list counts too.
-    """
-    decisions.refresh()
-    labels, unsettled = results(decisions.path)
-    rows = {True: [TERMS], False: [TERMS]}
-    known = {sheet.file: sheet for sheet in sheets}
-    for file in [*known, *(file for file in decisions.counting if file not in known)]:
-        decision = decisions.of(file)
-        settled = decision is not None and decision.do in (ACCEPT, CORRECT)
-        rows[settled].append(_row(file, known.get(file), decision))
-    write_rows(rows[True], labels)
-    write_rows(rows[False], unsettled)
-    return len(rows[True]) - 1, len(rows[False]) - 1
-
-
-def _row(file: str, sheet: Sheet | None, decision: Decision | None) -> list[str]:
-    if decision is None:
-        return [sheet.image_id, file, "", "", "", "", "", "", "", sheet.guesses[0].species, "not reviewed"]
-    qualifier = decision.qualifier
-    if qualifier in (CF, AFF):
-        qualifier = " ".join([qualifier, *decision.name.split(" ")[1:]])
-    verified = _VERIFIED[decision.do] + (", name new to the label map" if decision.new else "")
-    of = (decision.name, decision.genus, decision.family, decision.by, decision.at[:10])
-    return [decision.image_id, file, *of, qualifier, decision.remarks, decision.was, verified]
 
 
 def missing_images(review: Review) -> Iterator[str]:

@@ -13,16 +13,8 @@ from utils.data.labels import LabelMap
 from utils.files import InputError
 from utils.own.decode import MAX_PIXELS, upright_size
 from utils.own.images import BadImage, read_image
-from utils.own.review import (
-    ORDERS,
-    QUALIFIERS,
-    STATES,
-    Decisions,
-    Review,
-    missing_images,
-    read_predictions,
-    write_review,
-)
+from utils.own.review import ORDERS, QUALIFIERS, STATES, Decisions, Review, missing_images, read_predictions
+from utils.own.reviewed import write_review
 
 if TYPE_CHECKING:
     from utils.own.identify import Identifier
