@@ -117,7 +117,7 @@ def test_a_damaged_model_is_named(run, tmp_path):
 
 def test_without_a_score_it_still_answers(run, tmp_path, file):
     own = Path(shutil.copytree(run, tmp_path / "run"))
-    (own / "answers.json").unlink()
+    (own / KEPT / "answers.json").unlink()
     identifier = Identifier(own, own / KEPT)
     sheet = identifier.look(file)
     answer = identifier.answer(sheet)

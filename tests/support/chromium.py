@@ -16,6 +16,7 @@ from typing import Any
 import websocket
 
 PROGRAM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+_PATIENCE = 300  # seconds, for machines that do other things too
 _OPTIONS = (
     "--headless=new",
     "--no-sandbox",  # tests may run as root
@@ -32,7 +33,7 @@ class Tab:
     """One page. `asked` has the address of every request so far, `errors` what its scripts threw."""
 
     def __init__(self, address: str) -> None:
-        self.socket = websocket.create_connection(address, timeout=60, suppress_origin=True)
+        self.socket = websocket.create_connection(address, timeout=_PATIENCE, suppress_origin=True)
         self.number = 0
         self.asked: list[str] = []
         self.errors: list[str] = []
@@ -62,7 +63,7 @@ class Tab:
     def open(self, address: str) -> None:
         self.send("Page.navigate", url=address)
 
-    def wait(self, script: str, seconds: float = 60) -> Any:
+    def wait(self, script: str, seconds: float = _PATIENCE) -> Any:
         """The value of an expression as soon as it is true; AssertionError with the page's text when it stays false."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -105,7 +106,7 @@ def chromium() -> Iterator[Tab]:
         with subprocess.Popen(command, start_new_session=True, **quiet) as process:
             try:
                 port = Path(profile) / "DevToolsActivePort"
-                end = time.monotonic() + 60
+                end = time.monotonic() + _PATIENCE
                 while not (port.is_file() and port.read_text().count("\n")):
                     assert process.poll() is None and time.monotonic() < end, "Chromium does not start"
                     time.sleep(0.05)
