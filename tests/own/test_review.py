@@ -105,8 +105,9 @@ def test_accepted_and_corrected_sheets_are_labels_and_doubts_are_not(table):
     labels, others = results(review.decisions.path)
     found = read_metadata(labels)
     names = found.categories.set_index("category_id")["scientificName"]
-    species = found.images["category_id"].map(names)
-    assert dict(zip(found.images["file_name"], species, strict=True)) == {
+    images = found.images.merge(found.annotations, on="image_id")
+    species = images["category_id"].map(names)
+    assert dict(zip(images["file_name"], species, strict=True)) == {
         "b/1.jpg": "Rosa alba",
         "a/2.jpg": "Rosa gallica",
     }
@@ -250,7 +251,7 @@ def test_a_second_review_of_the_file_is_told_who_holds_it(table):
 
 
 def test_a_place_that_cannot_be_written_is_told_first(table):
-    shown = call(table, "--images", table.parent / "images", "--decisions", "/proc/p.jsonl", "--only-tables")
+    shown = call(table, "--images", table.parent / "images", "--decisions", table / "p.jsonl", "--only-tables")
     assert shown.exit_code == 1 and "cannot be written" in shown.output
 
 
