@@ -69,7 +69,7 @@ class Inputs:
         """A table of sheets of 300 species."""
         path = self.folder / f"labels-{rows}.csv"
         if not path.exists():
-            lines = [f"s{row}.jpg,Zea s{row % 300}x,collector {row % 97}\n" for row in range(rows)]
+            lines = [f"s{row}.jpg,{_species(row % 300)},collector {row % 97}\n" for row in range(rows)]
             path.write_text("file_name,scientificName,collector\n" + "".join(lines))
         return path
 
@@ -78,7 +78,7 @@ class Inputs:
         images = self.flora("images") / "train_images"
         if not (images / "labels.csv").exists():
             names = sorted(str(path.relative_to(images)) for path in images.rglob("*.jpg"))
-            rows = [f"{name},Zea s{number % 5}x\n" for number, name in enumerate(names)]
+            rows = [f"{name},{_species(number % 5)}\n" for number, name in enumerate(names)]
             (images / "labels.csv").write_text("file_name,scientificName\n" + "".join(rows))
         return images
 
@@ -89,12 +89,24 @@ class Inputs:
         return path
 
     def _call(self, *words: object) -> None:
-        subprocess.run(_utils(*words), env=environment(self.code), check=True, capture_output=True)
+        _done(_utils(*words), environment(self.code))
 
 
 def environment(code: Path, **more: str) -> dict[str, str]:
     """Variables of a call of the package in the folder `code`."""
     return {**os.environ, "PYTHONPATH": str(code), "PYTHONSAFEPATH": "1", "TF_CPP_MIN_LOG_LEVEL": "3", **more}
+
+
+def _species(number: int) -> str:
+    """A name that no check of names objects to, another one for every number below 676."""
+    return f"Carex alb{chr(97 + number % 26)}{chr(97 + number // 26)}a"
+
+
+def _done(command: list[str], variables: dict[str, str]) -> None:
+    """Call to the end. RuntimeError, with what was said, where that is no success: nothing was killed yet."""
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, errors="replace")
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}: exit code {done.returncode}\n{done.stderr[-2000:]}")
 
 
 def _utils(*words: object) -> list[str]:
@@ -349,9 +361,7 @@ def campaign(kinds: list[str], kills: int, seed: int, folder: Path, code: Path) 
             out.mkdir()
             command = kind.command(inputs, out)
             begin = time.monotonic()
-            subprocess.run(
-                command, env=environment(code, **kind.variables(out)), check=True, capture_output=True
-            )
+            _done(command, environment(code, **kind.variables(out)))
             wanted[name] = visible(out) if kind.exact else kind.told(out), time.monotonic() - begin
         place = folder / f"{name}-{number}"
         counts[name] += one_kill(kind, inputs, place, moments, *wanted[name])
