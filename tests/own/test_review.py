@@ -251,7 +251,9 @@ def test_a_second_review_of_the_file_is_told_who_holds_it(table):
 
 
 def test_a_place_that_cannot_be_written_is_told_first(table):
-    shown = call(table, "--images", table.parent / "images", "--decisions", table / "p.jsonl", "--only-tables")
+    shown = call(
+        table, "--images", table.parent / "images", "--decisions", table / "p.jsonl", "--only-tables"
+    )
     assert shown.exit_code == 1 and "cannot be written" in shown.output
 
 
