@@ -201,6 +201,39 @@ def test_on_this_machine_runs_that_slurm_has_are_left_to_it(tmp_path, monkeypatc
     assert not (tmp_path / "whole.csv").exists(), "not before all have finished"
 
 
+def test_runs_are_given_as_they_end_and_one_without_a_result_has_failed(tmp_path, monkeypatch):
+    batch = spec.read_batch(batch_file(tmp_path), tmp_path / "out")
+    first, second, third, fourth = batch.runs
+    lay_down(batch, "before", [first, second])  # of an earlier call: one at work, one that was cancelled
+    looks: list[int] = []
+
+    def queue() -> list[slurm.Queued]:
+        looks.append(1)
+        if len(looks) == 2:
+            raise InputError("squeue refuses: the controller is away")
+        if len(looks) == 4:
+            write_json(first.folder / "result.json", {"metrics": {"minutes": 1.0}, "after": {}})
+        return [slurm.Queued("7", "0", True, "before")] if len(looks) < 5 else []
+
+    submitted: list[list[spec.BatchRun]] = []
+    monkeypatch.setattr(slurm, "queue", queue)
+    monkeypatch.setattr(arrays, "submit", lambda batch, job, runs: submitted.append(list(runs)) or "8")
+    monkeypatch.setattr(arrays, "POLL", 0.0)
+    monkeypatch.setattr(arrays, "SETTLE", 0.05)
+    write_json(fourth.folder / "result.json", {"metrics": {"minutes": 1.0}, "after": {}})
+    said: list[str] = []
+    ended = list(arrays.collect(batch, batch.runs, {}, None, said.append, lambda text: None))
+    assert submitted == [[second, third, fourth]], "what is at work is not submitted again"
+    assert [(run.folder, how) for run, how in ended] == [
+        *((fourth.folder, ""), (first.folder, "")),
+        *((run.folder, "left Slurm's queue without a result") for run in (second, third)),
+    ]
+    assert said == [
+        "submitted 3 runs as array 8; `scancel 8` ends them",
+        "squeue refuses: the controller is away. Asking again.",
+    ]
+
+
 def test_a_reason_is_the_tasks_own_last_word_or_slurms(tmp_path):
     (first, *_) = spec.read_batch(batch_file(tmp_path), tmp_path / "out").runs
     assert run._last_line(first) == "without a word"

@@ -32,9 +32,7 @@ from utils.files import UsageError
     "--dry-run", is_flag=True, help="Only state the plan: every run and how far it is; for Slurm the script."
 )
 @click.option("--out", type=OUT_FOLDER, help="Folder of the runs. [default: runs/batches/<name of FILE>]")
-@click.pass_context
 def batch(
-    context: click.Context,
     file: Path,
     data: tuple[Path, ...],
     jobs: int | None,

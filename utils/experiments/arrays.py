@@ -5,13 +5,13 @@ the run. NAME is the name of the jobs, so that the queue says of every run wheth
 """
 
 import shutil
-import signal
 import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from utils.cli.common import ended_by_sigterm
 from utils.experiments import slurm
 from utils.experiments.spec import (
     LOG_FILE,
@@ -105,7 +105,7 @@ def collect(
     for job, part in jobs(batch, [run for run in runs if run.folder not in there], options, at_once):
         number = submit(batch, job, part)
         say(f"submitted {len(part)} runs as array {number}; `scancel {number}` ends them")
-    left, gone_since, silent = list(runs), {}, False
+    left, gone_since, silent = list(runs), dict[Path, float](), False
     while left:
         try:
             there, silent = _in_queue(batch), False
@@ -116,11 +116,15 @@ def collect(
         now = time.monotonic()
         for run in list(left):
             if run.folder in there and not silent:
-                gone_since.pop(run, None)
+                gone_since.pop(run.folder, None)
             if run.finished:
                 left.remove(run)
                 yield run, ""
-            elif not silent and run.folder not in there and now - gone_since.setdefault(run, now) >= SETTLE:
+            elif (
+                not silent
+                and run.folder not in there
+                and now - gone_since.setdefault(run.folder, now) >= SETTLE
+            ):
                 left.remove(run)
                 yield run, "left Slurm's queue without a result"
         waits = list(there.values()).count("queued")
@@ -173,10 +177,6 @@ def _do(folder: Path) -> None:
         )
 
 
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _interrupt)
-    _do((Path(sys.argv[1]) / sys.argv[2]).resolve())
+    with ended_by_sigterm():
+        _do((Path(sys.argv[1]) / sys.argv[2]).resolve())
