@@ -50,7 +50,7 @@ class _Page(Voila):
     def init_handlers(self) -> list:
         pattern = "|".join(name.replace(".", r"\.") for name in self.names)
         # before Voila's own handlers, of which those for static files ask for no Host
-        self.app.add_handlers(rf"(?!(?:{pattern})$)", [(r".*", _Refused)])
+        self.app.add_handlers(rf"(?!(?:{pattern})$).*$", [(r".*", _Refused)])
         return super().init_handlers()
 
     def launch_browser(self) -> None:  # called once it listens
