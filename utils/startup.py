@@ -134,8 +134,9 @@ def import_tensorflow() -> ModuleType:
         tf.keras.backend.set_floatx("float32")
         tf.keras.backend.set_epsilon(1e-7)
         tf.config.list_physical_devices()
-    # It calls the reader of records deprecated, and has no other as fast.
-    tf.get_logger().addFilter(lambda record: "tf_record_iterator" not in record.getMessage())
+    # It calls the reader of records deprecated, and has no other as fast; it tells of files that a conversion makes.
+    unsaid = re.compile("tf_record_iterator|Assets written to")
+    tf.get_logger().addFilter(lambda record: unsaid.search(record.getMessage()) is None)
     return tf
 
 

@@ -645,7 +645,7 @@ def test_names_that_look_alike_are_noted_and_stay_apart(tmp_path):
         and len(summary["notes"]) == 2
         and "1 images of 1 names" in summary["notes"][0]
     )
-    assert "'ZEA MAYS L.', 'Zea mays L.' look alike and are 2 species" in summary["notes"][0]
+    assert "'ZEA MAYS L.', 'Zea mays L.' look alike and are 2 species" in summary["notes"][1]
 
 
 def test_the_order_of_the_rows_changes_no_species(tmp_path):

@@ -102,7 +102,7 @@ def run_batch(
             run then.
         InputError: some runs failed; the message says where their logs are.
     """
-    from tqdm import tqdm
+    from tqdm.auto import tqdm
 
     batch = read_batch(file, out, data)
     on_slurm = sbatch is not None
@@ -160,7 +160,7 @@ def _run_here(
     batch: Batch, runs: Sequence[BatchRun], jobs: int, show: Callable[[str], None]
 ) -> Iterator[tuple[BatchRun, str]]:
     """Do the runs, `jobs` at a time, and give each with how it ended; closed, it ends those that are at work."""
-    from tqdm import tqdm
+    from tqdm.auto import tqdm
 
     waiting = list(runs)
     running: dict[subprocess.Popen, BatchRun] = {}

@@ -308,7 +308,7 @@ def seen(
     Raises:
         InputError: there is no sheet, or the network gives no number for one.
     """
-    from tqdm import tqdm
+    from tqdm.auto import tqdm
 
     n = 0
     with tqdm(total=total, unit=" sheets", desc="answers", disable=not progress) as bar:

@@ -261,7 +261,7 @@ def _compared(
     n_classes: int,
     progress: bool,
 ) -> dict[str, Any]:
-    from tqdm import tqdm
+    from tqdm.auto import tqdm
 
     run = interpreter(file)
     shown = tqdm(images, desc=file.name, unit=" sheets", disable=not progress)

@@ -121,7 +121,7 @@ def prepare_image(path: Path, *, size: int = 480, quality: int = 95, fit: str = 
 
 def refuse_too_large(paths: Sequence[Path], progress: bool = False) -> None:
     """Raise InputError where headers say more pixels than are read; what else is wrong with an image is found later."""
-    from tqdm import tqdm
+    from tqdm.auto import tqdm
 
     def pixels(path: Path) -> int:
         try:

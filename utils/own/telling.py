@@ -18,7 +18,7 @@ def told(what: str, progress: bool = True) -> Iterator[None]:
     done, begin = threading.Event(), time.monotonic()
 
     def tell() -> None:
-        from tqdm import tqdm
+        from tqdm.auto import tqdm
 
         while not done.wait(_PAUSE if time.monotonic() - begin < _LONG else _LATER):
             passed = round(time.monotonic() - begin)

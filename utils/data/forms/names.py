@@ -247,7 +247,10 @@ def doubt_of(name: str, species: str = "") -> str:
         if "?" in word:
             return "?"
     # ZEA MAYS and Croton Haenseleri have epithets, as old labels write them
-    second = [word.lstrip("×") for word in [*species.split()[:1], *itertools.islice(_joined(name), 1, 2)]]
+    second = [
+        word.lstrip("×").rstrip(",;/")
+        for word in [*species.split()[:1], *itertools.islice(_joined(name), 1, 2)]
+    ]
     named = [word for word in second if _WORD.fullmatch(word) and len(word) > 2]
     return "" if any(word.casefold() not in _NO_EPITHETS for word in named) else "sp."
 
