@@ -65,14 +65,14 @@ def reviewed(
 
 def figure(table: pd.DataFrame) -> "Figure":
     """Macro-F1 against decisions, both orders: mean and range of the seeds."""
-    from utils.figures.style import BLUE, VERMILION, new_figure, styled
+    from utils.figures.style import GREY, WINE, new_figure, styled
 
     @styled
     def drawn() -> "Figure":
         drawing, ((axes,),) = new_figure(
             f"Review: macro-F1 of sheets never reviewed, {table['seed'].nunique()} seeds", 3.2
         )
-        for name, colour, line in zip(ORDERS, (BLUE, VERMILION), ("-", "--"), strict=True):
+        for name, colour, line in zip(ORDERS, (WINE, GREY), ("-", "--"), strict=True):
             of = table[table["order"] == name].groupby("decisions")["macro_f1"].agg(["mean", "min", "max"])
             axes.plot(of.index, of["mean"], color=colour, ls=line, marker="o", label=name)
             axes.fill_between(of.index, of["min"], of["max"], color=colour, alpha=0.15, lw=0)

@@ -48,7 +48,7 @@ def decide(tab, keys, typed=""):
     if typed:
         tab.send("Input.insertText", text=typed)
         tab.ask("document.querySelector('.course-review form').requestSubmit()")
-    tab.wait(f"{SHOWN} !== '{before}' || document.querySelector('.told').textContent !== ''")
+    tab.wait(f"{SHOWN} !== '{before}' || document.querySelector('.told').textContent.startsWith('That was')")
 
 
 @browser

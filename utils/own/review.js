@@ -20,7 +20,7 @@ function render({ model, el }) {
     });
 
   const head = add(el, "header");
-  const progress = add(head, "span", "progress");
+  const progress = add(head, "span", "far");
   progress.setAttribute("role", "status");
   const bar = add(head, "progress");
   const order = add(head, "select");
@@ -101,16 +101,17 @@ function render({ model, el }) {
     bar.value = done;
     let text = `${done.toLocaleString()} of ${total.toLocaleString()} decided`;
     if (seconds !== null && rest) text += `, about ${time(seconds)} for the rest`;
-    if (moved) text += `, ${moved.toLocaleString()} images not there`;
+    if (moved) text += `, images not there: ${moved.toLocaleString()}`;
     progress.textContent = text;
   }
 
+  // Nothing is decided of a sheet before its image can be seen: a key pressed too early does nothing.
   async function show() {
     doubting = false;
+    shown = null;
     remark.value = name.value = "";
     names.replaceChildren();
     if (!view.length) {
-      shown = null;
       title.textContent = "No sheet is left in this choice";
       for (const each of [answers, similar]) each.replaceChildren();
       decided.textContent = "";
@@ -122,7 +123,6 @@ function render({ model, el }) {
     const [word] = await ask("sheet", { place: current });
     if (view[at] !== current) return;
     if (word.refused) return tell(word.refused);
-    shown = word;
     title.textContent = word.file;
     showDecision(word.decision);
     showProgress(word.progress);
@@ -138,11 +138,11 @@ function render({ model, el }) {
     add(answers, "p", "status", word.status);
     similar.replaceChildren();
     image.removeAttribute("src");
-    el.dataset.shown = String(current);
-    if (word.moved) return tell(`${word.file}: the image is not in the folder`);
+    const ready = () => ((shown = word), (el.dataset.shown = String(current)));
+    if (word.moved) return ready(), tell(`${word.file}: the image is not in the folder`);
     const found = await picture(current);
     if (view[at] !== current) return;
-    if (found.refused) return tell(found.refused);
+    if (found.refused) return ready(), tell(found.refused);
     fit();
     // the copy is a square: the proportions are the file's
     image.style.aspectRatio = `${found.width} / ${found.height}`;
@@ -151,6 +151,9 @@ function render({ model, el }) {
     image.style.height = tall ? "100%" : "auto";
     image.alt = word.file;
     image.src = found.url;
+    await image.decode().catch(() => {}); // another sheet may have been asked for
+    if (view[at] !== current) return;
+    ready();
     if (found.note) tell(found.note);
     if (at + 1 < view.length) picture(view[at + 1]);
     if (begun.similar) showSimilar(current);
@@ -307,7 +310,7 @@ function render({ model, el }) {
     for (const line of word.problems) add(problems, "p", "", line);
     if (word.moved.length) {
       const list = add(problems, "details");
-      add(list, "summary", "", `${word.progress.moved} images are not in the folder; what was decided of them is kept`);
+      add(list, "summary", "", `Not in the folder: ${word.progress.moved}; what was decided of them is kept`);
       for (const each of word.moved) add(list, "div", "", each);
     }
     el.focus();
