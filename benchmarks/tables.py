@@ -132,6 +132,11 @@ def _course_stages() -> tuple[Stage, ...]:
 _SIDE = 32  # pixels of the stand-ins for images
 
 
+def _epithet(number: int) -> str:
+    """A word of letters alone for a number: an epithet with digits is none."""
+    return "speci" + "".join("abcdefghij"[int(digit)] for digit in f"{number:05d}")
+
+
 def _metadata(count: int) -> "Metadata":
     """Tables of `count` images of species with 50 each."""
     import pandas as pd
@@ -151,11 +156,11 @@ def _metadata(count: int) -> "Metadata":
         categories=pd.DataFrame(
             {
                 "category_id": species,
-                "scientificName": [f"Planta species{number:05d}" for number in species],
+                "scientificName": [f"Planta {_epithet(number)}" for number in species],
                 "authors": "L.",
                 "family": "Plantaceae",
                 "genus": "Planta",
-                "species": [f"species{number:05d}" for number in species],
+                "species": [_epithet(number) for number in species],
             }
         ),
         genera=pd.DataFrame({"genus_id": [0], "genus": ["Planta"]}),

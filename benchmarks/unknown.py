@@ -236,12 +236,12 @@ def measured(seen: Seen, classes: np.ndarray, leave_out: int, seed: int) -> tupl
 
 def figure(curves: list[dict], title: str) -> "Figure":
     """Share of unknown sheets refused against that of known ones, of some scores: the draws together."""
-    from utils.figures.style import BLUE, GREY, SKY, VERMILION, new_figure, percent_axis, styled
+    from utils.figures.style import BLACK, GREY, SKY, WINE, new_figure, percent_axis, styled
 
     looks = {
-        IN_USE: (BLUE, "-"),
+        IN_USE: (WINE, "-"),
         "whitened cosine to the nearest species": (SKY, "-"),
-        "largest probability": (VERMILION, "--"),
+        "largest probability": (BLACK, "--"),
         "energy": (GREY, "--"),
         "cosine to the 3 nearest sheets": (GREY, ":"),
     }
