@@ -40,7 +40,7 @@ def make_photographs(bench: Bench) -> Path:
         drawn = sheet.draw_sheet(traits[number % 4], number % 16, (0, 3, number))
         drawn = drawn.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
         drawn.save(folder / f"{number:05d}.jpg", quality=85)
-        rows.append(f"{number:05d}.jpg,Planta {("alba", "nigra", "rubra", "viridis")[number % 4]}")
+        rows.append(f"{number:05d}.jpg,Planta speci{'abcd'[number % 4]}")
     (folder / "labels.csv").write_text("\n".join(rows) + "\n")  # last: the folder is whole
     return folder
 
