@@ -27,7 +27,7 @@ from types import ModuleType
 from typing import Any
 
 import benchmarks
-from utils.files import scratch_dir
+from utils.files import cores, scratch_dir
 
 VARIANTS = ("ours", "published", "limit")
 MEASURES = {  # of a target: what is compared, and whether it must be at least or at most the bound
@@ -281,7 +281,6 @@ def measure(stage: Stage, bench: Bench) -> dict[str, Repeats]:
 
 def machine() -> dict[str, Any]:
     """What the figures were measured on."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     info = Path("/proc/cpuinfo")
     names = (
         [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
@@ -289,7 +288,7 @@ def machine() -> dict[str, Any]:
         else []
     )
     return {
-        "cores": cores,
+        "cores": cores(),
         "cpu": names[0] if names else platform.processor() or platform.machine(),
         "python": platform.python_version(),
         "tensorflow": metadata.version("tensorflow"),

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from support.tiny import tiny_network, tiny_profile, trained
+from support.tiny import in_place, tiny_network, tiny_profile, trained
 
 from utils.__main__ import main
 from utils.config import load_profile
@@ -35,8 +35,7 @@ def data(sample_flora) -> Data:
 def run(data, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     trained(PROFILE, data, folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(network, "_network", tiny_network)
+    with in_place():
         worth_of(folder, data, progress=False)
     return folder
 
@@ -44,8 +43,7 @@ def run(data, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def exported(run, data, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("out") / "exported"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(network, "_network", tiny_network)
+    with in_place():
         export(run, folder, data.train_shards[0].parent, progress=False)
     return folder
 

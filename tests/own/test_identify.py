@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import tiny_network, tiny_profile, trained
+from tiny import in_place, tiny_network, tiny_profile, trained
 
 from utils.data.labels import LabelMap
 from utils.files import InputError
@@ -40,8 +40,7 @@ def run(data, tmp_path_factory) -> Path:
     """A run, and what identifies by it, with pictures of its training sheets."""
     folder = tmp_path_factory.mktemp("identify") / "run"
     trained(PROFILE, data, folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(network, "_network", tiny_network)
+    with in_place():
         prepare(folder, folder / KEPT, data, progress=False)
     return folder
 

@@ -14,14 +14,13 @@ import numpy as np
 import pytest
 from chromium import PROGRAM, chromium
 from PIL import Image
-from tiny import tiny_network, tiny_profile, trained
+from tiny import in_place, tiny_profile, trained
 
 from utils.files import REPOSITORY, InputError
 from utils.own.examples import MOST_BYTES
 from utils.own.identify import KEPT, prepare
 from utils.own.serve import check_host
 from utils.sources import find_data
-from utils.training import network
 
 SHOWN = "document.querySelector('.course-about') !== null"
 CARDS = "document.querySelectorAll('.course-card').length"
@@ -40,8 +39,7 @@ def page(sample_flora, tmp_path_factory):
     profile, folder = tiny_profile(1), tmp_path_factory.mktemp("page")
     data, run = find_data(profile, sample_flora), folder / "run"
     trained(profile, data, run)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(network, "_network", tiny_network)
+    with in_place():
         prepare(run, run / KEPT, data, progress=False)
     for name in ("home", "tmp"):
         (folder / name).mkdir()

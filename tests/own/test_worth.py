@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from support.tiny import tiny_network, tiny_profile, trained
+from support.tiny import in_place, tiny_network, tiny_profile, trained
 
 from utils.__main__ import main
 from utils.data.labels import LabelMap
@@ -29,8 +29,7 @@ def data(sample_flora) -> Data:
 def run(data, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     trained(PROFILE, data, folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(network, "_network", tiny_network)
+    with in_place():
         assert worth_of(folder, data, progress=False) is not None
     return folder
 

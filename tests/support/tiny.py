@@ -4,6 +4,8 @@ Run as a script it trains: `python tiny.py DATA OUTPUT EPOCHS`, to be killed.
 """
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +37,17 @@ def tiny_network(profile: Profile, n_classes: int, rescale_mode: str | None) -> 
     return model
 
 
-def trained(profile: Profile, data: Data, folder: Path, **options: Any) -> loop.TrainResult:
-    """A run of that network, for fixtures that serve a whole file; `options` of `train`."""
+@contextmanager
+def in_place() -> Iterator[None]:
+    """Let it stand in for every network that is built in the block."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(network, "_network", tiny_network)
+        yield
+
+
+def trained(profile: Profile, data: Data, folder: Path, **options: Any) -> loop.TrainResult:
+    """A run of that network, for fixtures that serve a whole file; `options` of `train`."""
+    with in_place():
         return loop.train(profile, data, folder, progress=False, **options)
 
 

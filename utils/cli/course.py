@@ -102,11 +102,11 @@ def lab(context: click.Context, options: tuple[str, ...]) -> None:
     """Open JupyterLab in the repository, at notebook 00; OPTIONS go to it."""
     from utils.course.notebooks import COURSE, kernel_variables
     from utils.files import REPOSITORY
-    from utils.own.examples import MOST_BYTES
+    from utils.own.examples import MOST_MESSAGE
 
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={REPOSITORY}"]
     command += [f"--LabApp.default_url=/lab/tree/notebooks/{next(iter(COURSE))}.ipynb"]
-    message = {"websocket_max_message_size": MOST_BYTES + 2**20}  # notebook 08 takes a sheet in one
+    message = {"websocket_max_message_size": MOST_MESSAGE}  # notebook 08 takes a sheet in one
     command.append(f"--ServerApp.tornado_settings={message}")
     if os.name == "posix" and os.geteuid() == 0:
         click.echo("You are root, and so is what a notebook does. An account of your own is safer.", err=True)

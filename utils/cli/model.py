@@ -242,8 +242,7 @@ def predict(
             raise InputError(f"{data}: no test shards (*_test*.tfrec). Name the shards by --shards.")
     if share:
         shards = share.shards(shards)
-    if submit or (share and share.done):
-        (submit or partial(_tell_parts, share))()
+    if _is_settled(share, submit):
         return
     import_tensorflow()
     from utils.own.answers import write_answers_csv
@@ -252,6 +251,17 @@ def predict(
     judged, of = answer_shards(run_dir, Data(kind="folder", test_shards=tuple(shards)), sure=sure, tta=tta)
     write_answers_csv(judged, of, share.file if share else out)
     _tell(out, _statuses(judged), {}, {}, share)
+
+
+def _is_settled(share: "Parts | None", submit: Callable[[], None] | None) -> bool:
+    """Whether this call has nothing to predict: it gives the work to Slurm, or its part is there, and says so."""
+    if submit:
+        submit()
+    elif share and share.done:
+        _tell_parts(share)
+    else:
+        return False
+    return True
 
 
 def _statuses(judged: "Judged") -> dict[str, int]:
@@ -306,8 +316,7 @@ def _predict_images(
     files, left_out = find_images(images, skip_bad=skip_bad, take=share and share.images)
     for path in {path.resolve() for path in (out, html) if path} & {path.resolve() for path in files}:
         raise UsageError(f"{path}: is one of the images to predict. Give what is written another name.")
-    if submit or (share and share.done):
-        (submit or partial(_tell_parts, share))()
+    if _is_settled(share, submit):
         return
     ids = None
     if labels:

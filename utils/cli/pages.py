@@ -1,5 +1,6 @@
 """Commands that open a page in the browser: identify, review."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -39,7 +40,7 @@ def identify(
     Only this machine reaches the page, and only with the token in its address. Nothing is loaded from elsewhere.
     """
     from utils.own.identify import KEPT, is_prepared, prepare
-    from utils.own.serve import check_host, serve
+    from utils.own.serve import check_host
 
     check_host(host)
     run_dir = run_dir.resolve()
@@ -49,18 +50,11 @@ def identify(
         from utils.sources import find_data
         from utils.startup import import_tensorflow
 
-        click.echo(f"Once for this run, a minute or two: {kept}", err=True)
+        echo(f"Once for this run, a minute or two: {kept}", err=True)
         found = find_data(load_profile("auto"), data) if data else None
         import_tensorflow()
         prepare(run_dir, kept, found)
-    serve(
-        f"from utils.own.drop import show_page\nshow_page({str(run_dir)!r}, {str(kept)!r})",
-        title="Identify a sheet",
-        host=host,
-        port=port,
-        opened=lambda address: click.echo(f"{address}\nCtrl-C here ends the page."),
-        browser=not no_browser,
-    )
+    _serve("utils.own.drop", (run_dir, kept), "Identify a sheet", host, port, no_browser)
 
 
 @click.command(epilog=example("./course review predictions.csv --images new_sheets --model runs/mine"))
@@ -100,7 +94,7 @@ def review(
     from utils.own.review import missing_images
     from utils.own.review_page import open_review
     from utils.own.reviewed import results, write_review
-    from utils.own.serve import check_host, serve
+    from utils.own.serve import check_host
     from utils.startup import holding
 
     predictions, images = predictions.resolve(), images.resolve()
@@ -123,16 +117,25 @@ def review(
         try:
             if not only_tables:
                 arguments = (predictions, images, decisions, by, run_dir)
-                texts = ", ".join(repr(each if each is None else str(each)) for each in arguments)
-                serve(
-                    f"from utils.own.review_page import show_page\nshow_page({texts})",
-                    title="Review",
-                    host=host,
-                    port=port,
-                    opened=lambda address: echo(f"{address}\nCtrl-C here ends the page."),
-                    browser=not no_browser,
-                )
+                _serve("utils.own.review_page", arguments, "Review", host, port, no_browser)
         finally:
             settled, others = write_review(opened.decisions, opened.sheets)
             echo(f"{settled:,} labels -> {labels}")
             echo(f"{others:,} sheets without one -> {unsettled}")
+
+
+def _serve(
+    module: str, arguments: Sequence[Path | str | None], title: str, host: str, port: int, no_browser: bool
+) -> None:
+    """Serve what `show_page` of a module shows, its arguments given as texts, until Ctrl-C."""
+    from utils.own.serve import serve
+
+    texts = ", ".join(repr(each if each is None else str(each)) for each in arguments)
+    serve(
+        f"from {module} import show_page\nshow_page({texts})",
+        title=title,
+        host=host,
+        port=port,
+        opened=lambda address: echo(f"{address}\nCtrl-C here ends the page."),
+        browser=not no_browser,
+    )

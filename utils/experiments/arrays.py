@@ -22,7 +22,7 @@ from utils.experiments.spec import (
     is_finished,
     write_spec,
 )
-from utils.files import InputError, UsageError, read_json
+from utils.files import InputError, read_json
 
 MOST = 1000  # jobs of one array: Slurm's MaxArraySize, where a site has not changed it
 POLL = 10.0  # seconds between two looks at the queue
@@ -166,7 +166,7 @@ def _do(folder: Path) -> None:
     before = epochs_done(folder)
     try:
         run_one(folder)
-    except (InputError, UsageError) as told:
+    except InputError as told:
         sys.exit(f"Error: {told}")
     except KeyboardInterrupt:
         if epochs_done(folder) > before:

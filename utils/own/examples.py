@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from utils.sources import Data
 
 MOST_BYTES = 64 * 2**20  # of an image that is downloaded, or sent by a browser
+MOST_MESSAGE = MOST_BYTES + 2**20  # of what a browser sends with such an image
 _LOOKED_AT = 10  # records for every sheet to show, among which species that differ are looked for
 
 

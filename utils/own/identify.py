@@ -4,8 +4,6 @@
 sheets. An `Identifier` answers from it. The notebook 08 and the page of `./course identify` are both made of these.
 """
 
-import hashlib
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
@@ -17,14 +15,14 @@ from PIL import Image
 
 from utils.config import Profile, profile_from_dict
 from utils.data.labels import LabelMap
-from utils.files import InputError, building, read_json, write_json
+from utils.files import InputError, building, cores, read_json, write_json
 from utils.own.answers import NO_RANK, RANKS, SURE_AT, judge
 from utils.own.export import interpreter
 from utils.own.folder import stored_by, thumbnail
 from utils.own.images import read_image
 from utils.own.look import network_pixels
 from utils.own.page import RunFacts, overlay, read_facts
-from utils.own.worth import load_worth, worth_of
+from utils.own.worth import fingerprint, load_worth, worth_of
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -91,15 +89,12 @@ def is_prepared(run_dir: Path, kept: Path, *, pictures: bool = False) -> bool:
     if not (kept / _RUN).is_file():
         return False
     known = read_json(kept / _RUN)
-    weights = run_dir / f"{known.get('run_name')}_weights.h5"
-    if known.get("version") != _VERSION or not weights.is_file() or known["weights"] != _digest(weights):
+    name = str(known.get("run_name"))
+    if known.get("version") != _VERSION or not (run_dir / f"{name}_weights.h5").is_file():
+        return False
+    if known["weights"] != fingerprint(run_dir, name):
         return False
     return (kept / _PICTURES).is_file() or not pictures
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def prepare(run_dir: Path, kept: Path, data: "Data | None" = None, *, progress: bool = True) -> Path:
@@ -147,7 +142,7 @@ def prepare(run_dir: Path, kept: Path, data: "Data | None" = None, *, progress: 
             folder / _RUN,
             {
                 "version": _VERSION,
-                "weights": _digest(run_dir / f"{profile.run_name}_weights.h5"),
+                "weights": fingerprint(run_dir, profile.run_name),
                 "run_name": profile.run_name,
                 "profile": profile.to_dict(),
             },
@@ -201,7 +196,7 @@ class Identifier:
         self.facts: RunFacts = read_facts(run_dir, self.profile, self.labels, self.worth)
         self.stored = stored_by(run_dir, self.profile.run_name)
         try:
-            self._see = interpreter(kept / _NETWORK, threads=min(4, os.cpu_count() or 1))
+            self._see = interpreter(kept / _NETWORK, threads=min(4, cores()))
         except (ValueError, RuntimeError) as error:
             raise InputError(
                 f"{kept / _NETWORK}: not a model for LiteRT ({error}). Remove {kept}; it is made again."

@@ -13,6 +13,7 @@ from typing import Any
 
 from utils.files import InputError, UsageError, read_json, replacing, write_json
 from utils.own.answers import ARRAYS, WORDS
+from utils.own.plan import check_part
 
 
 class Parts:
@@ -42,10 +43,7 @@ class Parts:
         tables = [Path(labels)] if labels is not None else []
         self._decisive = [*weights, *self._configs, *(path for path in kept if path.is_file()), *tables]
         self.folder = self.out.with_name(f"{self.out.name}.parts")
-        if not 1 <= part[0] <= part[1]:
-            raise UsageError(
-                f"shard is {part[0]}/{part[1]}, must be i/n with i from 1 to n, as in 1/2 and 2/2."
-            )
+        check_part(*part)
         if not weights or not self._configs:
             raise InputError(f"{run_dir}: no trained run: train first, by notebook 03 or ./course train.")
 

@@ -272,6 +272,12 @@ def _without(metadata: Metadata, image_ids: pd.Series) -> Metadata:
     )
 
 
+def check_part(index: int, count: int) -> None:
+    """Raise UsageError unless there is an `index`-th of `count` parts that share a job."""
+    if not 1 <= index <= count:
+        raise UsageError(f"shard is {index}/{count}, must be i/n with i from 1 to n, as in 1/2 and 2/2.")
+
+
 def json_pieces(columns: Sequence[np.ndarray], rows: int = 10_000) -> Iterator[bytes]:
     """The JSON list of the columns as lists, with some of its rows in memory at a time."""
     for number, column in enumerate(columns):

@@ -167,7 +167,7 @@ class Decisions:
         Raises:
             InputError: it cannot; or it is no text at all.
         """
-        with self._appending():
+        with _Appending(self.path):
             pass
         self.refresh()
         return self
@@ -182,15 +182,12 @@ class Decisions:
             {name: value for name, value in vars(decision).items() if value not in ("", False)},
             ensure_ascii=False,
         )
-        with self._appending() as file:
+        with _Appending(self.path) as file:
             content = f"{line}\n".encode()
             if os.write(file, content) < len(content):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(file)
         self.refresh()
-
-    def _appending(self) -> "_Appending":
-        return _Appending(self.path)
 
     def _take(self, line: bytes) -> None:
         self._lines += 1

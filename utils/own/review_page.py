@@ -104,12 +104,6 @@ class Reviewing(anywidget.AnyWidget):
 
     def _on_similar(self, place: int) -> tuple[dict[str, Any], list[bytes]]:
         """The training sheets that look like a sheet, with their pictures where those are kept."""
-        from utils.own.identify import KEPT, is_prepared
-
-        if not is_prepared(self.model, self.model / KEPT):
-            raise InputError(
-                f"Nearest training sheets: ./course identify --model {self.model} makes them, once."
-            )
         sheet = self.review.sheets[place]
         answer = self._identifier.answer(self._identifier.look(self.review.path(sheet), sheet.file))
         similar = [
@@ -120,8 +114,12 @@ class Reviewing(anywidget.AnyWidget):
 
     @cached_property
     def _identifier(self) -> "Identifier":
-        from utils.own.identify import KEPT, Identifier
+        from utils.own.identify import KEPT, Identifier, is_prepared
 
+        if not is_prepared(self.model, self.model / KEPT):
+            raise InputError(
+                f"Nearest training sheets: ./course identify --model {self.model} makes them, once."
+            )
         return Identifier(self.model, self.model / KEPT)
 
 

@@ -17,7 +17,7 @@ from voila.voila_identity_provider import VoilaIdentityProvider
 
 from utils.course.notebooks import KERNEL, kernel_variables
 from utils.files import InputError
-from utils.own.examples import MOST_BYTES
+from utils.own.examples import MOST_MESSAGE
 
 LOOPBACK = ("127.0.0.1", "localhost")
 # What runs in the browser beside Voila itself; other extensions of JupyterLab that users have installed do not
@@ -155,7 +155,7 @@ def _settings(folder: Path) -> dict[str, Any]:
             "log_level": "ERROR",
             "tornado_settings": {
                 "headers": {"Content-Security-Policy": _CONTENT},
-                "websocket_max_message_size": MOST_BYTES + 2**20,
+                "websocket_max_message_size": MOST_MESSAGE,
                 "ws_ping_interval": _PING,
                 "ws_ping_timeout": _PING,
             },

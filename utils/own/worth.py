@@ -52,13 +52,10 @@ FOLDS = 3  # parts of the species that are left out in turn, to see how many unk
 _PRIOR = 0.5  # standard deviation of the log of the temperature before a sheet is seen
 
 
-def fingerprint(run_dir: Path, profile: "Profile") -> str:
+def fingerprint(run_dir: Path, run_name: str) -> str:
     """SHA-256 of the run's weights."""
-    digest = hashlib.sha256()
-    with (Path(run_dir) / f"{profile.run_name}_weights.h5").open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    with (Path(run_dir) / f"{run_name}_weights.h5").open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_worth(
@@ -74,7 +71,7 @@ def load_worth(
     if not (words.is_file() and arrays.is_file()):
         return None
     kept = read_json(words)
-    of_these = {"version": VERSION, "weights": fingerprint(run_dir, profile)}
+    of_these = {"version": VERSION, "weights": fingerprint(run_dir, profile.run_name)}
     if not isinstance(kept, dict) or any(kept.get(key) != value for key, value in of_these.items()):
         return None
     try:
@@ -169,7 +166,7 @@ def worth_of(
         return kept
     made = make_worth(network, profile, labels, data, progress=progress)
     if made is not None:
-        _save(made, kept_in or run_dir, fingerprint(run_dir, profile))
+        _save(made, kept_in or run_dir, fingerprint(run_dir, profile.run_name))
     return made
 
 

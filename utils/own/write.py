@@ -27,6 +27,7 @@ from utils.own.plan import (
     Job,
     Options,
     Shard,
+    check_part,
     plan_job,
     read_report,
     refuse_another,
@@ -83,8 +84,7 @@ def write_from_labels(
         UsageError: an option is out of range.
     """
     chosen, (index, calls) = Options(**options), part
-    if not 1 <= index <= calls:
-        raise UsageError(f"shard is {index}/{calls}, must be i/n with i from 1 to n, as in 1/2 and 2/2.")
+    check_part(index, calls)
     source = Path(images_dir) if labels is None else Path(labels)
     with told("reading tables, looking for files", progress):
         job = plan_job(source, Path(images_dir), Path(out_dir), chosen)
