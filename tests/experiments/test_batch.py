@@ -458,8 +458,9 @@ def test_the_network_that_a_notebook_trains_is_scored_like_one_of_train(tmp_path
     text = "run: train\nprofiles: [smoke]\nseeds: [1]\n"
     batches.run_batch(batch_file(tmp_path, text), out=tmp_path / "train")
     tables = [without_time(pd.read_csv(tmp_path / out / "summary.csv")) for out in ("notebook", "train")]
-    pd.testing.assert_frame_equal(*tables)
-    assert tables[0]["macro_f1_mean"].notna().all()
+    of_notebook, of_train = tables  # a notebook's table has figures of its own besides
+    pd.testing.assert_frame_equal(of_notebook[of_train.columns], of_train)
+    assert of_train["macro_f1_mean"].notna().all()
 
 
 @pytest.mark.long
