@@ -67,27 +67,28 @@ def read_predictions(path: Path) -> list[Sheet]:
     way_out = "Give the CSV that ./course predict --images FOLDER --out wrote."
     table = read_table(path, ["image_id", "file_name", *first], ["status", *others], way_out=way_out)
     sheets, lines = [], {}
-    for line, row in zip(table.index, table.to_dict("records"), strict=True):
-        file = row["file_name"]
+    answers = zip(*(table[name] for name in (*first, *others)), strict=True)
+    told = zip(table["image_id"], table["file_name"], table["status"], strict=True)
+    for line, (image_id, file, status), cells in zip(table.index, told, answers, strict=True):
         if file in lines:
             raise InputError(
                 f"{path}: line {line} has {file!r} again, as line {lines[file]}. Keep one of them."
             )
         lines[file] = line
         guesses = []
-        for place in range(1, GUESSES + 1):
-            species, genus, family, probability = (row[f"{part}_{place}"] for part in parts)
+        for place in range(GUESSES):
+            species, genus, family, probability = cells[4 * place : 4 * place + 4]
             if not species:
                 continue
             try:
                 guesses.append(Guess(species, genus, family, float(probability)))
             except ValueError:
                 raise InputError(
-                    f"{path}: line {line}: probability_{place} is {probability!r}, no number. {way_out}"
+                    f"{path}: line {line}: probability_{place + 1} is {probability!r}, no number. {way_out}"
                 ) from None
         if not guesses:
             raise InputError(f"{path}: line {line} has no species_1. {way_out}")
-        sheets.append(Sheet(row["image_id"], file, row["status"], tuple(guesses)))
+        sheets.append(Sheet(image_id, file, status, tuple(guesses)))
     return sheets
 
 
@@ -146,20 +147,26 @@ class Decisions:
     times: list[datetime] = field(default_factory=list)
     _read: int = 0  # bytes
     _lines: int = 0
+    _last: bytes = b""  # line that was read
 
     def refresh(self) -> None:
-        """Take in what was appended since. A last line without its end is left to its writer, or told at the end."""
+        """Take in what was appended since; all of it where the file was edited meanwhile, or another put there.
+
+        A last line without its end is left to its writer, or told at the end.
+        """
         if not self.path.exists():
             return
-        if self.path.stat().st_size < self._read:  # cut or replaced by hand meanwhile
-            self.counting, self.problems, self.times, self._read, self._lines = {}, [], [], 0, 0
         with self.path.open("rb") as file:
-            file.seek(self._read)
+            file.seek(self._read - len(self._last))
+            if file.read(len(self._last)) != self._last:
+                self.counting, self.problems, self.times = {}, [], []
+                self._read, self._lines, self._last = file.seek(0), 0, b""
             content = file.read()
         whole = content[: content.rfind(b"\n") + 1]
         self._read += len(whole)
         for line in whole.split(b"\n")[:-1]:
             self._take(line)
+            self._last = line + b"\n"
 
     def open(self) -> "Decisions":
         """Read the file, and see to it that it can be written.
@@ -292,9 +299,10 @@ class Review:
         Raises:
             InputError: the table names one outside of the folder.
         """
-        if Path(sheet.file).is_absolute() or ".." in Path(sheet.file).parts:
+        file = Path(sheet.file)
+        if file.is_absolute() or ".." in file.parts:
             raise InputError(f"{sheet.file}: is not below the folder of images. Predict that folder again.")
-        return self.images / sheet.file
+        return self.images / file
 
     def view(self, order: str, state: str = "all", text: str = "", status: str = "") -> list[int]:
         """Positions of the sheets that a filter leaves, in one of ORDERS; `text` is sought in files and first names."""
@@ -397,8 +405,9 @@ class Review:
 
     def progress(self) -> dict[str, Any]:
         """Sheets that are decided and there are, missing images, and seconds that the rest will take."""
-        done = sum(self.decisions.of(sheet.file) is not None for sheet in self.sheets)
-        left = sum(self._is(sheet, "open") for sheet in self.sheets)
+        decided = self.decisions.counting
+        done = sum(sheet.file in decided for sheet in self.sheets)
+        left = sum(sheet.file not in decided and sheet.file not in self.moved for sheet in self.sheets)
         each = self.decisions.seconds_each()
         return {
             "done": done,

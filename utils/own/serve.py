@@ -4,6 +4,7 @@ import json
 import os
 import secrets
 import socket
+import sys
 import tempfile
 import webbrowser
 from collections.abc import Callable
@@ -12,12 +13,17 @@ from typing import Any
 
 import tornado.web
 from traitlets.config import Config
-from voila.app import Voila
-from voila.voila_identity_provider import VoilaIdentityProvider
 
 from utils.course.notebooks import KERNEL, kernel_variables
 from utils.files import InputError
 from utils.own.examples import MOST_MESSAGE
+
+# jsonschema, which Voila imports, would compile a grammar of international addresses, for longer than all else takes;
+# without that module it does not check them
+sys.modules.setdefault("rfc3987_syntax", None)
+
+from voila.app import Voila  # noqa: E402
+from voila.voila_identity_provider import VoilaIdentityProvider  # noqa: E402
 
 LOOPBACK = ("127.0.0.1", "localhost")
 # What runs in the browser beside Voila itself; other extensions of JupyterLab that users have installed do not

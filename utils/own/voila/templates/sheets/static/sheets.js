@@ -1,3 +1,9 @@
+// A page that is left ends what answers it: Voila takes that word with this cookie only, and does not set it.
+if (!/\b_xsrf=/.test(document.cookie)) {
+  const secret = [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  document.cookie = `_xsrf=${secret}; path=/; SameSite=Strict`;
+}
+
 // Tells when what answers a page has ended: a kernel that died is not started again, since it would know nothing.
 const settings = JSON.parse(document.getElementById("jupyter-config-data").textContent);
 const lost = document.getElementById("course-lost");
