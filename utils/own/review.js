@@ -1,7 +1,8 @@
 // One sheet large, its answers, one decision (review_page.py). All texts are set as text, never as HTML.
 
-const KEYS = `a or 1 accept · 2 to 5 that answer instead · c correct (type a name, Enter) · d doubt, then c cf., f aff., g genus only ·
-p put aside · r remark · u undo · n or → next · b or ← back · + − 0 zoom, Shift and arrows move · / search · w write the tables`;
+const KEYS = `a or 1 accept · 2 to 5 that answer instead · c correct (type a name, Tab completes it, Enter) · d doubt, then c cf., f aff., g genus only ·
+p put aside · r remark (Enter keeps it for the decision) · u undo · n or → next · b or ← back · + − 0 zoom, Shift and arrows move ·
+/ search · o order, s which sheets, t status: each time the next choice · w write the tables · Esc leaves a field`;
 
 function render({ model, el }) {
   el.classList.add("course-review");
@@ -38,6 +39,8 @@ function render({ model, el }) {
   image.draggable = false;
   const side = add(body, "div", "side");
   const title = add(side, "h1");
+  const told = add(side, "p", "told");
+  told.setAttribute("role", "alert");
   const decided = add(side, "p", "decided");
   const answers = add(side, "ol");
   const similar = add(side, "div", "similar");
@@ -48,8 +51,6 @@ function render({ model, el }) {
   const remark = Object.assign(add(form, "input", "remark"), { placeholder: "remark, kept with the decision", autocomplete: "off" });
   remark.setAttribute("aria-label", "Remark");
   const buttons = add(side, "div", "buttons");
-  const told = add(side, "p", "told");
-  told.setAttribute("role", "alert");
   const keys = add(side, "details");
   add(keys, "summary", "", "Keys");
   add(keys, "p", "", KEYS);
@@ -60,6 +61,7 @@ function render({ model, el }) {
   let shown = null; // what the kernel said of the sheet that is shown
   let busy = false; // a decision is on its way to the disk
   let doubting = false;
+  let size = null; // of the file that is shown: width, height
   let scale = 1, left = 0, top = 0;
   const history = []; // places decided here, for undo
   const images = new Map(); // place -> promise of {url, width, height}
@@ -69,11 +71,12 @@ function render({ model, el }) {
   function picture(place) {
     if (!images.has(place)) {
       images.set(place, ask("image", { place }).then(([word, buffers]) => {
+        if (word.refused) images.delete(place); // it may be put right meanwhile
         if (word.refused) return word;
         return { ...word, url: URL.createObjectURL(new Blob([buffers[0]], { type: "image/jpeg" })) };
       }));
       for (const old of [...images.keys()].slice(0, -6)) {
-        images.get(old).then((each) => each.url && URL.revokeObjectURL(each.url));
+        images.get(old)?.then((each) => each.url && URL.revokeObjectURL(each.url));
         images.delete(old);
       }
     }
@@ -84,15 +87,27 @@ function render({ model, el }) {
     image.style.transform = `translate(${left}px, ${top}px) scale(${scale})`;
   }
   function fit() {
-    (scale = 1), (left = 0), (top = 0), place();
+    scale = 1;
+    left = Math.max(0, (stage.clientWidth - image.clientWidth) / 2);
+    top = Math.max(0, (stage.clientHeight - image.clientHeight) / 2);
+    place();
+  }
+  // The copy is a square: the proportions are the file's.
+  function shape() {
+    if (!size) return;
+    image.style.aspectRatio = `${size.width} / ${size.height}`;
+    const tall = size.width / size.height < stage.clientWidth / stage.clientHeight;
+    image.style.width = tall ? "auto" : "100%";
+    image.style.height = tall ? "100%" : "auto";
+    fit();
   }
   function zoom(by, x = stage.clientWidth / 2, y = stage.clientHeight / 2) {
     const next = Math.min(12, Math.max(1, scale * by));
     left = x - ((x - left) * next) / scale;
     top = y - ((y - top) * next) / scale;
     scale = next;
-    if (scale === 1) left = top = 0;
-    place();
+    if (scale === 1) fit();
+    else place();
   }
 
   function showProgress(word) {
@@ -143,12 +158,8 @@ function render({ model, el }) {
     const found = await picture(current);
     if (view[at] !== current) return;
     if (found.refused) return ready(), tell(found.refused);
-    fit();
-    // the copy is a square: the proportions are the file's
-    image.style.aspectRatio = `${found.width} / ${found.height}`;
-    const tall = found.width / found.height < stage.clientWidth / stage.clientHeight;
-    image.style.width = tall ? "auto" : "100%";
-    image.style.height = tall ? "100%" : "auto";
+    size = found;
+    shape();
     image.alt = word.file;
     image.src = found.url;
     await image.decode().catch(() => {}); // another sheet may have been asked for
@@ -167,8 +178,13 @@ function render({ model, el }) {
     let next = 0;
     for (const each of word.similar) {
       const figure = add(similar, "figure");
-      if (each.picture) add(figure, "img").src = URL.createObjectURL(new Blob([buffers[next++]], { type: "image/jpeg" }));
-      add(figure, "figcaption", "", `${each.species} (${each.image_id})`);
+      if (each.picture) {
+        const small = add(figure, "img");
+        small.onload = () => URL.revokeObjectURL(small.src);
+        small.src = URL.createObjectURL(new Blob([buffers[next++]], { type: "image/jpeg" }));
+      }
+      add(figure, "figcaption", "", each.species);
+      add(figure, "small", "", each.image_id);
     }
   }
 
@@ -181,6 +197,7 @@ function render({ model, el }) {
 
   async function load() {
     const [word] = await ask("view", { order: order.value, state: state.value, text: search.value, status: status.value });
+    if (word.refused) return tell(word.refused);
     view = word.view;
     at = 0;
     tell("");
@@ -204,6 +221,7 @@ function render({ model, el }) {
     history.push(decidedPlace);
     el.focus({ preventScroll: true });
     showProgress(word.progress);
+    if (view[at] !== decidedPlace) return; // another sheet has been asked for meanwhile
     if (at + 1 < view.length) return step(1);
     showDecision(word.decision);
     tell("That was the last sheet of this choice.");
@@ -212,10 +230,11 @@ function render({ model, el }) {
   async function undo() {
     if (busy || !view.length) return;
     busy = true;
-    const back = shown?.decision || !history.length ? view[at] : history.pop();
+    const back = shown?.decision || !history.length ? view[at] : history.at(-1);
     const [word] = await ask("decide", { place: back, do: "undo" });
     busy = false;
     if (word.refused) return tell(word.refused);
+    if (history.includes(back)) history.splice(history.lastIndexOf(back), 1);
     if (!view.includes(back)) view.splice(at, 0, back);
     at = view.indexOf(back);
     await show();
@@ -243,7 +262,9 @@ function render({ model, el }) {
     else decide("correct", { name: name.value });
   };
   add(form, "button", "", "Correct");
+  let taken = -1; // of the completions
   name.oninput = async () => {
+    taken = -1;
     const text = name.value;
     const [word] = await ask("complete", { text });
     if (name.value !== text) return;
@@ -255,17 +276,25 @@ function render({ model, el }) {
     }
   };
   name.onkeydown = (event) => {
-    if (event.key === "Tab" && names.firstChild) {
-      event.preventDefault(); // the first completion
-      name.value = names.firstChild.textContent;
-      names.replaceChildren();
-    }
+    const by = { Tab: event.shiftKey ? 0 : 1, ArrowDown: 1, ArrowUp: -1 }[event.key];
+    const lines = [...names.children];
+    if (!by || !lines.length) return;
+    event.preventDefault(); // the next completion
+    taken = by < 0 && taken < 0 ? lines.length - 1 : (taken + by + lines.length) % lines.length;
+    lines.forEach((line, index) => line.classList.toggle("taken", index === taken));
+    name.value = lines[taken].textContent;
   };
   for (const each of [order, state, status]) each.onchange = () => (load(), el.focus());
   search.onchange = load;
+  search.onkeydown = (event) => event.key === "Enter" && el.focus(); // which is a change
+  const next = (select) => () => {
+    select.selectedIndex = (select.selectedIndex + 1) % select.options.length;
+    load();
+  };
 
   const pressed = {
     a: () => decide("accept"), c: () => name.focus(), p: () => decide("aside"), u: undo, r: () => remark.focus(),
+    o: next(order), s: next(state), t: next(status),
     n: () => step(1), b: () => step(-1), ArrowRight: () => step(1), ArrowLeft: () => step(-1), w: tables,
     d: () => ((doubting = true), tell("Doubt: c for cf., f for aff., g for the genus only")),
     "/": () => search.focus(), "+": () => zoom(1.4), "=": () => zoom(1.4), "-": () => zoom(1 / 1.4), 0: fit,
@@ -300,6 +329,13 @@ function render({ model, el }) {
   stage.onpointerup = stage.onpointercancel = () => (drag = null);
   stage.ondblclick = () => (scale > 1 ? fit() : zoom(3));
 
+  function list(text, lines) {
+    if (!lines.length) return;
+    const details = add(problems, "details");
+    add(details, "summary", "", `${text}: ${lines.length.toLocaleString()}`);
+    for (const line of lines) add(details, "div", "", line);
+  }
+
   let begun = {};
   ask("begin").then(([word]) => {
     if (word.refused) return tell(word.refused);
@@ -307,16 +343,19 @@ function render({ model, el }) {
     options(order, Object.entries(word.orders));
     options(state, Object.entries(word.states));
     options(status, [["", "any status"], ...word.statuses.map((each) => [each, each])]);
-    for (const line of word.problems) add(problems, "p", "", line);
-    if (word.moved.length) {
-      const list = add(problems, "details");
-      add(list, "summary", "", `Not in the folder: ${word.progress.moved}; what was decided of them is kept`);
-      for (const each of word.moved) add(list, "div", "", each);
-    }
-    el.focus();
+    for (const line of word.problems.slice(0, 3)) add(problems, "p", "", line);
+    list("Further lines that do not count", word.problems.slice(3));
+    list("Images that are not in the folder; what was decided of them is kept", word.moved);
+    el.focus({ preventScroll: true });
     load();
   });
-  return () => (model.off("msg:custom", onWord), document.removeEventListener("keydown", onKey, true));
+  const resized = new ResizeObserver(shape);
+  resized.observe(stage);
+  return () => {
+    model.off("msg:custom", onWord);
+    document.removeEventListener("keydown", onKey, true);
+    resized.disconnect();
+  };
 }
 
 function add(parent, kind, name = "", text = "") {

@@ -59,7 +59,7 @@ class Reviewing(anywidget.AnyWidget):
             "qualifiers": QUALIFIERS,
             "by": self.review.by,
             "problems": self.review.decisions.problems,
-            "moved": [*missing_images(self.review)][:200],
+            "moved": [*missing_images(self.review)],
             "similar": self.model is not None,
             "progress": self.review.progress(),
         }, []
