@@ -88,7 +88,9 @@ def serve(
         notebook = folder / "notebook" / "page.ipynb"
         notebook.parent.mkdir()
         notebook.write_text(json.dumps(_notebook(code, title)), encoding="utf-8")
+        (folder / "tmp").mkdir()  # Jupyter leaves empty folders where temporary files are
         os.environ.update(_variables(folder))
+        tempfile.tempdir = os.environ["TMPDIR"]
         settings = folder / "ipython" / "profile_default" / "ipython_kernel_config.py"
         settings.parent.mkdir(parents=True)
         settings.write_text(
@@ -144,6 +146,7 @@ def _variables(folder: Path) -> dict[str, str]:
         "JUPYTER_RUNTIME_DIR": "runtime",
         "JUPYTER_DATA_DIR": "data",
         "MPLCONFIGDIR": "mpl",
+        "TMPDIR": "tmp",
     }
     return (
         kernel_variables()
@@ -174,4 +177,6 @@ def _settings(folder: Path) -> dict[str, Any]:
             "extension_allowlist": [*_WIDGETS],
         },
         "KernelRestarter": {"restart_limit": 0, "time_to_dead": 1.0},
+        # A page that is left ends its kernel itself; this ends those of browsers that could not, after ten minutes.
+        "MappingKernelManager": {"cull_idle_timeout": 600, "cull_interval": 60, "cull_connected": False},
     }
