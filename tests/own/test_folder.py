@@ -257,6 +257,7 @@ def test_a_folder_is_predicted_with_a_page(images, tmp_path, network, capsys):
     assert "6/6" in capsys.readouterr().err
     page = html.read_text(encoding="utf-8")
     assert page.count("<article") == 6 and page.count('src="data:image/jpeg') == 12
+    assert f"<code>./course review {out} --images {images} --model {tmp_path}</code>" in page
     assert sorted(path.name for path in out.parent.iterdir()) == ["p.csv", "p.html"]
 
 

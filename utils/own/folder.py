@@ -4,6 +4,7 @@ TensorFlow is imported inside the functions that need it: a folder is checked be
 """
 
 import itertools
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -202,7 +203,10 @@ def predict_folder(
             signature = [tf.TensorSpec([None, side, side, 3], tf.uint8), tf.TensorSpec([None], tf.int32)]
             explain = tf.function(explainer(network), input_signature=signature)
             facts = read_facts(run_dir, profile, labels, worth)
-            pages = stack.enter_context(Pages(html, facts, folder.resolve().name, sure))
+            review = shlex.join(
+                ["./course", "review", *map(str, (out, "--images", folder, "--model", run_dir))]
+            )
+            pages = stack.enter_context(Pages(html, facts, folder.resolve().name, sure, review))
         for images, _, names, thumbnails in batches:
             probabilities, features = (array.numpy() for array in answer(images))
             paths = np.array([name.decode() for name in names.numpy()])

@@ -107,7 +107,9 @@ class Pages:
     As a context manager it removes its hidden working folder, beside the pages, at the end.
     """
 
-    def __init__(self, path: Path, facts: RunFacts, folder: str, sure: float = SURE_AT) -> None:
+    def __init__(
+        self, path: Path, facts: RunFacts, folder: str, sure: float = SURE_AT, review: str = ""
+    ) -> None:
         """Make nothing yet.
 
         Args:
@@ -115,8 +117,10 @@ class Pages:
             facts: of the model.
             folder: name of the folder of images, for the heading.
             sure: the least probability of a sure answer.
+            review: the command that opens these answers for a curator.
         """
         self.path, self.facts, self.folder, self.sure = Path(path), facts, folder, sure
+        self.review = review
         self.sheets = 0
         self._counts: Counter[str] = Counter()  # sheets by status
         self._in = ""  # the folder of the sheet before
@@ -244,6 +248,7 @@ class Pages:
             "total": self.sheets,
             "counts": self._counts,
             "sure": self.sure,
+            "review": self.review,
             "worth": worth,
             "right": worth and worth.held_out,
             "ranks": worth and _words_of_ranks(worth, self.sure),

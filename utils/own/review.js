@@ -304,7 +304,10 @@ function render({ model, el }) {
   const moves = { ArrowLeft: [60, 0], ArrowRight: [-60, 0], ArrowUp: [0, 60], ArrowDown: [0, -60] };
   const onKey = (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.key === "Escape") return (doubting = false), tell(""), el.focus();
+    if (event.key === "Escape") {
+      event.preventDefault(); // which empties a search
+      return (doubting = false), tell(""), el.focus({ preventScroll: true });
+    }
     if (["INPUT", "SELECT"].includes(event.target.tagName)) return;
     if (event.repeat && !event.key.startsWith("Arrow")) return; // a key held down decides one sheet
     let action = pressed[event.key];
