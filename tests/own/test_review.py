@@ -186,6 +186,17 @@ def test_a_whole_last_line_without_its_end_counts(table):
     assert not review.decisions.problems and len(review_of(table).decisions.counting) == 2
 
 
+def test_a_file_that_is_edited_while_it_is_open_is_read_anew(table):
+    review = review_of(table)
+    review.decide(0, ACCEPT)
+    review.decide(1, ACCEPT)
+    lines = review.decisions.path.read_bytes().splitlines(keepends=True)
+    review.decisions.path.write_bytes(lines[1] + lines[0].replace(b"Rosa alba", b"Rosa alba subsp. minor"))
+    review.decide(3, ASIDE)
+    assert review.decisions.of("b/1.jpg").name == "Rosa alba subsp. minor"
+    assert review.decisions.of("b/4.jpg").do == ASIDE and not review.decisions.problems
+
+
 def _decide(table, by):
     review = review_of(table, by)
     for _ in range(100):
