@@ -99,7 +99,7 @@ function render({ model, el }) {
     const tall = size.width / size.height < stage.clientWidth / stage.clientHeight;
     image.style.width = tall ? "auto" : "100%";
     image.style.height = tall ? "100%" : "auto";
-    fit();
+    if (scale === 1) fit(); // a window that changes leaves the zoom
   }
   function zoom(by, x = stage.clientWidth / 2, y = stage.clientHeight / 2) {
     const next = Math.min(12, Math.max(1, scale * by));
@@ -159,6 +159,7 @@ function render({ model, el }) {
     if (view[at] !== current) return;
     if (found.refused) return ready(), tell(found.refused);
     size = found;
+    scale = 1;
     shape();
     image.alt = word.file;
     image.src = found.url;
