@@ -18,6 +18,7 @@ from utils.files import UsageError, on_kaggle
 
 LITE = ("Lite0", "Lite1", "Lite2")  # EfficientNet-Lite; the others are EfficientNetV2
 BACKBONES = ("B0", "B1", "B2", "B3", "S", "M", "L", "XL", *LITE)
+_STARTS = {"imagenet": "ImageNet", "imagenet21k": "ImageNet-21k", "imagenet21k-ft1k": "ImageNet-21k-ft1k"}
 CLASS_WEIGHTS = ("none", "inverse", "class_balanced")
 AUGMENTATIONS = ("none", "flips", "upright", "light")
 TURNED = ("flips", "light")  # augmentations that turn sheets upside down
@@ -186,6 +187,11 @@ class Profile:
     def network_name(self) -> str:
         """EfficientNetV2B0, EfficientNetLite0."""
         return f"EfficientNet{'' if self.backbone in LITE else 'V2'}{self.backbone}"
+
+    @property
+    def start(self) -> str:
+        """What people call the weights that training starts from: ImageNet, ImageNet-21k, random, a file's name."""
+        return _STARTS.get(self.weights, self.weights.rsplit("/", 1)[-1])
 
     @property
     def sgd_epochs(self) -> int:

@@ -92,7 +92,8 @@ def test_decisions_say_whether_mistakes_come_nearer():
     table = pd.DataFrame(
         {"macro_f1": [0.8, 0.79], "over_all": [2.0, 1.5], "over_mistakes": [20.0, 15.0]},
     )
-    text = reading.decisions(table)
+    text = reading.decisions(table, 100)
     assert "is lower with least cost" in text and "(**-25%**), at -1.0 points" in text
-    assert "is not lower" in reading.decisions(table[::-1])
-    assert "no distance can be made shorter" in reading.decisions(table.assign(over_all=0.0))
+    assert "is not lower" in reading.decisions(table[::-1], 100) and "hangs on" not in text
+    assert "hangs on 2 sheets, so it says nothing" in reading.decisions(table, 2)
+    assert "no distance can be made shorter" in reading.decisions(table.assign(over_all=0.0), 0)

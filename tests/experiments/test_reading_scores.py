@@ -91,8 +91,32 @@ def test_mistakes_are_read_beside_chance(six_species):
     stranger = int(np.flatnonzero(genus != genus[0])[0])
     to_mate, to_stranger = TRUE.copy(), TRUE.copy()
     to_mate[:3], to_stranger[:3] = mate, stranger
-    assert "Of 3 mistakes **100%** stay in the genus" in words(to_mate) and "0.0** away" in words(to_mate)
-    assert "**50.0** away" in words(to_stranger)
+    assert "Of 3 mistakes **100%** stay in the genus" in words(
+        to_mate
+    ) and "0.0** million years away" in words(to_mate)
+    assert "**50.0** million years away" in words(to_stranger)
+
+
+def test_ranks_say_how_often_genus_and_family_are_right_beside_the_species():
+    ranks = pd.DataFrame(
+        {
+            "rank": ["species", "genus", "family", "none"],
+            "sheets": [70, 8, 2, 20],
+            "share": [0.7, 0.08, 0.02, 0.2],
+        }
+    ).assign(right=[0.9, 1.0, 1.0, np.nan])
+    text = reading.ranks_in_words(ranks, 0.95)
+    assert "at a threshold of 95%" in text and "20 sheets get no answer" in text
+    assert (
+        "on 10 sheets and right on 100.0% of them, more often than the species where that is named (90.0%)"
+        in text
+    )
+    assert "80.0% of them, not more often than" in reading.ranks_in_words(
+        ranks.assign(right=[0.9, 1, 0, np.nan]), 0.95
+    )
+    none = ranks.assign(sheets=[0, 0, 0, 100], right=np.nan)
+    assert "all 100 wait for a person" in reading.ranks_in_words(none, 0.95)
+    assert "Genus or family" not in reading.ranks_in_words(none.assign(sheets=[60, 0, 0, 40]), 0.95)
 
 
 def test_genera_and_pairs_name_the_commonest_mistake():

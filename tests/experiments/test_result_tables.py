@@ -109,7 +109,11 @@ def test_what_seeds_alone_do_is_the_spread_of_methods_with_several_runs():
     several = table({"a": (0.5, 0.48, 0.52), "b": (0.5, 0.49, 0.5)})
     one = table({"c": (0.5, 0.5, 0.5)}).assign(seeds=1)
     assert reading.spread(pd.concat([several, one])) == pytest.approx((1.0, 4.0))
-    assert "**t**: 2 rows from 6 trainings, 0.2 hours" in reading.sizes({"t": several})
+    assert "**t**: 2 rows from 6 trainings, 0.2 hours of training, at most 3 seeds a" in reading.sizes(
+        {"t": several}
+    )
+    on_three = one.assign(data=3, runs=3)
+    assert reading.sizes({"t": on_three}).endswith("one seed a method on each of 3 data sets (column `data`)")
 
 
 def test_other_classifiers_on_the_same_features_are_read_by_column():

@@ -331,9 +331,9 @@ def timed(seconds: float, *f1) -> pd.DataFrame:
 @pytest.mark.parametrize(
     ("own", "expected"),
     [
-        ((0.6, 0.9), "B: 0.900 in 40 s, A: 0.300 in 30 s, passed after 20 s"),
-        ((0.1, 0.9), "B: 0.900 in 40 s, A: 0.300 in 30 s, passed after 40 s"),
-        ((0.1, 0.2), "B: 0.200 in 40 s, A: 0.300 in 30 s, not passed"),
+        ((0.6, 0.9), "B: 0.900 in 40 s, A: 0.300 in 30 s, which the other passes after 20 s"),
+        ((0.1, 0.9), "B: 0.900 in 40 s, A: 0.300 in 30 s, which the other passes after 40 s"),
+        ((0.1, 0.2), "B: 0.200 in 40 s, A: 0.300 in 30 s, which the other does not pass"),
         ((np.nan, np.nan), "No held-out score: too few species have images to hold out"),
     ],
 )
@@ -491,7 +491,7 @@ def test_genus_confusion():
     figure = figures.genus_confusion(in_family, genera, family)
     # of what is predicted besides the true genus: A draws C (10 of 28), B draws D (10 of 28)
     assert title(figure) == (
-        "11% of the sheets get a wrong genus; 100% of these stay in the family, more than by chance (36%)"
+        "4 of 36 sheets get a wrong genus; 4 of these within the family (100%, more than by chance, 36%)"
     )
     order = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert order == [figures.italic(name) for name in "BDAC"]
@@ -502,7 +502,7 @@ def test_genus_confusion():
     )
     across = np.diag([8, 8, 8, 8])
     across[0, 1] = 4
-    assert "0% of these stay in the family, not more than by chance" in title(
+    assert "0 of these within the family (0%, not more than by chance" in title(
         figures.genus_confusion(across, genera, family)
     )
 
@@ -578,8 +578,11 @@ def test_what_is_left_to_the_machine_is_read_at_the_threshold():
         {"sure": [0.5, 0.9, 0.95, 0.99], "share": [0.9, 0.7, 0.6, 0], "error": [0.1, 0.04, 0.02, np.nan]}
     )
     figure = figures.left_to_the_machine(curve, 0.95)
-    assert title(figure) == "At 95% 60% of the sheets are named, 2.0% of these wrongly"
+    assert title(figure) == "At a threshold of 95%: 60% of the sheets named to species, 2.0% of these wrongly"
     assert figure.axes[0].lines[0].get_xdata().tolist() == [0.9, 0.7, 0.6]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["50%", "90%", "95%"]
+    at_one_place = figures.left_to_the_machine(curve.assign(share=0.9, error=0.04), 0.95)
+    assert [text.get_text() for text in at_one_place.axes[0].texts] == ["50%"]  # no label on another
     assert title(figures.left_to_the_machine(curve, 0.99)) == "No sheet is named at a probability of 99%"
     assert (
         title(figures.left_to_the_machine(curve.iloc[3:], 0.5)) == "No sheet is named at a probability of 50%"

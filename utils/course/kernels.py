@@ -168,6 +168,8 @@ def build(owner: str, out: Path, state: str = "") -> list[Path]:
         notebook = read_json(REPOSITORY / "notebooks" / f"{kernel.notebook}.ipynb")
         for cell in notebook["cells"]:
             cell["source"] = "".join(cell["source"]).splitlines(keepends=True)
+            if cell["metadata"].get("jupyter", {}).get("source_hidden"):
+                cell["metadata"]["_kg_hide-input"] = True  # Kaggle folds by a key of its own
         _set_parameters(notebook, kernel)
         _link_kernels(notebook, owner)
         with _anew(out / kernel.slug, KERNEL_FILE) as folder:

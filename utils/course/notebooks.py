@@ -1,6 +1,7 @@
 """One notebook, headless: found, given its parameters, executed with papermill, judged."""
 
 import ast
+import contextlib
 import csv
 import itertools
 import json
@@ -315,10 +316,23 @@ def run_notebook(run: Run, path: Path, parameters: Mapping[str, Any]) -> Noteboo
         except DeadKernelError:
             problem = f"the kernel died (out of memory, or a crash: see {executed.with_suffix('.log')})"
     seconds = time.time() - begin
-    problem = problem or judge_cells(nbformat.read(executed, as_version=4))
+    done = nbformat.read(executed, as_version=4)
+    _trust(done)
+    problem = problem or judge_cells(done)
     problem = problem or judge_files(run.output, COURSE.get(path.stem, ()), profile, begin)
     added = [epoch.seconds for epoch in epochs_done(run.output) if epoch not in trained]
     return NotebookResult(path.stem, seconds, min(sum(added), seconds), problem)
+
+
+def _trust(notebook: Any) -> None:
+    """Sign an executed notebook as JupyterLab does when it saves one, so that it shows the styles of tables and cards.
+
+    Where the home of the user cannot be written, Lab shows them plainly, as it does for notebooks from elsewhere.
+    """
+    from nbformat.sign import NotebookNotary
+
+    with contextlib.suppress(OSError), NotebookNotary() as notary:
+        notary.sign(notebook)
 
 
 def judge_cells(notebook: Any) -> str:

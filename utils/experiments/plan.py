@@ -181,7 +181,7 @@ def describe(plan: TrainingPlan, profile: Profile, out: Path, images_per_second:
     sizes = dict.fromkeys(profile.image_size_at(epoch) for epoch in range(profile.epochs))
     heads = f" without the heads for {' and '.join(plan.uncounted)}" if plan.uncounted else ""
     lines = [
-        f"profile            {profile.name}: {profile.network_name}, {profile.weights} weights, "
+        f"profile            {profile.name}: {profile.network_name}, {profile.start} weights, "
         f"{plan.parameters:,} parameters{heads}, {plan.classes:,} classes",
         f"images             {about}{plan.train_images:,} to train on, {about}{plan.validation_images:,} to "
         "validate on",

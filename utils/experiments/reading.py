@@ -79,11 +79,18 @@ def sizes(tables: Mapping[str, pd.DataFrame]) -> str:
         trained = results[~results["method"].str.contains(" + ", regex=False)]
         runs = runs_of(trained)
         hours = (trained["minutes_mean"] * runs).sum() / 60
+        seeds = "one seed" if trained["seeds"].max() == 1 else f"at most {trained['seeds'].max()} seeds"
         lines.append(
-            f"- **{title}**: {len(results)} rows from {runs.sum()} trainings, {hours:.1f} hours of training, at most "
-            f"{trained['seeds'].max()} seeds a method"
+            f"- **{title}**: {len(results)} rows from {runs.sum()} trainings, {hours:.1f} hours of training, {seeds} a "
+            f"method{_on_data(trained)}"
         )
     return "\n".join(lines)
+
+
+def _on_data(results: pd.DataFrame) -> str:
+    """On how many data sets, where a table has several."""
+    several = "data" in results and results["data"].max() > 1
+    return f" on each of {results['data'].max()} data sets (column `data`)" if several else ""
 
 
 def spread(results: pd.DataFrame, metric: str = "macro_f1") -> tuple[float, float]:

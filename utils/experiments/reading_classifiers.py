@@ -10,6 +10,7 @@ from utils.data.tail import BINS, class_weights
 from utils.experiments.reading_scores import italic
 
 ADJUSTED = ("balanced_softmax", "logit_adjusted")  # losses that already leave out how common a species is
+_FEW = 10  # answers; what hangs on fewer says nothing of other sheets
 
 
 def pull(table: pd.DataFrame, loss: str) -> str:
@@ -129,8 +130,8 @@ def one_sheet(table: pd.DataFrame) -> str:
     )
 
 
-def decisions(table: pd.DataFrame) -> str:
-    """The two decisions over all sheets; table from `compare_decisions`."""
+def decisions(table: pd.DataFrame, changed: int) -> str:
+    """The two decisions over all sheets; table from `compare_decisions`, `changed` answers differ."""
     plain, by_cost = table.iloc[0], table.iloc[-1]
     if not plain["over_all"] > 0:
         return "Every answer is of the right genus, so no distance can be made shorter."
@@ -142,6 +143,10 @@ def decisions(table: pd.DataFrame) -> str:
         f"{by_cost['over_all']:.1f} after (**{change:+.0%}**), at {points:+.1f} points of macro-F1. Over mistakes "
         f"alone it is {plain['over_mistakes']:.1f} and {by_cost['over_mistakes']:.1f}."
     )
+    if 0 < changed < _FEW:
+        text += (
+            f" It hangs on {changed} sheet{'s' if changed > 1 else ''}, so it says nothing of other sheets."
+        )
     return (
         f"{text} The surer a network is, the fewer answers change. One with many near calls between relatives and "
         "strangers has more to gain."

@@ -141,7 +141,9 @@ def inequality(counts: np.ndarray) -> str:
     value, top = gini(counts), top_share(counts, 0.2)
     verdict = "far from equal"
     if value < 0.3:
-        verdict = "not very unequal, as long tails go: a cap on the images of a species cuts what is common"
+        verdict = (
+            "not very unequal, as long tails go, since the cap on the images of a species cuts what is common"
+        )
     return (
         f"Here the area gives **{value:.2f}**, and the commonest fifth of the species holds {top:.0%} of the images "
         f"where equal shares would give it 20%: {verdict}."
@@ -244,8 +246,9 @@ def ends(common: Sequence[int], rare: Sequence[int]) -> str:
     return (
         f"For {most} sheets of a common species on the left the network sees {fewest} of the rarest one on the right. "
         "A rare species need not be harder to see on its sheet: there are fewer sheets to learn from what varies in "
-        "it, leaf size or age, and what does not matter, paper and stamp. The network is not told which species is "
-        "rare. It sees each as often in an epoch as it has training sheets; that is all that rarity means to it."
+        "it, leaf size or age, and what does not matter, paper and stamp. In an epoch a network sees a species as "
+        "often as it has training sheets; of itself it knows nothing else of rarity. A loss can tell it more: by "
+        "weights, which come next, or by the balanced softmax of notebook 03."
     )
 
 
@@ -288,7 +291,8 @@ def shards(tables: Sequence[Mapping[str, Any]]) -> str:
     sizes = sorted({size for table in tables for size in table["image_sizes"]})
     text = (
         f"Rows are what the files themselves say: {sum(table['records'] for table in tables):,} records in "
-        f"{len(tables)} files, images of {_listed(sizes)} pixels. "
+        f"{len(tables)} files, images of {_listed(sizes)} pixels, the lowest and the highest class index; "
+        "`extra_features` would be fields that this course does not know. "
     )
     if len(kinds) == 1:
         return text + "All have the same features."

@@ -170,9 +170,9 @@ def kinds_in_words(table: pd.DataFrame, distance: Mapping[str, float]) -> str:
         return text
     near = "nearer" if distance["over_mistakes"] < distance["chance"] else "not nearer"
     return (
-        f"{text} On the tree a wrong answer lies **{distance['over_mistakes']:.1f}** away, {near} than by chance "
-        f"({distance['chance']:.1f}; lengths of branches between genera, 0 within a genus). A network that looked at "
-        "paper or labels would confuse strangers as often as relatives."
+        f"{text} On the tree a wrong answer lies **{distance['over_mistakes']:.1f}** million years away, {near} than "
+        f"by chance ({distance['chance']:.1f}; along the branches between genera, 0 within a genus). A network that "
+        "looked at paper or labels would confuse strangers as often as relatives."
     )
 
 
@@ -194,11 +194,11 @@ def genera_in_words(matrix: np.ndarray, genera: Sequence[str], mistakes: int) ->
     true, named = np.unravel_index(off.argmax(), off.shape)
     leave = "leaves the genus and stands" if outside == 1 else "leave the genus and stand"
     of = matrix[true].sum()
+    which = "It is" if outside == 1 else "The commonest is"
     return (
         f"**{outside:,} of the {mistakes:,} mistakes** {leave} off the diagonal; the others do not show "
-        f"here. The commonest is *{genera[true]}* named as *{genera[named]}*: "
-        f"{off.max():,} of its {of:,} sheets. A column with several coloured cells would be a genus that draws the "
-        "sheets of others to it."
+        f"here. {which} *{genera[true]}* named as *{genera[named]}*: {off.max():,} of its {of:,} sheets. A column with "
+        "several grey cells beside the black one would be a genus that draws the sheets of others to it."
     )
 
 
@@ -241,6 +241,31 @@ def calibration_in_words(confidence: np.ndarray, right: np.ndarray, ece: float, 
         f"{smoothing:g}) pushes probabilities down, training for many epochs pushes them up. The order of the answers "
         "does not depend on it, nor does macro-F1; decisions that weigh probabilities do, and notebook 06 mends them "
         "by one number."
+    )
+
+
+def ranks_in_words(table: pd.DataFrame, sure: float) -> str:
+    """What is answered at which rank; table from `by_rank`, `sure` the threshold."""
+    rows = table.set_index("rank")
+    species, waiting = rows.iloc[0], int(rows.loc["none", "sheets"])
+    higher = rows.iloc[1:-1]
+    sheets = higher["sheets"].sum()
+    text = (
+        f"A row is a rank, with the share of the sheets that are answered there at a threshold of {sure:.0%}, and the "
+        "share of these answers that are right. "
+    )
+    if not species["sheets"] and not sheets:
+        return f"{text}Here no sheet is sure enough: all {waiting:,} wait for a person."
+    if sheets:
+        right = (higher["right"].fillna(0) * higher["sheets"]).sum() / sheets
+        text += f"Genus or family is named on {sheets:,} sheets and right on {right:.1%} of them"
+        if species["sheets"]:
+            relation = "more often" if right > species["right"] else "not more often"
+            text += f", {relation} than the species where that is named ({species['right']:.1%})"
+        text += ". "
+    return (
+        f"{text}{waiting:,} sheets get no answer and wait for a person. A lower threshold moves sheets up to "
+        "the species, and may let in more wrong ones."
     )
 
 

@@ -46,7 +46,9 @@ def head_of_network(in_head: int, total: int, species: int) -> str:
     """How much of a network is its head, here and with all species."""
     full = 1024 * 1280 + 1024 + 15501 * 1024 + 15501
     return (
-        f"The table starts at the last feature map, where the backbone ends; below it stands the head. It holds "
+        "The table starts at the last feature map, where the backbone ends; below it stands the head. `None` is the "
+        "number of sheets in a batch, which may be any; then come rows, columns and features of the grid. The head "
+        f"holds "
         f"**{in_head / total:.0%}** of all parameters, with {species} species. With 15,501 species and a hidden layer "
         f"of 1,024 units, as in profile `reference`, it holds {full / 37_531_629:.0%} of 37.5 million: there much of "
         "what is learnt is which features speak for which species."
@@ -77,7 +79,7 @@ def kin(table: pd.DataFrame, held_out: int) -> str:
 
 def start_of(profile: Profile, n_train: int, compared: bool) -> str:
     """What a profile starts from, and what the next cells do about it."""
-    why = f"starts from **{profile.weights}** weights, and the next cells look at its features"
+    why = f"starts from **{profile.start}** weights, and the next cells look at its features"
     if profile.weights == "random":
         why = (
             "starts from **random weights**, so its features mean nothing yet: the look at them is left out, and this "
@@ -85,7 +87,7 @@ def start_of(profile: Profile, n_train: int, compared: bool) -> str:
         )
     elif not compared:
         why = (
-            f"starts from **{profile.weights}** weights. The look at features and a second training from nothing are "
+            f"starts from **{profile.start}** weights. The look at features and a second training from nothing are "
             f"for the sample flora; with {n_train:,} sheets they are left out"
         )
     return f"Profile `{profile.name}` {why}."
@@ -183,7 +185,11 @@ def best_epoch(result: "TrainResult", profile: Profile) -> str:
     scores = result.history["val_f1_score"]
     if profile.regression and len(scores) > 1 and scores[1] < scores[0]:
         lost = scores[0] - scores[1]
-        how += f" Epoch 1 fitted the head without a step. The first steps, at high rates, cost {lost:.2f}"
+        how += (
+            " Epoch 1 fitted the head without a step, to these very sheets: its training macro-F1 of "
+            f"{result.history['f1_score'].iloc[0]:.3f} says nothing of others. The first steps, at high rates, cost "
+            f"{lost:.2f} on the held-out ones"
+        )
         how += ", and smaller ones won it back." if result.best_epoch > 1 else ", and later ones won less."
     return (
         f"The best epoch is **{result.best_epoch}** with held-out macro-F1 **{result.best_f1:.3f}**. In that epoch "
@@ -194,7 +200,7 @@ def best_epoch(result: "TrainResult", profile: Profile) -> str:
 def worth(profile: Profile, result: "TrainResult", other: "TrainResult | None", start: Start | None) -> str:
     """What a pretrained start was worth against a training from nothing and a regression."""
     if other is None or start is None:
-        return f"Only one network was trained here, from {profile.weights} weights: nothing stands beside it."
+        return f"Only one network was trained here, from {profile.start} weights: nothing stands beside it."
     gain, over = result.best_f1 - other.best_f1, result.best_f1 - start.macro_f1
     if pd.isna(gain):
         return "Too few species have images to hold out, so the two cannot be compared."

@@ -52,9 +52,10 @@ def genus_confusion(
         chance = np.average(mates / np.maximum(others, 1e-9), weights=off.sum(axis=1))
         share = in_family / off.sum()
         relation = "more" if share > chance else "not more"
+        get = "gets" if off.sum() == 1 else "get"
         title = (
-            f"{share_text(off.sum() / matrix.sum())} of the sheets get a wrong genus; {share_text(share)} of "
-            f"these stay in the family, {relation} than by chance ({share_text(chance)})"
+            f"{off.sum():,} of {matrix.sum():,} sheets {get} a wrong genus; {in_family:,} of these within the family "
+            f"({share_text(share)}, {relation} than by chance, {share_text(chance)})"
         )
     chosen = np.sort(np.argsort(-matrix.sum(axis=1), kind="stable")[:top])
     order = chosen[np.lexsort((genera[chosen], families[chosen]))]

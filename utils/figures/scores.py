@@ -212,7 +212,9 @@ def against_baselines(table: pd.DataFrame) -> Figure:
     axes.bar_label(drawn, [f"macro-F1 {value:.3f}" for value in table["macro_f1"]], padding=3, fontsize=9)
     drawn = axes.barh(places + 0.19, table["accuracy"], 0.36, color=colours, alpha=0.45)
     axes.bar_label(drawn, [f"accuracy {value:.3f}" for value in table["accuracy"]], padding=3, fontsize=9)
-    names = table["method"]
+    names = table["method"].str.replace(
+        r"(\d) x (\d)", "\\1\N{NO-BREAK SPACE}x\N{NO-BREAK SPACE}\\2", regex=True
+    )
     if "on" in table:
         partly = table["on"].notna() & ~table["on"].astype(str).str.startswith("all ")
         names = names.where(~partly, names + " (on " + table["on"].astype(str) + ")")
@@ -310,19 +312,25 @@ def left_to_the_machine(curve: pd.DataFrame, sure: float) -> Figure:
     else:
         row = at.iloc[0]
         wrong = share_text(row["error"])
-        title = f"At {row['sure']:.0%} {share_text(row['share'])} of the sheets are named, {wrong} of these wrongly"
+        named = f"{share_text(row['share'])} of the sheets named to species, {wrong} of these wrongly"
+        title = f"At a threshold of {row['sure']:.0%}: {named}"
     figure, ((axes,),) = new_figure(title, 3.4)
     axes.plot(shown["share"], shown["error"], color=WINE)
+    top = max(0.05, 1.2 * shown["error"].max() if len(shown) else 0)
+    labelled: list[tuple[float, float]] = []  # places, in parts of the panel
     for row in shown.iloc[:: max(len(shown) // 6, 1)].itertuples():
         axes.plot(row.share, row.error, "o", color=WINE, ms=4)
-        axes.annotate(
-            f"{row.sure:.0%}", (row.share, row.error), (4, 4), textcoords="offset points", fontsize=9
-        )
+        place = row.share, row.error / top
+        if all(abs(place[0] - x) > 0.06 or abs(place[1] - y) > 0.08 for x, y in labelled):
+            labelled.append(place)
+            axes.annotate(
+                f"{row.sure:.0%}", (row.share, row.error), (4, 4), textcoords="offset points", fontsize=9
+            )
     if not at.empty:
         axes.plot(row_share := at.iloc[0]["share"], at.iloc[0]["error"], "s", color=BLACK, ms=7)
         axes.axvline(row_share, color=BLACK, ls="--", lw=1)
-    axes.set(xlabel="share of the sheets named to species", ylabel="wrong among them", xlim=(0, 1.05))
-    axes.set_ylim(0, max(0.05, 1.2 * shown["error"].max() if len(shown) else 0))
+    axes.set(xlabel="share of the sheets named to species (beside the points: threshold)", xlim=(0, 1.05))
+    axes.set(ylabel="wrong among them", ylim=(0, top))
     percent_axis(axes.xaxis)
     percent_axis(axes.yaxis)
     return figure

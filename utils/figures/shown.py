@@ -90,19 +90,28 @@ def _sentence(text: str) -> str:
     return f"{words[:1].upper()}{words[1:]}." if words else ""
 
 
-def table(frame: pd.DataFrame, *, index: bool = False, **formats: Any) -> Styler:
+class Table(Styler):
+    """A Styler whose cells carry their alignment themselves.
+
+    JupyterLab takes every <style> out of a notebook that it does not trust, as one that another machine has run, and
+    then sets all columns at the right.
+    """
+
+    def _repr_html_(self) -> str:
+        words = self.data.select_dtypes(exclude="number").columns
+        sides = ["left" if column in words else "right" for column in self.data.columns]
+
+        def aligned(cell: re.Match[str]) -> str:
+            return f'{cell[0]} style="text-align: {sides[int(cell[1])]}; vertical-align: top"'
+
+        return re.sub(r'class="(?:data|col_heading)\b[^"]*\bcol(\d+)[^"]*"', aligned, self.to_html())
+
+
+def table(frame: pd.DataFrame, **formats: Any) -> Table:
     """A table as a notebook shows it: words at the left under their heads, numbers at the right under theirs.
 
     Args:
-        frame: what to show.
-        index: show the row labels too.
+        frame: what to show; its row labels are not shown.
         formats: of pandas' Styler.format, as `precision` (3), `thousands`, `na_rep` (nothing) or `formatter`.
     """
-    words = frame.select_dtypes(exclude="number").columns
-    left, right = [("text-align", "left")], [("text-align", "right")]
-    styles = {column: [{"selector": "th, td", "props": left}] for column in words}
-    styler = frame.style.format(**{"precision": 3, "na_rep": "", **formats})
-    styler.set_table_styles([{"selector": "th, td", "props": [*right, ("vertical-align", "top")]}])
-    styler.set_table_styles([{"selector": "th.row_heading, th.index_name", "props": left}], overwrite=False)
-    styler.set_table_styles(styles, overwrite=False)
-    return styler if index else styler.hide(axis="index")
+    return Table(frame).format(**{"precision": 3, "na_rep": "", **formats}).hide(axis="index")

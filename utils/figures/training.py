@@ -161,7 +161,8 @@ def scores_against_time(
     took, own_took = (table["seconds"].iloc[-1] for table in (other, own))
     passes = own["seconds"][own["score"] > best]
     title = f"{own_name}: {own_best:.3f} in {own_took:,.0f} s, {name}: {best:.3f} in {took:,.0f} s"
-    title += f", passed after {passes.iloc[0]:,.0f} s" if passes.size else ", not passed"
+    passed = f"passes after {passes.iloc[0]:,.0f} s" if passes.size else "does not pass"
+    title += f", which the other {passed}"
     if np.isnan([best, own_best]).any():
         title = "No held-out score: too few species have images to hold out"
     figure, ((axes,),) = new_figure(title, 3.6)

@@ -5,9 +5,12 @@ images and calibration are inside. TensorFlow is imported where it is needed: `i
 package ai-edge-litert is installed.
 """
 
+import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +28,7 @@ from utils.own.folder import stored_by
 from utils.own.page import RunFacts, read_facts
 from utils.own.worth import has_test, load_worth
 from utils.sources import Data, find_data
+from utils.startup import printed, standard_error_to
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -38,6 +42,7 @@ INT8_LOSS = 0.02  # of macro-F1 that an int8 model may lose
 _MADE_BY = "herbarium course: export"  # in metrics.json, by which an earlier export is known
 _COMPARED = 2_000  # held-out sheets that the formats are compared on
 _RANGES = 200  # training sheets that set the ranges of int8
+_DELEGATE = re.compile(rb"INFO: Created TensorFlow Lite XNNPACK delegate for CPU\.\r?\n")  # no news
 # Ops left in float: the classifier, what makes probabilities of its logits, and the means that it gets.
 _IN_FLOAT = ("FULLY_CONNECTED", "SOFTMAX", "LOG", "MAXIMUM", "MEAN", "CONCATENATION", "REVERSE_V2")
 
@@ -51,7 +56,23 @@ def interpreter(path: Path, threads: int | None = None) -> "Callable[..., dict[s
         from ai_edge_litert.interpreter import Interpreter
     except ImportError:
         from tensorflow.lite.python.interpreter import Interpreter
-    return Interpreter(str(path), num_threads=threads).get_signature_runner()
+    loaded = Interpreter(str(path), num_threads=threads)
+    with printed(_DELEGATE):
+        loaded.allocate_tensors()
+    return loaded.get_signature_runner()
+
+
+@contextmanager
+def report_of_failure() -> Iterator[None]:
+    """Show what a converter writes to standard error only where it fails: it reports every op that stays as it is."""
+    with tempfile.TemporaryFile() as held:
+        try:
+            with standard_error_to(held):
+                yield
+        except BaseException:
+            held.seek(0)
+            os.write(2, held.read())
+            raise
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +120,8 @@ def export(
         for name, file in FORMATS.items():
             reason = "" if name != "int8" or true is not None else _NO_SHEETS
             if not reason:
-                model = converted(Path(scratch) / "one", name, ranges, network.profile.backbone)
+                with report_of_failure():
+                    model = converted(Path(scratch) / "one", name, ranges, network.profile.backbone)
                 (folder / file).write_bytes(model)
                 found[name] = _compared(
                     folder / file, test, true, expected, network.labels.n_classes, progress

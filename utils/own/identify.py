@@ -17,7 +17,7 @@ from utils.config import Profile, profile_from_dict
 from utils.data.labels import LabelMap
 from utils.files import InputError, building, cores, read_json, write_json
 from utils.own.answers import NO_RANK, RANKS, SURE_AT, judge
-from utils.own.export import interpreter
+from utils.own.export import interpreter, report_of_failure
 from utils.own.folder import stored_by, thumbnail
 from utils.own.images import read_image
 from utils.own.look import network_pixels
@@ -134,7 +134,8 @@ def prepare(run_dir: Path, kept: Path, data: "Data | None" = None, *, progress: 
         worth = load_worth(run_dir, profile, labels)
         if worth is None:
             worth = worth_of(run_dir, data, trained=loaded, kept_in=folder, progress=progress)
-        (folder / _NETWORK).write_bytes(converter.convert())
+        with report_of_failure():
+            (folder / _NETWORK).write_bytes(converter.convert())
         if data is not None:
             ids = [] if worth is None else worth.references.ids.tolist()
             _save_pictures(data, ids, folder / _PICTURES)
