@@ -247,7 +247,7 @@ def test_the_last_line_is_the_score(tmp_path):
 def test_what_a_network_from_nothing_reached_stands_beside_the_score(tmp_path):
     run = notebooks.Run(tmp_path, load_profile("laptop"), {})
     run.output.mkdir()
-    training = {"network": "EfficientNetLite0", "weights": "imagenet", "epochs": 6, "held_out_macro_f1": 0.9}
+    training = {"network": "EfficientNetLite0", "weights": "ImageNet", "epochs": 6, "held_out_macro_f1": 0.9}
     beside = {"network": "EfficientNetV2B0", "epochs": 5, "held_out_macro_f1": 0.3456}
     (run.output / "scores.json").write_text('{"macro_f1": 0.8912, "accuracy": 0.9}')
     for other, before in (
@@ -258,7 +258,7 @@ def test_what_a_network_from_nothing_reached_stands_beside_the_score(tmp_path):
         *_, beside_it, last = summary(run, read_scores(run.output)).splitlines()
         assert beside_it == before and last.startswith("macro-F1 0.891 (withheld test)")
     (run.output / "training.json").write_text(json.dumps(training | {"from_nothing": beside}))
-    line = "macro-F1 0.891 (withheld test), EfficientNetLite0 from imagenet weights, 6 epochs"
+    line = "macro-F1 0.891 (withheld test), EfficientNetLite0 from ImageNet weights, 6 epochs"
     assert summary(run, read_scores(run.output)).endswith(f"5 epochs\n{line}")
     page = pages.write_index(run, read_scores(run.output)).read_text()
     assert line in page and "EfficientNetV2B0 from nothing" in page

@@ -20,8 +20,9 @@ KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3
 LANGUAGE = {"name": "python"}
 MAX_LINES = 30  # of a code cell
 MEDIAN_LINES = 8  # of a notebook's code cells, at most
-# The author's metadata of a cell; `jupyter` folds set-up cells. What else is there was left by a run.
-_CELL_KEYS = {"tags", "jupyter"}
+# The author's metadata of a cell; `jupyter` folds set-up cells, on Kaggle another key. What else is there was left by
+# a run.
+_CELL_KEYS = {"tags", "jupyter", "_kg_hide-input"}
 
 
 @dataclass(frozen=True)
