@@ -216,11 +216,8 @@ class Profile:
         """The settings of network and training, without the methods for the long tail that are off."""
         groups = {name: field.metadata["group"] for name, field in _FIELDS.items()}
         on = {name for name in self.changed() if groups[name] == "method"}
-        return {
-            name: value
-            for name, value in self.to_dict().items()
-            if groups[name] in ("network", "training") or name in on
-        }
+        on |= {name for name, group in groups.items() if group in ("network", "training")}
+        return {name: value for name, value in self.to_dict().items() if name in on}
 
     def changed(self) -> dict[str, Any]:
         """The settings that are not at their defaults, without the words about the profile."""

@@ -65,7 +65,7 @@ def start(score: float) -> Start:
         (reading.best_epoch(result(0.9, training=0.5), SCRATCH), "0.40 less"),
         (reading.best_epoch(result(0.04, training=0.1), SMOKE), "neither has learnt much yet"),
         (reading.best_epoch(result(0.8), LAPTOP), "was fitted to these very images"),
-        (reading.best_epoch(result(0.81, 0.71, 0.85), LAPTOP), "cost 0.10 on the held-out ones, and smaller ones won it back"),
+        (reading.best_epoch(result(0.81, 0.71, 0.85), LAPTOP), "0.10 on the held-out ones, and smaller ones won"),
         (reading.best_epoch(result(0.81, 0.71), LAPTOP), "cost 0.10 on the held-out ones, and later ones won less"),
         (reading.best_epoch(result(math.nan), SCRATCH), "nothing tells how good"),
         (reading.worth(SCRATCH, result(0.7), None, None), "Only one network was trained here, from random weights"),

@@ -222,7 +222,7 @@ def write(
     if parts is not None:
         checked = {name: value for name, value in options.items() if name != "skip_bad"}
         if begin_shared(labels, images, out, parts, write=not dry_run, **checked):
-            echo(f"{out}: all shards are here. Train on them: ./course train --data {out}")
+            echo(f"{out}: all shards are here. Train on them: ./course train --profile sheets --data {out}")
         else:
             submit_shared(context, out, parts, sbatch, dry_run)
         return
@@ -235,7 +235,8 @@ def write(
             "of --shard; the last one, or any of them once all shards are in one folder, writes the metadata."
         )
     else:
-        echo(f"{out}: {len(written.shards)} shards. Train on them: ./course train --data {out}")
+        shards = "1 shard" if len(written.shards) == 1 else f"{len(written.shards)} shards"
+        echo(f"{out}: {shards}. Train on them: ./course train --profile sheets --data {out}")
 
 
 @tfrecords.command(epilog=example("./course tfrecords inspect data/mine"))
@@ -298,7 +299,7 @@ def verify(files: tuple[Path, ...]) -> None:
     if problems:
         heading = f"{len(problems)} problems. Write or download these again, unless a line says otherwise:"
         raise InputError("\n".join([heading, *_first(problems)]))
-    echo(f"{len(shards)} shards are whole.")
+    echo("1 shard is whole." if len(shards) == 1 else f"{len(shards)} shards are whole.")
 
 
 def _first(lines: list[str], most: int = 20) -> list[str]:
