@@ -104,6 +104,13 @@ def test_the_same_input_gives_the_same_bytes(tmp_path):
     assert bytes_of(tmp_path / "a") == bytes_of(tmp_path / "b")
 
 
+def test_set_up_cells_are_folded_on_kaggle_as_in_jupyterlab(built):
+    for kernel in KERNELS:
+        cells = read_json(built / kernel.slug / f"{kernel.notebook}.ipynb")["cells"]
+        in_lab = [cell["metadata"].get("jupyter", {}).get("source_hidden", False) for cell in cells]
+        assert in_lab == [cell["metadata"].get("_kg_hide-input", False) for cell in cells] and any(in_lab)
+
+
 def test_every_notebook_has_a_kernel_and_only_those_that_need_a_gpu_ask_for_one(built):
     assert {kernel.notebook for kernel in KERNELS} == {
         path.stem for path in REPOSITORY.glob("notebooks/*.ipynb")

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import nbformat
 import pytest
+from nbformat.sign import NotebookNotary
 
 from utils.config import load_profile
 from utils.course.notebooks import COURSE, NOTEBOOKS, run_notebook
@@ -59,6 +60,14 @@ def test_outputs_are_clean(course):
             if output.output_type == "stream" and output.name == "stderr"
         ]
         assert noise == [], name
+
+
+def test_executed_notebooks_are_signed_so_that_jupyterlab_shows_their_styles(course):
+    with NotebookNotary() as notary:
+        signed = [
+            notary.check_signature(nbformat.read(course.run.executed(name), as_version=4)) for name in COURSE
+        ]
+    assert all(signed)
 
 
 def shown(cell: nbformat.NotebookNode, kind: str) -> list[str]:

@@ -17,9 +17,10 @@ from utils.__main__ import main
 from utils.config import load_profile
 from utils.files import InputError
 from utils.own import export as module
-from utils.own.export import CARD, FORMATS, LABELS, METRICS, SCRIPT, export, interpreter
+from utils.own.export import CARD, FORMATS, LABELS, METRICS, SCRIPT, export, interpreter, report_of_failure
 from utils.own.worth import worth_of
 from utils.sources import Data, find_data
+from utils.startup import standard_error_to
 from utils.training import network
 
 PROFILE = tiny_profile(1, tta=True)  # as they are and turned round
@@ -70,6 +71,16 @@ def test_every_format_gives_the_calibrated_answers_of_the_network(run, data, exp
         assert np.abs(given - expected).max() <= bound, name
         places = np.concatenate([each["features"] for each in outputs])
         assert places == pytest.approx(features, abs=0.05)
+
+
+def test_a_converter_is_heard_only_where_it_fails(tmp_path):
+    with (tmp_path / "said").open("wb") as file, standard_error_to(file):
+        with report_of_failure():
+            os.write(2, b"120 ops stay as they are\n")
+        with pytest.raises(ValueError, match="no such op"), report_of_failure():
+            os.write(2, b"here is why\n")
+            raise ValueError("no such op")
+    assert (tmp_path / "said").read_bytes() == b"here is why\n"
 
 
 def test_the_numbers_beside_a_model_are_those_of_its_run(exported, run, data):
