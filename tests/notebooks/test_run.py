@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import nbformat
 import pytest
+from jupyter_core.paths import jupyter_data_dir
 from nbformat.sign import NotebookNotary
 
 from utils.config import load_profile
@@ -63,7 +64,7 @@ def test_outputs_are_clean(course):
 
 
 def test_executed_notebooks_are_signed_so_that_jupyterlab_shows_their_styles(course):
-    with NotebookNotary() as notary:
+    with NotebookNotary(data_dir=jupyter_data_dir()) as notary:
         signed = [
             notary.check_signature(nbformat.read(course.run.executed(name), as_version=4)) for name in COURSE
         ]

@@ -329,10 +329,14 @@ def _trust(notebook: Any) -> None:
 
     Where the home of the user cannot be written, Lab shows them plainly, as it does for notebooks from elsewhere.
     """
+    from jupyter_core.paths import jupyter_data_dir
     from nbformat.sign import NotebookNotary
 
-    with contextlib.suppress(OSError), NotebookNotary() as notary:
-        notary.sign(notebook)
+    folder = Path(jupyter_data_dir())  # a notary that looks for it sets up logging anew for the whole process
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        with NotebookNotary(data_dir=str(folder)) as notary:
+            notary.sign(notebook)
 
 
 def judge_cells(notebook: Any) -> str:
