@@ -48,7 +48,7 @@ def test_a_finished_write_replaces_the_file_and_makes_its_folder(tmp_path):
 
 def left_over(path: Path, process: int) -> Path:
     """What a process of this machine that works on `path` has beside it."""
-    return path.with_name(f".{path.stem}.{files._HOST}.{process}.tmp{path.suffix}")
+    return path.with_name(f".{path.stem}.{files.HOST}.{process}.tmp{path.suffix}")
 
 
 @pytest.fixture(scope="module")

@@ -32,8 +32,8 @@ def check_option(name: str, value: Any, holds: bool, allowed: str) -> None:
         raise UsageError(f"{name} is {value!r}, must be {allowed}.")
 
 
-_HOST = re.sub(r"[^A-Za-z0-9-]", "-", platform.node()) or "host"
-_LEFT_OVER = re.compile(rf"\..+\.{_HOST}\.(\d+)\.tmp(\.[^.]+)?")
+HOST = re.sub(r"[^A-Za-z0-9-]", "-", platform.node()) or "host"  # in names of temporary files
+_LEFT_OVER = re.compile(rf"\..+\.{HOST}\.(\d+)\.tmp(\.[^.]+)?")
 _in_use: set[Path] = set()  # temporary files and folders of this process
 _swept: set[Path] = set()  # folders that it has looked through for those of dead ones
 
@@ -46,7 +46,7 @@ def _temporary(path: Path) -> Iterator[Path]:
     name is written becomes an InputError that names `path`.
     """
     folder = path.parent
-    temporary = path.with_name(f".{path.stem[:60]}.{_HOST}.{os.getpid()}.tmp{path.suffix}")
+    temporary = path.with_name(f".{path.stem[:60]}.{HOST}.{os.getpid()}.tmp{path.suffix}")
     _in_use.add(temporary)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import runpy
+import shutil
 import subprocess
 import sys
 import venv
@@ -11,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 from support.tiny import in_place, tiny_network, tiny_profile, trained
 
 from utils.__main__ import main
@@ -111,11 +114,15 @@ def test_the_card_says_what_it_was_trained_on_and_what_it_is_worth(exported):
 
 
 @pytest.mark.parametrize(
-    ("licences", "told"), [(["CC BY-NC-ND 4.0"], "No commercial use"), ([], "ask who made them")]
+    ("licences", "told"),
+    [
+        (["CC BY-NC-ND 4.0", "<b>"], "CC BY-NC-ND 4.0, &lt;b&gt;; the weights"),
+        (["CC BY-NC-ND 4.0"], "No commercial use"),
+        ([], "ask who made them"),
+    ],
 )
 def test_the_licence_is_that_of_the_sheets(run, tmp_path, monkeypatch, licences, told):
     import dataclasses
-    import shutil
 
     own = Path(shutil.copytree(run, tmp_path / "run"))
     words = json.loads((own / "answers.json").read_text())
@@ -157,15 +164,15 @@ def test_int8_that_loses_too_much_is_not_shipped_and_the_reason_is_told(run, dat
 def test_a_folder_of_other_files_is_left_alone_and_an_earlier_export_replaced(
     run, exported, tmp_path, monkeypatch
 ):
-    import shutil
-
     monkeypatch.setattr(network, "_network", tiny_network)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
-    for arguments in (["--model", str(run), "--out", str(tmp_path / "mine")],):
-        shown = CliRunner().invoke(main, ["export", *arguments])
-        assert shown.exit_code == 1 and "holds files that are no export" in shown.output
-    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+    beside = Path(shutil.copytree(exported, tmp_path / "beside"))
+    (beside / "thesis.txt").write_text("x")
+    for folder in (tmp_path / "mine", beside):
+        shown = CliRunner().invoke(main, ["export", "--model", str(run), "--out", str(folder)])
+        assert shown.exit_code == 1 and "holds files that are no export (thesis.txt)" in shown.output
+        assert (folder / "thesis.txt").read_text() == "x"
     again = Path(shutil.copytree(exported, tmp_path / "again"))
     (again / SCRIPT).write_text("old")
     monkeypatch.setattr(module, "converted", lambda *_: (_ for _ in ()).throw(RuntimeError("killed")))
@@ -174,6 +181,36 @@ def test_a_folder_of_other_files_is_left_alone_and_an_earlier_export_replaced(
     assert (again / SCRIPT).read_text() == "old" and not list(tmp_path.glob(".*.tmp"))
     with pytest.raises(InputError, match="no trained run"):
         export(tmp_path / "mine", tmp_path / "other")
+
+
+def _says(script: Path, image: Image.Image, monkeypatch, capsys) -> str:
+    """What the exported script says of an image, in this process."""
+    file = script.parent / "image.png"
+    image.save(file)
+    monkeypatch.setattr(sys, "argv", [str(script), str(file)])
+    capsys.readouterr()
+    try:
+        runpy.run_path(str(script), run_name="__main__")
+    finally:
+        file.unlink()
+    return capsys.readouterr().out
+
+
+def test_the_script_shows_transparency_on_white_and_refuses_more_than_8_bits(
+    exported, tmp_path, make_sheet, monkeypatch, capsys
+):
+    pytest.importorskip("ai_edge_litert")
+    script = Path(shutil.copytree(exported, tmp_path / "exported")) / SCRIPT
+    sheet, half = make_sheet(0).convert("RGB"), Image.new("L", (1, 2), 255)
+    half.putpixel((0, 0), 0)
+    mask = half.resize(sheet.size, Image.Resampling.NEAREST)
+    white = Image.composite(sheet, Image.new("RGB", sheet.size, "white"), mask)
+    clear = sheet.copy()
+    clear.putalpha(mask)
+    said = [_says(script, image, monkeypatch, capsys) for image in (sheet, white, clear)]
+    assert said[1] == said[2] != said[0]
+    with pytest.raises(SystemExit, match=r"image\.png: has pixels of the kind I.* with 8 bits"):
+        _says(script, Image.new("I;16", (8, 8), 40_000), monkeypatch, capsys)
 
 
 @pytest.mark.long

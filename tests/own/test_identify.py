@@ -12,9 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 from tiny import in_place, tiny_network, tiny_profile, trained
 
+from utils.__main__ import main
 from utils.data.labels import LabelMap
 from utils.files import InputError
 from utils.own import cards, examples, identify
@@ -103,6 +105,15 @@ def test_preparing_again_replaces_what_was_there(run, data, tmp_path, monkeypatc
     (own / KEPT / "network.tflite").write_bytes(b"of an earlier version")
     prepare(own, own / KEPT, data, progress=False)
     assert Identifier(own, own / KEPT).labels.n_classes == 8
+
+
+def test_a_folder_of_other_files_is_left_alone(run, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("x")
+    for folder, named in ((tmp_path / "mine", "(thesis.txt)"), (run, "_configs.json")):
+        shown = CliRunner().invoke(main, ["identify", "--model", str(run), "--cache", str(folder)])
+        assert shown.exit_code == 1 and named in shown.output and "Name a new folder" in shown.output
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "x"
 
 
 def test_a_damaged_model_is_named(run, tmp_path):

@@ -16,7 +16,7 @@ from chromium import PROGRAM, chromium
 from PIL import Image
 from tiny import in_place, tiny_profile, trained
 
-from utils.files import REPOSITORY, InputError
+from utils.files import HOST, REPOSITORY, InputError
 from utils.own.examples import MOST_BYTES
 from utils.own.identify import KEPT, prepare
 from utils.own.serve import check_host
@@ -43,6 +43,10 @@ def page(sample_flora, tmp_path_factory):
         prepare(run, run / KEPT, data, progress=False)
     for name in ("home", "tmp"):
         (folder / name).mkdir()
+    ended = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True
+    )
+    (folder / "tmp" / f".course-page-x.{HOST}.{int(ended.stdout)}.tmp").mkdir()  # of a page that was killed
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

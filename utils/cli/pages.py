@@ -39,7 +39,7 @@ def identify(
 
     Only this machine reaches the page, and only with the token in its address. Nothing is loaded from elsewhere.
     """
-    from utils.own.identify import KEPT, is_prepared, prepare
+    from utils.own.identify import KEPT, is_prepared, prepare, refuse_other_files
     from utils.own.serve import check_host
 
     check_host(host)
@@ -50,6 +50,8 @@ def identify(
         from utils.sources import find_data
         from utils.startup import import_tensorflow
 
+        refuse_other_files(kept)
+        check_writable(kept)
         echo(f"Once for this run, a minute or two: {kept}", err=True)
         found = find_data(load_profile("auto"), data) if data else None
         import_tensorflow()

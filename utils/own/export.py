@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,7 +106,7 @@ def export(
     Raises:
         InputError: there is no trained run, the data have other species, or `out` holds other files.
     """
-    out = Path(out)
+    out = Path(out).resolve()  # a link to a folder stays one
     refuse_other_files(out)
     network, data = _load(Path(run_dir), data_dir)
     with building(out) as folder, tempfile.TemporaryDirectory() as scratch:
@@ -157,11 +157,21 @@ _NO_SHEETS = "no held-out sheets of known species were there to set its ranges a
 
 def refuse_other_files(out: Path) -> None:
     """Raise InputError where a folder holds anything but an earlier export."""
-    if not out.exists() or not any(out.iterdir()):
-        return
+    refuse_others(out, {METRICS, CARD, SCRIPT, LABELS, SAVED, *FORMATS.values()}, "no export")
     metrics = out / METRICS
-    if not metrics.is_file() or read_json(metrics).get("made_by") != _MADE_BY:
+    found = read_json(metrics) if metrics.is_file() else None
+    made = isinstance(found, dict) and found.get("made_by") == _MADE_BY
+    if not made and out.exists() and any(out.iterdir()):
         raise InputError(f"{out}: holds files that are no export. Name a new folder.")
+
+
+def refuse_others(folder: Path, made: Collection[str], what: str) -> None:
+    """Raise InputError where a folder that is made anew has other entries than `made`: they would be lost."""
+    if others := sorted({path.name for path in folder.iterdir()} - {*made}) if folder.is_dir() else []:
+        more = f" and {len(others) - 3:,} more" if len(others) > 3 else ""
+        raise InputError(
+            f"{folder}: holds files that are {what} ({', '.join(others[:3])}{more}). Name a new folder, or move them."
+        )
 
 
 def _load(run_dir: Path, data_dir: Path | None) -> tuple[_Network, Data | None]:

@@ -16,8 +16,8 @@ from PIL import Image
 from utils.config import Profile, profile_from_dict
 from utils.data.labels import LabelMap
 from utils.files import InputError, building, cores, read_json, write_json
-from utils.own.answers import NO_RANK, RANKS, SURE_AT, judge
-from utils.own.export import interpreter, report_of_failure
+from utils.own.answers import ARRAYS, NO_RANK, RANKS, SURE_AT, WORDS, judge
+from utils.own.export import interpreter, refuse_others, report_of_failure
 from utils.own.folder import stored_by, thumbnail
 from utils.own.images import read_image
 from utils.own.look import network_pixels
@@ -97,6 +97,11 @@ def is_prepared(run_dir: Path, kept: Path, *, pictures: bool = False) -> bool:
     return (kept / _PICTURES).is_file() or not pictures
 
 
+def refuse_other_files(kept: Path) -> None:
+    """Raise InputError where a folder holds anything but what `prepare` makes."""
+    refuse_others(kept, (_NETWORK, _PICTURES, _RUN, WORDS, ARRAYS), "not made by identify")
+
+
 def prepare(run_dir: Path, kept: Path, data: "Data | None" = None, *, progress: bool = True) -> Path:
     """Make what an Identifier takes, from a trained run; imports TensorFlow and takes about a minute.
 
@@ -108,8 +113,9 @@ def prepare(run_dir: Path, kept: Path, data: "Data | None" = None, *, progress: 
         progress: show bars.
 
     Raises:
-        InputError: there is no trained run, or the data have other species.
+        InputError: there is no trained run, the data have other species, or `kept` holds other files.
     """
+    refuse_other_files(kept)
     import tensorflow as tf
 
     from utils.figures.explain import explainer

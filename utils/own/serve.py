@@ -15,7 +15,7 @@ import tornado.web
 from traitlets.config import Config
 
 from utils.course.notebooks import KERNEL, kernel_variables
-from utils.files import InputError
+from utils.files import HOST, InputError, remove_left_overs
 from utils.own.examples import MOST_MESSAGE
 
 # jsonschema, which Voila imports, would compile a grammar of international addresses, for longer than all else takes;
@@ -83,7 +83,9 @@ def serve(
         InputError: nothing can listen at `host`.
     """
     check_host(host)
-    with tempfile.TemporaryDirectory(prefix="course-page-") as name:
+    remove_left_overs(Path(tempfile.gettempdir()))  # of pages that were killed
+    ending = f".{HOST}.{os.getpid()}.tmp"
+    with tempfile.TemporaryDirectory(prefix=".course-page-", suffix=ending) as name:
         folder = Path(name)
         notebook = folder / "notebook" / "page.ipynb"
         notebook.parent.mkdir()
