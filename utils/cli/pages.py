@@ -50,9 +50,9 @@ def identify(
         from utils.sources import find_data
         from utils.startup import import_tensorflow
 
+        echo(f"Once for this run, a minute or two: {kept} (--cache names another folder)", err=True)
         refuse_other_files(kept)
         check_writable(kept)
-        echo(f"Once for this run, a minute or two: {kept}", err=True)
         found = find_data(load_profile("auto"), data) if data else None
         import_tensorflow()
         prepare(run_dir, kept, found)

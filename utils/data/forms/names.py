@@ -46,7 +46,7 @@ _OF_CULTIVATION = word_set(
 _WORD = re.compile(r"[^\W\d_]+(?:[-'][^\W\d_]+)*")
 # Abbreviations that stand where an epithet would, also without their full stop.
 _NO_EPITHETS = word_set(
-    "sp spp spec species indet undet cf aff agg aggr auct non nec cv convar sect subsect subg subgen ser "
+    "sp spp spec species hybrid indet undet cf aff agg aggr auct non nec cv convar sect subsect subg subgen ser "
     "hort nom nov ined s l"
 )
 
@@ -239,7 +239,7 @@ def doubt_of(name: str, species: str = "") -> str:
     """
     words = tidy(name).split()
     for place, word in enumerate(words):
-        sign = _DOUBTS.get(word.casefold().rstrip("."))
+        sign = _sign_of(word)
         if (
             sign and not {*words[max(place - 1, 0) : place + 2]} & _RANKS.keys()
         ):  # of a variety: the species stands
@@ -263,13 +263,20 @@ def in_doubt(name: str, qualifier: str) -> str:
     if not qualifier:
         return name
     words, doubt = tidy(name).split(), tidy(qualifier).split()
-    sign = "cf." if doubt[:1] == ["?"] else _DOUBTS.get(doubt[0].casefold().rstrip(".")) if doubt else None
+    sign = "cf." if doubt[:1] == ["?"] else _sign_of(doubt[0]) if doubt else None
     if not words or not sign or doubt_of(name) or (doubt[1:2] and doubt[1] in _RANKS):
         return name
     return " ".join([words[0], sign, *words[1:]])
 
 
-_DOUBTS = {"cf": "cf.", "conf": "cf.", "aff": "aff.", "prope": "aff."}
+_DOUBTS = dict.fromkeys(("cf", "cfr", "conf", "confer"), "cf.") | dict.fromkeys(
+    ("aff", "prope", "near"), "aff."
+)
+
+
+def _sign_of(word: str) -> str | None:
+    """The sign of doubt that a word is, also in brackets or before a comma: "(cf.)"."""
+    return _DOUBTS.get(word.casefold().strip("()[].,;:"))
 
 
 def look_for_doubts(
