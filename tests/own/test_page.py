@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from chromium import PROGRAM, chromium
 from PIL import Image
 
 from utils.config import load_profile
@@ -180,6 +181,18 @@ def test_sheets_are_grouped_by_their_folders(tmp_path, facts):
     make(path, facts, judged("z.jpg", "a/1.jpg"), judged("a/2.jpg", "b/c/3.jpg"))
     headings = [words.partition(" doubtful")[0] for words in Read(path).styled["h2"]]
     assert headings == ["In the folder itself", "z.jpg", "a", "a/1.jpg", "a/2.jpg", "b/c", "b/c/3.jpg"]
+
+
+@pytest.mark.long
+@pytest.mark.skipif(PROGRAM is None, reason="no chromium on this machine")
+def test_long_names_do_not_make_the_page_wider_than_a_telephone(tmp_path, facts):
+    make(tmp_path / "p.html", facts, judged("NY_0002032600020326000203260002032600020326.jpg"))
+    with chromium() as tab:
+        tab.show(390, mobile=True)
+        tab.open((tmp_path / "p.html").as_uri())
+        tab.wait("document.images.length > 0")
+        tab.ask("document.querySelectorAll('details').forEach(each => each.open = true)")
+        assert tab.ask("document.documentElement.scrollWidth") == 390
 
 
 def test_the_rarest_species_are_marked(tmp_path, facts):
