@@ -214,9 +214,8 @@ class Profile:
 
     def in_use(self) -> dict[str, Any]:
         """The settings of network and training, without the methods for the long tail that are off."""
-        groups = {name: field.metadata["group"] for name, field in _FIELDS.items()}
-        on = {name for name in self.changed() if groups[name] == "method"}
-        on |= {name for name, group in groups.items() if group in ("network", "training")}
+        on = {name for name in self.changed() if _FIELDS[name].metadata["group"] == "method"}
+        on |= {name for name, field in _FIELDS.items() if field.metadata["group"] in ("network", "training")}
         return {name: value for name, value in self.to_dict().items() if name in on}
 
     def changed(self) -> dict[str, Any]:
