@@ -48,10 +48,9 @@ def head_of_network(in_head: int, total: int, species: int) -> str:
     return (
         "The table starts at the last feature map, where the backbone ends; below it stands the head. `None` is the "
         "number of sheets in a batch, which may be any; then come rows, columns and features of the grid. The head "
-        f"holds "
-        f"**{in_head / total:.0%}** of all parameters, with {species} species. With 15,501 species and a hidden layer "
-        f"of 1,024 units, as in profile `reference`, it holds {full / 37_531_629:.0%} of 37.5 million: there much of "
-        "what is learnt is which features speak for which species."
+        f"holds **{in_head / total:.0%}** of all parameters, with {species} species. With 15,501 species and a hidden "
+        f"layer of 1,024 units, as in profile `reference`, it holds {full / 37_531_629:.0%} of 37.5 million: there "
+        "much of what is learnt is which features speak for which species."
     )
 
 

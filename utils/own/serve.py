@@ -110,8 +110,11 @@ def serve(
         page.names = (*LOOPBACK, host.lower())
         page.token = secrets.token_urlsafe(24)
         page.opened = open_page
-        page.initialize([])
-        page.start()
+        try:
+            page.initialize([])
+            page.start()
+        finally:
+            tempfile.tempdir = None  # the folder goes; whoever comes next looks for another
 
 
 def check_host(host: str) -> None:
