@@ -14,7 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -55,8 +55,8 @@ def _temporary(path: Path) -> Iterator[Path]:
             remove_left_overs(folder)
         yield temporary
     except OSError as error:
-        ours = error.filename is None or str(error.filename).startswith(str(temporary))
-        if error.errno is None or not ours:
+        names = [str(name) for name in (error.filename, error.filename2) if name]  # two of a copy
+        if error.errno is None or (names and not any(name.startswith(str(temporary)) for name in names)):
             raise
         raise cannot_write(path, error) from error
     finally:
@@ -68,7 +68,8 @@ def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # it never came to be, as where nothing can be written
+            path.unlink()
 
 
 def remove_left_overs(folder: Path) -> None:

@@ -164,21 +164,29 @@ def holding(lock: Path, *, wait: bool = False) -> Iterator[None]:
         wait: say whom this process waits for, and wait.
 
     Raises:
-        InputError: another process holds it; the message says which, and since when.
+        InputError: another process holds it (the message says which, and since when), or it cannot be written.
     """
-    lock.parent.mkdir(parents=True, exist_ok=True)
+    since = f"since {time.strftime('%Y-%m-%d %H:%M:%S')} ({printable(shlex.join(sys.argv))[:200]})"
     with contextlib.ExitStack() as stack:
-        while True:
-            file = stack.enter_context(lock.open("a+", encoding="utf-8", errors="replace"))
-            _take(file, lock, wait)
-            if lock.exists() and os.path.samestat(os.fstat(file.fileno()), lock.stat()):
-                break  # else its holder has just removed it
-        stack.callback(lock.unlink, missing_ok=True)
-        file.truncate(0)
-        since, command = time.strftime("%Y-%m-%d %H:%M:%S"), shlex.join(sys.argv)[:200]
-        file.write(f"process {os.getpid()} of {platform.node()} since {since} ({command})")
-        file.flush()
+        try:
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            while True:
+                file = stack.enter_context(lock.open("a+", encoding="utf-8", errors="replace"))
+                _take(file, lock, wait)
+                if _has_name(file, lock):
+                    break  # else its holder has just removed it
+            stack.callback(lambda: _has_name(file, lock) and lock.unlink())  # else somebody has removed it
+            file.truncate(0)
+            os.write(file.fileno(), f"process {os.getpid()} of {platform.node()} {since}".encode())
+        except OSError as error:
+            raise utils.files.cannot_write(lock, error) from error
         yield
+
+
+def _has_name(file: IO[str], lock: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(file.fileno()), lock.stat())
+    return False
 
 
 def _take(file: IO[str], lock: Path, wait: bool) -> None:
@@ -213,7 +221,8 @@ def start_notebook() -> None:
     tf = import_tensorflow()
     python = ".".join(map(str, sys.version_info[:3]))
     keras = metadata.version("tf_keras" if "TF_USE_LEGACY_KERAS" in os.environ else "keras")
-    print(f"herbarium course {utils.__version__}{_commit()} on {_image()}")
+    commit = commit_of_package()
+    print(f"herbarium course {utils.__version__}{commit and f', commit {commit}'} on {_image()}")
     print(f"Python {python} · TensorFlow {tf.__version__} · Keras {keras}")
     print(f"Devices: {_devices(tf)}")
 
@@ -246,14 +255,8 @@ def _image() -> str:
     return f"Kaggle ({run}), image {', '.join(built)}" if built else f"Kaggle ({run}), image unknown"
 
 
-def _commit() -> str:
-    """ ", commit 1a2b3c4", with "+" where files differ from it; nothing where it is not known."""
-    commit = commit_of_package()
-    return f", commit {commit}" if commit else ""
-
-
 def commit_of_package() -> str:
-    """The commit of this package: from the file COMMIT or from git; empty where there is neither."""
+    """The commit of this package, with "+" where files differ from it: by the file COMMIT or by git; "" without."""
     if COMMIT.is_file():
         return COMMIT.read_text(encoding="utf-8").strip()
     if not (REPOSITORY / ".git").exists():

@@ -6,7 +6,7 @@ from click.testing import CliRunner
 from utils.__main__ import main
 from utils.data import splits
 from utils.files import InputError, UsageError
-from utils.own.split import assign, report
+from utils.own.split import assign, report, write_split
 
 rng = np.random.default_rng(0)
 CLASSES = np.repeat(np.arange(40), rng.integers(1, 30, 40))
@@ -79,7 +79,7 @@ def test_impossible_fractions_are_refused(validation, test):
 
 def test_a_split_file_comes_back(tmp_path):
     parts = assign(IDS, CLASSES, validation=0.1, test=0.2)
-    path = splits.write_split(IDS, parts, tmp_path / "split.csv")
+    path = write_split(IDS, parts, tmp_path / "split.csv")
     assert path.read_text().startswith("image_id,split\nsheet0000,")
     assert (splits.parts_of(IDS[::-1], path) == parts[::-1]).all()
     with pytest.raises(InputError, match=r"split\.csv: image 'new' is not in it \(1 of 2 images\)"):

@@ -21,6 +21,7 @@ from utils.data.records import read_labels, read_records, read_schema
 from utils.files import REPOSITORY, InputError, UsageError, replacing
 from utils.own import plan, verify
 from utils.own.images import encode_image
+from utils.own.split import write_split
 from utils.own.write import Written, write_from_labels
 from utils.startup import holding
 
@@ -142,7 +143,7 @@ def test_a_split_file_says_the_part_of_each_sheet(own_sheets, write, tmp_path):
     out = own_sheets[2]
     ids = [f"S{number}" for number in range(10)]
     parts = np.array(["train"] * 5 + ["validation"] * 2 + ["test"] * 3)
-    file = splits.write_split([*ids, "other"], np.append(parts, "test"), tmp_path / "mine.csv")
+    file = write_split([*ids, "other"], np.append(parts, "test"), tmp_path / "mine.csv")
     shards = write(split=file).shards
     stored = {split: read_labels(out.glob(f"*_{split}*"))["image_id"] for split in ("train", "test")}
     assert sorted(stored["train"]) == ids[:7]
@@ -152,9 +153,9 @@ def test_a_split_file_says_the_part_of_each_sheet(own_sheets, write, tmp_path):
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["records"] == {"train": 5, "validation": 2, "test": 3}
     with pytest.raises(InputError, match=r"image 'S3' is not in it"):
-        write(out / "b", split=splits.write_split(ids[:3], parts[:3], tmp_path / "short.csv"))
+        write(out / "b", split=write_split(ids[:3], parts[:3], tmp_path / "short.csv"))
     with pytest.raises(InputError, match="all sheets are in test"):
-        write(out / "b", split=splits.write_split(ids, ["test"] * 10, tmp_path / "all.csv"))
+        write(out / "b", split=write_split(ids, ["test"] * 10, tmp_path / "all.csv"))
     with pytest.raises(UsageError, match="split file and a test fraction"):
         write(out / "b", split=file, test_fraction=0.1)
     assert not (out / "b").exists()
@@ -163,7 +164,7 @@ def test_a_split_file_says_the_part_of_each_sheet(own_sheets, write, tmp_path):
 def test_a_split_file_may_lie_where_the_shards_go(own_sheets, write):
     out = own_sheets[2]
     parts = np.array(["train", "validation"] * 5)
-    file = splits.write_split([f"S{number}" for number in range(10)], parts, out / "split.csv")
+    file = write_split([f"S{number}" for number in range(10)], parts, out / "split.csv")
     before = file.read_bytes()
     write(split=file)
     assert file.read_bytes() == before
@@ -666,7 +667,7 @@ def test_duplicates_are_listed_and_said(own_sheets, write, make_sheet):
     shutil.copy(images / "sub/sheet0.png", images / "sub/sheet5.png")
     Image.open(images / "sub/sheet1.png").resize((240, 300)).save(images / "small.jpg", quality=70)
     labels_csv.write_text(labels_csv.read_text().replace("sub/sheet2.png", "small.jpg"))
-    split = splits.write_split(
+    split = write_split(
         [f"S{number}" for number in range(10)], ["train"] * 5 + ["validation"] * 5, out.parent / "s.csv"
     )
     notes = write(split=split, size=96).notes

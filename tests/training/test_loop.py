@@ -23,11 +23,11 @@ from click.testing import CliRunner, Result
 
 from utils.__main__ import main
 from utils.config import Profile, load_profile
-from utils.data import splits
 from utils.data.batches import evaluation_dataset
 from utils.evaluation.scores import macro_f1
 from utils.experiments import range_test
 from utils.files import REPOSITORY, InputError, UsageError
+from utils.own.split import write_split
 from utils.sources import Data, find_data
 from utils.training import loop, network, runs, trainer
 from utils.training import state as state_module
@@ -532,7 +532,7 @@ def other_images_of_the_same_ids(folder: Path) -> None:
 
 def another_split(folder: Path) -> None:
     parts = np.where(np.arange(12) % 4 == 1, "validation", "train")
-    splits.write_split([published.train_id(number) for number in range(12)], parts, folder / "split.csv")
+    write_split([published.train_id(number) for number in range(12)], parts, folder / "split.csv")
 
 
 @pytest.mark.parametrize(
@@ -721,7 +721,7 @@ def test_copies_in_training_and_validation_are_said(
     data = small_set(tmp_path, list(range(12)))
     data.labels().save(tmp_path / "labels.json")
     parts = np.where(np.arange(12) % 5 == 4, "validation", "train")
-    splits.write_split([published.train_id(number) for number in range(12)], parts, tmp_path / "split.csv")
+    write_split([published.train_id(number) for number in range(12)], parts, tmp_path / "split.csv")
     rows = [f"0,near-identical,{published.train_id(number)},x.jpg,Zea,train\n" for number in (0, copy)]
     (tmp_path / "duplicates.csv").write_text(
         "group,kind,image_id,file_name,scientificName,split\n" + "".join(rows)

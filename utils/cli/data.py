@@ -134,8 +134,9 @@ def split(file: Path, out: Path, validation: float, test: float, seed: int, grou
     from utils.data.forms.names import look_alike_notes
     from utils.data.labels import LabelMap
     from utils.data.metadata import read_metadata
-    from utils.own.split import assign, report
+    from utils.own.split import assign, report, write_split
 
+    check_writable(out)
     with told(f"reading {file}"):
         tables = read_metadata(file)
     labels = LabelMap.from_metadata(tables)
@@ -144,7 +145,7 @@ def split(file: Path, out: Path, validation: float, test: float, seed: int, grou
     with told("dividing"):
         groups = None if group is None else sheets.groups_of(ids, group, tables, file)
         parts = assign(ids, classes, validation=validation, test=test, seed=seed, groups=groups)
-        splits.write_split(ids, parts, out)
+        write_split(ids, parts, out)
     for note in look_alike_notes(labels.names.tolist()):
         echo(note)
     echo(report(classes, parts).to_string(index=False))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from utils.data.delimited import read_table, write_csv
+from utils.data.delimited import read_table
 from utils.files import InputError, check_option
 
 PARTS = ("train", "validation", "test")
@@ -21,15 +21,8 @@ def texts(values: Sequence | np.ndarray) -> np.ndarray:
     return np.array([str(value) for value in values], dtype=object)
 
 
-def write_split(image_ids: Sequence[str] | np.ndarray, parts: np.ndarray, path: Path) -> Path:
-    """Write the parts as CSV with the columns image_id and split, sorted by id, whole."""
-    table = pd.DataFrame({"image_id": texts(image_ids), "split": parts})
-    write_csv(table.sort_values("image_id"), path)
-    return Path(path)
-
-
 def read_split(path: Path) -> pd.DataFrame:
-    """Read what `write_split` wrote, or a published split: image_id (str) and split (str).
+    """Read what `utils.own.split.write_split` wrote, or a published split: image_id (str) and split (str).
 
     Raises:
         InputError: the file is missing or no such table, an image_id is empty or occurs twice, or a part is

@@ -8,7 +8,7 @@ import sys
 import types
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -249,14 +249,14 @@ def _draw_flora(folder: Path, spec: dict[str, Any], workers: int | None, progres
 
     digest = hashlib.sha256()
     test_images = images_of_test(len(plan.answers))
-    with building(folder) as temporary:
+    with building(folder) as temporary, ExitStack() as stack:
 
         def drawn() -> Iterator[bytes]:
             for image in draw(plan.tasks, workers or cores(), progress):
                 digest.update(image)
                 yield image
 
-        images = drawn()
+        images = stack.enter_context(closing(drawn()))  # its workers and its bar end before an error is told
         if form == "shards":
             ids = metadata.images["image_id"].to_numpy()[order]
             train_records = (

@@ -1,5 +1,6 @@
 """Records written to shards in the published format, whole or not at all."""
 
+import errno
 import itertools
 import os
 from collections.abc import Iterable
@@ -7,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.data.records import CLASS, FAMILY, GENUS, IMAGE, IMAGE_ID, first_line
-from utils.files import InputError
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def write_records(records: Iterable[Record], path: Path) -> int:
         The number of records.
 
     Raises:
-        InputError: the file cannot be written; the message names it.
+        OSError: the file cannot be written; `replacing` and its kin make one line of it.
     """
     from utils.startup import import_tensorflow
 
@@ -70,9 +70,8 @@ def write_records(records: Iterable[Record], path: Path) -> int:
         with path.open("rb+") as file:
             os.fsync(file.fileno())
     except tf.errors.OpError as error:
-        raise InputError(
-            f"{path}: cannot be written ({first_line(error)}). Make room or name another folder."
-        ) from error
+        reason = first_line(error).rpartition("; ")[2]  # behind the path
+        raise OSError(errno.EIO, reason, str(path)) from error
     return count
 
 

@@ -1,10 +1,12 @@
 """Own sheets divided into train, validation and test: by seed, species and group."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from utils.data.delimited import write_csv
 from utils.data.splits import PARTS, stratified, texts
 from utils.files import UsageError, check_option
 
@@ -98,6 +100,13 @@ def _whole_groups(
         if so_far < wanted and gain(number) > -np.inf:
             so_far += hold(number)
     return held
+
+
+def write_split(image_ids: Sequence[str] | np.ndarray, parts: np.ndarray, path: Path) -> Path:
+    """Write the parts as CSV with the columns image_id and split, sorted by id, whole."""
+    table = pd.DataFrame({"image_id": texts(image_ids), "split": parts})
+    write_csv(table.sort_values("image_id"), path)
+    return Path(path)
 
 
 def report(class_indices: Sequence[int] | np.ndarray, parts: np.ndarray) -> pd.DataFrame:
