@@ -3,6 +3,7 @@
 A reader of a file sees the old one or the new one, never a half. Places: the repository, outputs, what Kaggle attaches.
 """
 
+import errno
 import json
 import math
 import os
@@ -93,8 +94,11 @@ def _is_alive(process: int) -> bool:
 
 def cannot_write(path: Path, error: Exception) -> InputError:
     """What a failed write is called: the path, the system's reason, the way out."""
-    reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
-    reason = "its folder has vanished" if isinstance(error, FileNotFoundError) else reason
+    told = re.sub(r"\n.*| \[Op:\w+\]", "", str(error)).rpartition("; ")[
+        2
+    ]  # TensorFlow's, behind its own path
+    number = getattr(error, "errno", None)  # its text is the system's: h5py has several lines in place of it
+    reason = "its folder has vanished" if number == errno.ENOENT else os.strerror(number) if number else told
     return InputError(
         f"{path}: cannot be written ({reason}). What was there before still is. Make room or name another place; "
         "then the same call goes on."

@@ -307,6 +307,7 @@ def run_notebook(run: Run, path: Path, parameters: Mapping[str, Any]) -> Noteboo
                     str(temporary),
                     parameters={name: value for name, value in injected.items() if name in own},
                     kernel_name=KERNEL,
+                    language="python",  # a notebook need not say it
                     cwd=str(path.parent),  # Jupyter's; it is the caller's otherwise
                     progress_bar=False,
                     start_timeout=180,

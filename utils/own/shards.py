@@ -71,7 +71,8 @@ def write_records(records: Iterable[Record], path: Path) -> int:
             os.fsync(file.fileno())
     except tf.errors.OpError as error:
         reason = first_line(error).rpartition("; ")[2]  # behind the path
-        raise OSError(errno.EIO, reason, str(path)) from error
+        number = next((each for each in errno.errorcode if os.strerror(each) == reason), errno.EIO)
+        raise OSError(number, reason, str(path)) from error
     return count
 
 
