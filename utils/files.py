@@ -179,9 +179,8 @@ def read_json(path: Path) -> Any:
     Raises:
         InputError: the file is missing or is not JSON; the message names it.
     """
-    path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file.") from None
     except (ValueError, RecursionError) as error:  # the latter where brackets nest some thousand deep
@@ -192,9 +191,8 @@ def read_json(path: Path) -> Any:
 def uninterrupted() -> Iterator[None]:
     """Let Ctrl-C and SIGTERM wait until the block is done."""
     waiting: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    if threading.current_thread() is not threading.main_thread():
-        numbers = ()  # only that one gets them
+    main = threading.current_thread() is threading.main_thread()  # only that one gets them
+    numbers = (signal.SIGINT, signal.SIGTERM) if main else ()
     before = {number: signal.signal(number, lambda each, _: waiting.append(each)) for number in numbers}
     try:
         yield

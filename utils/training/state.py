@@ -183,7 +183,7 @@ class RunState:
                 self._write_tensors(Path(elsewhere), checkpoint, model, progress)
             return
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(exist_ok=True)  # not the folder of the run, which is there unless it vanished
             name = self._write_tensors(self.folder, checkpoint, model, progress)
         except (OSError, tf.errors.OpError) as error:
             for half in self.folder.glob(f"epoch_{progress.epoch:04d}*"):
