@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from disks import small_disk
+import tensorflow as tf
+from disks import make_read_only, small_disk
 
 from utils import files
 from utils.cli.common import check_writable
-from utils.data.delimited import write_csv, write_rows
+from utils.data.delimited import write_csv
 from utils.files import (
     InputError,
     UsageError,
@@ -26,6 +27,7 @@ from utils.files import (
     uninterrupted,
     write_json,
 )
+from utils.own.answers import write_rows
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -115,6 +117,67 @@ def test_a_full_disk_is_one_line_with_the_path_and_what_was_there_stays(tmp_path
             assert str(error.value).startswith(f"{path}: cannot be written (No space left on device)")
             assert "\n" not in str(error.value)
         assert path.read_text() == "a\n1\n" and [each.name for each in path.parent.iterdir()] == ["table.csv"]
+
+
+def test_a_copy_on_a_full_disk_names_what_is_written_not_what_is_read(tmp_path):
+    (tmp_path / "source").write_bytes(b"x" * 100_000)
+    with (
+        small_disk(tmp_path / "small", 64),
+        pytest.raises(InputError, match=r"^\S*/small/build: cannot be written \(No space left on device\)"),
+        building(tmp_path / "small" / "build") as folder,
+    ):
+        shutil.copyfile(tmp_path / "source", folder / "copy")
+
+
+def test_nothing_can_be_written_on_a_read_only_disk_and_that_is_the_reason(tmp_path):
+    disk = tmp_path / "small"
+    with small_disk(disk, 64):
+        (disk / "old.csv").write_text("a\n1\n")
+        make_read_only(disk)
+        for path in (disk / "old.csv", disk / "new.csv", disk / "folder" / "new.csv"):
+            with pytest.raises(InputError, match=f"^{path}: cannot be written .Read-only file system"):
+                write_csv(pd.DataFrame({"a": [2]}), path)
+        with pytest.raises(InputError, match=f"^{disk}/built: cannot be written .Read-only file system"):
+            building(disk / "built").__enter__()
+        assert (disk / "old.csv").read_text() == "a\n1\n"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(
+            28, "Can't write data (file write failed: time = Fri Nov 27\n, filename = '/tmp/a', errno = 28)"
+        ),
+        tf.errors.ResourceExhaustedError(
+            None,
+            None,
+            "{{function_node __wrapped__SaveV2}} /tmp/epoch_0001; No space left on device [Op:SaveV2]",
+        ),
+    ],
+    ids=["h5py", "TensorFlow"],
+)
+def test_what_libraries_say_of_a_full_disk_is_the_systems_reason(error):
+    told = str(files.cannot_write(Path("run/state"), error))
+    assert told.startswith("run/state: cannot be written (No space left on device). What was")
+
+
+def test_a_folder_is_replaced_whole_and_only_where_that_is_asked_for(tmp_path, dead):
+    folder = tmp_path / "f"
+    for name in ("one", "two"):
+        with building(folder, replace=True) as temporary:
+            (temporary / name).touch()
+            assert folder.exists() is (name == "two")
+        assert [path.name for path in folder.iterdir()] == [name] and [*tmp_path.iterdir()] == [folder]
+    with pytest.raises(RuntimeError), building(folder, replace=True):
+        raise RuntimeError
+    assert [path.name for path in folder.iterdir()] == ["two"]
+
+
+def test_a_folder_that_was_to_be_replaced_when_its_process_died_goes(tmp_path, dead):
+    left_over(tmp_path / "f.old", dead).mkdir()
+    with building(tmp_path / "f", replace=True):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["f"]
 
 
 def test_an_error_of_what_is_read_meanwhile_keeps_its_own_name(tmp_path):

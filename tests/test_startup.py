@@ -8,11 +8,12 @@ import subprocess
 import sys
 
 import pytest
+from disks import fill, make_read_only, small_disk
 
 import utils
 from utils import startup
 from utils.files import REPOSITORY, InputError
-from utils.startup import is_noise, quiet_start, standard_error_to
+from utils.startup import holding, is_noise, quiet_start, standard_error_to
 
 KNOWN = """\
 2026-11-23 20:13:34.387589: I external/local_tsl/tsl/cuda/cudart_stub.cc:31] Could not find cuda drivers on your machine, GPU will not be used.
@@ -179,3 +180,31 @@ libc.fflush(None)
         return run.stdout.count("<heap nr=")
 
     assert heaps("as it is") > least >= heaps("limited")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"), [(fill, "No space left on device"), (make_read_only, "Read-only file system")]
+)
+def test_a_place_that_cannot_be_held_is_named_with_the_reason(tmp_path, spoil, reason):
+    disk = tmp_path / "small"
+    with small_disk(disk, 64):
+        spoil(disk)
+        with (
+            pytest.raises(InputError, match=rf"small/\.lock: cannot be written \({reason}\)"),
+            holding(disk / ".lock"),
+        ):
+            pytest.fail("it is not held")
+        assert not (disk / ".lock").exists()
+
+
+def test_a_lock_that_was_removed_by_hand_is_not_taken_from_the_next_one(tmp_path):
+    lock = tmp_path / ".lock"
+    with holding(lock):
+        lock.unlink()  # as the message says for a process that is not at work any more
+        second = holding(lock)
+        second.__enter__()
+    assert lock.exists()
+    with pytest.raises(InputError, match="works on it"), holding(lock):
+        pass
+    second.__exit__(None, None, None)
+    assert not lock.exists()

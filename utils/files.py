@@ -57,7 +57,10 @@ def _temporary(path: Path) -> Iterator[Path]:
         yield temporary
     except OSError as error:
         names = [str(name) for name in (error.filename, error.filename2) if name]  # two of a copy
-        if error.errno is None or (names and not any(name.startswith(str(temporary)) for name in names)):
+        ours = not names or any(
+            name.startswith(str(temporary)) or str(path).startswith(name) for name in names
+        )
+        if error.errno is None or not ours:
             raise
         raise cannot_write(path, error) from error
     finally:
@@ -115,8 +118,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         InputError: the file cannot be written.
     """
-    path = Path(path)
-    with _temporary(path) as temporary:
+    with _temporary(Path(path)) as temporary:
         yield temporary
         temporary.replace(path)
 
@@ -130,27 +132,27 @@ def working_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def building(folder: Path) -> Iterator[Path]:
-    """Yield a new folder beside `folder` and rename it to `folder` when the block succeeds.
-
-    When the block raises, the new folder is removed.
+def building(folder: Path, *, replace: bool = False) -> Iterator[Path]:
+    """Yield a new folder beside `folder` and rename it to `folder` when the block succeeds; else it is removed.
 
     Raises:
-        InputError: it cannot be written, or vanished meanwhile; or `folder` is there by then and not empty: who means
-            to replace one removes it last in the block.
+        InputError: it cannot be written, or vanished meanwhile; or, without `replace`, `folder` has files by then.
     """
     folder = Path(folder).absolute()
     with _temporary(folder) as temporary:
         _remove(temporary)
         temporary.mkdir()
         # gone at the end where somebody removed the folder and a writer made it anew
-        mark = temporary / ".whole"
-        mark.touch()
+        (mark := temporary / ".whole").touch()
         yield temporary
         mark.unlink()
+        old = temporary.with_name(
+            f"{temporary.name.rpartition('.tmp')[0]}.tmp.old"
+        )  # not removed piece by piece
         if folder.exists():
-            folder.rmdir()
+            folder.rename(old) if replace else folder.rmdir()
         temporary.rename(folder)
+        _remove(old)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -242,7 +244,6 @@ def in_order(
 REPOSITORY = Path(__file__).resolve().parent.parent
 # What macOS's zip, Windows, a NAS and Python put into folders, beside hidden files (.DS_Store, ._NAME).
 _OF_SYSTEMS = {"__macosx", "thumbs.db", "desktop.ini", "icon\r", "$recycle.bin", "system volume information"}
-
 _OF_SYSTEMS |= {"lost+found", "@eadir", "#recycle", "@recycle", "__pycache__"}
 
 

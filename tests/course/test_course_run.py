@@ -23,9 +23,8 @@ WRITES = 'import json, pathlib\npathlib.Path(OUTPUT_DIR, "start.json").write_tex
 
 
 def notebook(path: Path, *cells: str, parameters: str = PARAMETERS) -> Path:
-    content = nbformat.v4.new_notebook(
-        metadata={"kernelspec": {"display_name": "Python 3", "language": "python", "name": "not-installed"}}
-    )
+    kernel = {"display_name": "Python 3", "name": "not-installed"}  # its language need not be said
+    content = nbformat.v4.new_notebook(metadata={"kernelspec": kernel})
     content.cells = [nbformat.v4.new_code_cell(source) for source in (parameters, *cells)]
     content.cells[0].metadata["tags"] = ["parameters"]
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ from utils.data import delimited
 from utils.data.delimited import read_header, read_table
 from utils.data.forms.plain import plain_columns
 from utils.files import InputError
+from utils.own import answers
 
 COLUMNS = ("id", "name")
 HEADER = "id,name,notes"
@@ -165,7 +166,7 @@ def test_texts_come_back_as_they_were_and_no_cell_is_a_formula(tmp_path, write):
     if write == "write_csv":
         delimited.write_csv(pd.DataFrame({"name": TEXTS, "number": range(len(TEXTS))}), path)
     else:
-        delimited.write_rows([["name", "number"], *zip(TEXTS, range(len(TEXTS)), strict=True)], path)
+        answers.write_rows([["name", "number"], *zip(TEXTS, range(len(TEXTS)), strict=True)], path)
     back = delimited.read_table(path, ("name", "number"), way_out="")
     assert back["name"].tolist() == TEXTS
     with path.open(newline="") as file:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from disks import small_disk
 from distances import species_distances
 
 from utils.data import tail
@@ -159,6 +160,15 @@ def test_other_files_are_left_alone(tmp_path):
     with pytest.raises(InputError, match=r"files that are not of a sample flora"):
         sample.make_flora(tmp_path, workers=1, **SMALL)
     assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("form", ["shards", "images"])
+def test_a_full_disk_is_told_by_the_folder_and_leaves_nothing(tmp_path, form):
+    disk = tmp_path / "small"
+    with small_disk(disk, 40):
+        with pytest.raises(InputError, match=r"small/flora: cannot be written \(No space left on device\)"):
+            sample.make_flora(disk / "flora", workers=1, **{**SMALL, "form": form})
+        assert not [*disk.iterdir()]
 
 
 def test_a_broken_run_leaves_nothing(tmp_path, monkeypatch):

@@ -151,6 +151,12 @@ def test_the_command_refuses_impossible_fractions(collection, tmp_path):
     assert shown.exit_code == 2 and "nothing to train on" in shown.output
 
 
+def test_a_place_that_cannot_be_written_is_told_before_the_table_is_read(tmp_path):
+    (tmp_path / "labels.csv").write_text("no table")
+    shown = split(tmp_path / "labels.csv", "--out", tmp_path / "labels.csv" / "split.csv")
+    assert shown.exit_code == 1 and "cannot be written" in shown.output
+
+
 def test_the_command_says_when_a_part_gives_no_score(tmp_path):
     lines = [f"{number},{number}.jpg,Species s{number}" for number in range(20)]
     lines.append("20,20.jpg,Species s0")

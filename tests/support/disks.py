@@ -33,3 +33,8 @@ def fill(folder: Path) -> Path:
             except OSError:
                 continue
     return filler
+
+
+def make_read_only(disk: Path) -> None:
+    """Let nothing be written any more to a `small_disk`, by root neither."""
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)

@@ -135,6 +135,15 @@ def test_a_disk_that_fills_up_costs_one_epoch_and_the_same_call_goes_on(data: Da
         assert loop.train(PROFILE, data, folder, progress=False).finished
 
 
+def test_a_run_whose_folder_vanished_ends_by_its_name_and_goes_on_in_no_half_folder(
+    data: Data, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    with pytest.raises(InputError, match=r"run/state: cannot be written \(its folder has vanished\)"):
+        loop.train(PROFILE, data, folder, progress=False, on_epoch=lambda _: shutil.rmtree(folder))
+    assert not folder.exists()
+
+
 def test_another_file_under_the_path_of_the_first_weights_is_noticed(
     two_epochs: Path, data: Data, tmp_path: Path
 ) -> None:

@@ -217,9 +217,8 @@ def _anew(folder: Path, marker: str) -> Iterator[Path]:
     """A new folder that takes the place of `folder`; InputError when that has files and is not of an earlier build."""
     if folder.exists() and any(folder.iterdir()) and not (folder / marker).is_file():
         raise InputError(f"{folder}: has files and no {marker}, so it is not of a build. Give another --out.")
-    with building(folder) as temporary:
+    with building(folder, replace=True) as temporary:
         yield temporary
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _build_utils(owner: str, place: Path) -> Path:

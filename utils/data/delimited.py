@@ -3,7 +3,7 @@
 import csv
 import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from operator import itemgetter
 from pathlib import Path
 from types import SimpleNamespace
@@ -280,20 +280,14 @@ def from_cell(cell: str) -> str:
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
-def _rows_of(file: IO[str]) -> SimpleNamespace:
+def rows_of(file: IO[str]) -> SimpleNamespace:
     """A file for csv.writer, which quotes \\r and \\n within a cell only where rows end by both; they end by \\n."""
     return SimpleNamespace(write=lambda row: file.write(row.removesuffix("\r\n") + "\n"))
 
 
-def write_rows(rows: Iterable[Sequence], path: Path) -> None:
-    """Write rows as CSV, whole, texts as `as_cell` has them: they read back as they are by `read_table`."""
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(_rows_of(file), lineterminator="\r\n").writerows(map(as_cell, row) for row in rows)
-
-
 def write_csv(table: pd.DataFrame, path: Path, float_format: str | None = None) -> None:
-    """Write a table as CSV, without its index, whole; texts as in `write_rows`."""
+    """Write a table as CSV, without its index, whole, texts as `as_cell` has them: `read_table` gives them back."""
     texts = table.select_dtypes(["object", "string"]).columns
     table = table.assign(**{name: table[name].map(as_cell) for name in texts}).rename(columns=as_cell)
     with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        table.to_csv(_rows_of(file), index=False, lineterminator="\r\n", float_format=float_format)
+        table.to_csv(rows_of(file), index=False, lineterminator="\r\n", float_format=float_format)

@@ -4,6 +4,7 @@ All that it takes is worked out once a run (`make_answers`) from the sheets that
 in the run's folder with a fingerprint of the weights. A run without it still answers, and its answers say so.
 """
 
+import csv
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from utils.data.delimited import write_rows
+from utils.data.delimited import as_cell, rows_of
 from utils.data.metadata import UNKNOWN
 from utils.evaluation.predict import Predictions, refuse_no_number, views_of
-from utils.files import InputError
+from utils.files import InputError, replacing
 from utils.own.unknown import Space, tempered, unit
 
 if TYPE_CHECKING:
@@ -372,3 +373,9 @@ def concatenate_judged(parts: Sequence[Judged]) -> Judged:
     )
     names = ("rank", "taxon", "probability", "strangeness", "status")
     return Judged(predictions, *(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+
+def write_rows(rows: Iterable[Sequence], path: Path) -> None:
+    """Write rows as CSV, whole, texts as `as_cell` has them: they read back as they are by `read_table`."""
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(rows_of(file), lineterminator="\r\n").writerows(map(as_cell, row) for row in rows)

@@ -7,7 +7,6 @@ package ai-edge-litert is installed.
 
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -109,7 +108,7 @@ def export(
     out = Path(out).resolve()  # a link to a folder stays one
     refuse_other_files(out)
     network, data = _load(Path(run_dir), data_dir)
-    with building(out) as folder, tempfile.TemporaryDirectory() as scratch:
+    with building(out, replace=True) as folder, tempfile.TemporaryDirectory() as scratch:
         side = network.profile.image_size
         save_model(network.answer, network.variables, side, folder / SAVED)
         save_model(network.answer, network.variables, side, Path(scratch) / "one", batch=1)
@@ -147,8 +146,6 @@ def export(
         }
         for name, template in ((CARD, "card.md.j2"), (SCRIPT, "identify.py.j2")):
             write_text(folder / name, _templates().get_template(template).render(values))
-        if out.exists():
-            shutil.rmtree(out)
     return found
 
 

@@ -89,8 +89,8 @@ def is_prepared(run_dir: Path, kept: Path, *, pictures: bool = False) -> bool:
     if not (kept / _RUN).is_file():
         return False
     known = read_json(kept / _RUN)
-    name = str(known.get("run_name"))
-    if known.get("version") != _VERSION or not (run_dir / f"{name}_weights.h5").is_file():
+    name = str(known.get("run_name")) if isinstance(known, dict) else ""
+    if not name or known.get("version") != _VERSION or not (run_dir / f"{name}_weights.h5").is_file():
         return False
     if known["weights"] != fingerprint(run_dir, name):
         return False
@@ -136,7 +136,7 @@ def prepare(run_dir: Path, kept: Path, data: "Data | None" = None, *, progress: 
         return {"probabilities": probabilities, "features": features, "heat": heat}
 
     converter = tf.lite.TFLiteConverter.from_concrete_functions([see.get_concrete_function()], network)
-    with building(kept) as folder:
+    with building(kept, replace=True) as folder:
         worth = load_worth(run_dir, profile, labels)
         if worth is None:
             worth = worth_of(run_dir, data, trained=loaded, kept_in=folder, progress=progress)
@@ -154,8 +154,6 @@ def prepare(run_dir: Path, kept: Path, data: "Data | None" = None, *, progress: 
                 "profile": profile.to_dict(),
             },
         )
-        for old in kept.iterdir() if kept.is_dir() else ():
-            old.unlink()
     return kept
 
 

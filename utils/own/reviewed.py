@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from utils.data.delimited import write_rows
+from utils.own.answers import write_rows
 from utils.own.review import ACCEPT, AFF, ASIDE, CF, CORRECT, DOUBT, Decision, Decisions, Sheet
 
 TERMS = (
