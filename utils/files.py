@@ -65,10 +65,11 @@ def _temporary(path: Path) -> Iterator[Path]:
         raise cannot_write(path, error) from error
     finally:
         _in_use.discard(temporary)
-        _remove(temporary)
+        remove(temporary)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file or a folder, where it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -81,7 +82,7 @@ def remove_left_overs(folder: Path) -> None:
     for entry in os.scandir(folder):
         found = _LEFT_OVER.fullmatch(entry.name)
         if found and Path(entry.path) not in _in_use and not _is_alive(int(found[1])):
-            _remove(Path(entry.path))
+            remove(Path(entry.path))
 
 
 def _is_alive(process: int) -> bool:
@@ -140,7 +141,7 @@ def building(folder: Path, *, replace: bool = False) -> Iterator[Path]:
     """
     folder = Path(folder).absolute()
     with _temporary(folder) as temporary:
-        _remove(temporary)
+        remove(temporary)
         temporary.mkdir()
         # gone at the end where somebody removed the folder and a writer made it anew
         (mark := temporary / ".whole").touch()
@@ -152,7 +153,7 @@ def building(folder: Path, *, replace: bool = False) -> Iterator[Path]:
         if folder.exists():
             folder.rename(old) if replace else folder.rmdir()
         temporary.rename(folder)
-        _remove(old)
+        remove(old)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -12,7 +12,6 @@ it. An epoch is saved in this order, and a kill between any two steps loses at m
 
 import dataclasses
 import math
-import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ from utils.config import DEFAULTS, WORDS, Profile
 from utils.data.delimited import write_csv
 from utils.data.labels import LabelMap
 from utils.data.records import first_line
-from utils.files import InputError, UsageError, cannot_write, read_json, write_json
+from utils.files import InputError, UsageError, cannot_write, read_json, remove, write_json
 from utils.training import network
 from utils.training.devices import is_chief
 from utils.training.trainer import Trainer
@@ -187,7 +186,7 @@ class RunState:
             name = self._write_tensors(self.folder, checkpoint, model, progress)
         except (OSError, tf.errors.OpError) as error:
             for half in self.folder.glob(f"epoch_{progress.epoch:04d}*"):
-                shutil.rmtree(half) if half.is_dir() else half.unlink()
+                remove(half)
             raise cannot_write(self.folder, error) from error
         state = {
             "checkpoint": name,
@@ -224,7 +223,7 @@ class RunState:
             write_csv(self._progress().table(), self.run_dir / f"{self.profile.run_name}.csv")
         for entry in self.folder.iterdir():
             if entry.name != "state.json" and not entry.name.startswith(kept):
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+                remove(entry)
 
 
 def other_species(known: LabelMap, labels: LabelMap, profile: Profile) -> str:
