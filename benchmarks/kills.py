@@ -4,7 +4,7 @@
 by SIGTERM, and prints a table. Half of the moments are drawn over the time of an undisturbed call, half lie within some
 milliseconds of a change in the folder. It fails (exit code 1) when a finished file is lost or changed, a half one lies
 under a final name, the next call ends in another result, something of the dead process stays, or a SIGTERM does not end
-with code 143 and a line on how to go on.
+with code 143 and a line on how to go on. Set-ups are killed by tests/setup/test_environment.py, on packages of its own.
 """
 
 import contextlib
@@ -81,6 +81,14 @@ class Inputs:
             rows = [f"{name},{_species(number % 5)}\n" for number, name in enumerate(names)]
             (images / "labels.csv").write_text("file_name,scientificName\n" + "".join(rows))
         return images
+
+    def predictions(self) -> Path:
+        """A CSV of predictions of the test images of the flora of image files."""
+        path = self.folder / "predictions.csv"
+        if not path.exists():
+            images = self.flora("images") / "test_images"
+            self._call("predict", "--model", self.run(), "--images", images, "--out", path)
+        return path
 
     def file(self, name: str, text: str) -> Path:
         """A text file."""
@@ -159,6 +167,25 @@ _NOTEBOOK = {
 }
 
 
+def _review(inputs: Inputs, out: Path) -> list[str]:
+    """The tables of a review in whose file every sheet is decided."""
+    decisions = out / "d.jsonl"
+    if not decisions.exists():
+        with inputs.predictions().open(newline="") as file:
+            files = [row["file_name"] for row in csv.DictReader(file)]
+        of = {"do": "accept", "name": _species(0), "by": "A. Curator", "at": "2026-11-27T00:00:00+00:00"}
+        decisions.write_text("".join(json.dumps({**of, "file": each}) + "\n" for each in files))
+    images = inputs.flora("images") / "test_images"
+    words = ("review", inputs.predictions(), "--images", images, "--by", "A. Curator")
+    return _utils(*words, "--decisions", decisions, "--only-tables")
+
+
+def _exported(out: Path) -> list[Any]:
+    metrics = json.loads((out / "e" / "metrics.json").read_text())
+    sizes = {name: (out / "e" / name).stat().st_size for name in ("model.tflite", "model_float16.tflite")}
+    return [metrics, sizes, (out / "e" / "labels.csv").read_text(), sorted(visible(out))]
+
+
 def _notebook_passed(out: Path) -> list[Any]:
     result = json.loads((out / "r" / "result.json").read_text())
     cells = json.loads((out / "r" / "notebooks" / "kills.ipynb").read_text())["cells"]
@@ -201,6 +228,14 @@ KINDS = {
             *("predict", "--model", inputs.run(), "--images", inputs.sheets()),
             *("--out", out / "p.csv", "--html", out / "p.html"),
         )
+    ),
+    "review": Kind(_review),
+    "export": Kind(
+        lambda inputs, out: _utils(
+            *("export", "--model", inputs.run(), "--data", inputs.flora(), "--out", out / "e")
+        ),
+        exact=False,
+        told=_exported,
     ),
     "batch": Kind(
         lambda inputs, out: _utils(

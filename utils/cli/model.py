@@ -28,6 +28,7 @@ from utils.cli.common import (
     submit_shared,
 )
 from utils.files import InputError, UsageError
+from utils.own.telling import told
 
 if TYPE_CHECKING:
     from utils.config import Profile
@@ -81,7 +82,6 @@ def train(
     training by file and record; with -s skip_bad=true such records are left out and counted.
     """
     import math
-    import sys
     import time
 
     begin = time.time()
@@ -107,12 +107,11 @@ def train(
         build_model(chosen, 2)  # refuses weights that do not fit, before the flora is drawn
     found = find_data(chosen, data or "auto")
     import_tensorflow()
-    from utils.own.telling import told
     from utils.training.loop import train as train_network
 
     folder = output_dir(out or "auto", chosen)
     stop_at = begin + 3600 * max_hours if max_hours else None
-    with told("training", progress=not sys.stdout.isatty()):
+    with told("training"):
         result = train_network(chosen, found, folder, stop_at=stop_at)
     if not result.finished:
         return
@@ -146,7 +145,9 @@ def _plan(profile: "Profile", data: Path | None, out: Path | None, images_per_se
             where += "metadata" if found.train_metadata else "no train_metadata.json"
         except InputError as error:
             missing, where = error, "NOT THERE, see below"
-    for line in describe(make_plan(profile, found), profile, planned_dir(out, profile), images_per_second):
+    with told("counting"):
+        lines = describe(make_plan(profile, found), profile, planned_dir(out, profile), images_per_second)
+    for line in lines:
         echo(line)
     echo(f"data               {where}")
     if missing:
@@ -313,7 +314,8 @@ def _predict_images(
     from utils.own.folder import find_images, predict_folder
     from utils.startup import import_tensorflow
 
-    files, left_out = find_images(images, skip_bad=skip_bad, take=share and share.images)
+    with told(f"looking at the images in {images}"):
+        files, left_out = find_images(images, skip_bad=skip_bad, take=share and share.images)
     for path in {path.resolve() for path in (out, html) if path} & {path.resolve() for path in files}:
         raise UsageError(f"{path}: is one of the images to predict. Give what is written another name.")
     if _is_settled(share, submit):
@@ -322,7 +324,8 @@ def _predict_images(
     if labels:
         from utils.data.metadata import read_metadata
 
-        table = read_metadata(labels).images
+        with told(f"reading {labels}"):
+            table = read_metadata(labels).images
         ids = dict(zip(table["file_name"], table["image_id"], strict=True))
     import_tensorflow()
     notes: dict[str, str] = {}
@@ -371,13 +374,15 @@ def export(run_dir: Path, out: Path, data: Path | None) -> None:
     check_writable(out)
     os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # in float32, as it runs elsewhere
     import_tensorflow()
-    for name, facts in export_run(run_dir, out, data).items():
+    with told("exporting"):
+        exported = export_run(run_dir, out, data)
+    for name, facts in exported.items():
         if "left_out" in facts:
             echo(f"{name:<8} not written: {facts['left_out']}.")
             continue
-        told = f"{name:<8} {facts['file']}, {facts['bytes'] / 1e6:.1f} MB, "
-        told += f"probabilities differ by at most {facts['largest_difference']:.1g}"
+        line = f"{name:<8} {facts['file']}, {facts['bytes'] / 1e6:.1f} MB, "
+        line += f"probabilities differ by at most {facts['largest_difference']:.1g}"
         if facts["macro_f1"] is not None:
-            told += f", macro-F1 {facts['macro_f1']:.3f} on {facts['sheets']:,} held-out sheets"
-        echo(f"{told}.")
+            line += f", macro-F1 {facts['macro_f1']:.3f} on {facts['sheets']:,} held-out sheets"
+        echo(f"{line}.")
     echo(f"Read {out / 'README.md'}")

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from utils.cli.common import EXISTING, FOLDER, OUT_FILE, OUT_FOLDER, check_writable, echo, example
+from utils.own.telling import told
 
 
 @click.command(
@@ -55,7 +56,8 @@ def identify(
         check_writable(kept)
         found = find_data(load_profile("auto"), data) if data else None
         import_tensorflow()
-        prepare(run_dir, kept, found)
+        with told("preparing"):
+            prepare(run_dir, kept, found)
     _serve("utils.own.drop", (run_dir, kept), "Identify a sheet", host, port, no_browser)
 
 

@@ -7,6 +7,7 @@ import click
 
 from utils.cli.common import EXISTING, FOLDER, PROFILE, Commands, echo, example, profile_of
 from utils.files import InputError
+from utils.own.telling import told
 
 if TYPE_CHECKING:
     from utils.sources import Data
@@ -31,7 +32,9 @@ def validate(file: Path, profile: str, data: Path | None) -> None:
         raise InputError(
             "The data have no test_metadata.json, so the test ids are not known. Name them by --data."
         )
-    problems = validate_submission(file, read_test_metadata(found.test_metadata), found.labels().category_ids)
+    with told(f"reading {file}"):
+        test = read_test_metadata(found.test_metadata)
+        problems = validate_submission(file, test, found.labels().category_ids)
     if problems:
         raise InputError("\n".join(problems))
     echo(f"{file} is valid.")
@@ -52,7 +55,8 @@ def score(file: Path, profile: str, data: Path | None, solution: Path | None) ->
         raise InputError(
             "The data have no solution.csv: only Kaggle can score this. Or name one by --solution."
         )
-    result = score_submission(file, answers, found.labels().category_ids)
+    with told(f"reading {file}"):
+        result = score_submission(file, answers, found.labels().category_ids)
     for warning in result.pop("warnings"):
         echo(warning, err=True)
     for name, value in result.items():

@@ -62,6 +62,7 @@ AFTER_TRAINING = (
 )
 NOTEBOOKS = REPOSITORY / "notebooks"
 KERNEL = "python3"
+_CELLS = ("code", "markdown", "raw")
 # Parameters that the runner sets itself, and how a user sets them.
 _OWN = {"PROFILE": "--profile", "DATA_DIR": "--data", "OUTPUT_DIR": "--out", "BATCH_RUN": None}
 
@@ -169,6 +170,8 @@ def read_parameters(path: Path) -> dict[str, Any]:
     notebook = read_json(path)
     try:
         cells = [(cell["metadata"].get("tags", []), "".join(cell["source"])) for cell in notebook["cells"]]
+        if notebook["nbformat"] != 4 or not all(cell["cell_type"] in _CELLS for cell in notebook["cells"]):
+            raise TypeError
     except (AttributeError, KeyError, TypeError):
         raise InputError(
             f"{path}: not a notebook of format 4. Give an .ipynb file that JupyterLab opens."

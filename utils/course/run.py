@@ -23,7 +23,7 @@ from utils.course.notebooks import (
     run_notebook,
 )
 from utils.course.pages import clock, score_lines, write_index, write_page
-from utils.files import REPOSITORY, InputError, UsageError, read_json, replacing, write_json
+from utils.files import REPOSITORY, InputError, UsageError, printable, read_json, replacing, write_json
 from utils.startup import holding
 
 
@@ -46,6 +46,7 @@ def _under_way(output: Path, name: str, place: str) -> Iterator[None]:
                 line += f", {latest.stem.split('_')[0]}: epoch {len(seconds)} of {planned} done"
                 if left := planned - len(seconds):
                     line += f", about {clock(sum(seconds) / len(seconds) * left)} more for the others"
+            line = printable(line)
             print(f"\r\033[K{line}" if terminal else line, end="" if terminal else "\n", flush=True)
 
     thread = threading.Thread(target=show, daemon=True)
@@ -103,7 +104,10 @@ def _run_all(
     folder, settings = run.folder, run.profile
     if to_latest:
         _point_latest(folder)
-    print(f"Profile {settings.name}: {settings.about}\n{len(notebooks)} notebooks -> {folder}", flush=True)
+    print(
+        printable(f"Profile {settings.name}: {settings.about}\n{len(notebooks)} notebooks -> {folder}"),
+        flush=True,
+    )
     failed = None
     pages: list[Future] = []
     with ThreadPoolExecutor(1) as pool:  # a page is made while the next notebook runs
@@ -113,18 +117,14 @@ def _run_all(
                 with _under_way(run.output, path.stem, place):
                     result = run_notebook(run, path, given[path])
             except KeyboardInterrupt:
-                print(
-                    f"{path.stem:<26} interrupted. What was done is in {folder}; go on with --out {folder}",
-                    flush=True,
-                )
+                told = f"{path.stem:<26} interrupted. What was done is in {folder}; go on with --out {folder}"
+                print(printable(told), flush=True)
                 raise
             run.results = sorted(
                 [*(old for old in run.results if old.name != result.name), result], key=lambda r: r.name
             )
-            print(
-                f"{result.name:<26} {clock(result.seconds):>6}  {'passed' if result.passed else 'FAILED'}",
-                flush=True,
-            )
+            told = f"{result.name:<26} {clock(result.seconds):>6}  {'passed' if result.passed else 'FAILED'}"
+            print(printable(told), flush=True)
             if run.executed(path.stem).is_file():
                 pages.append(pool.submit(write_page, run, path.stem))
             if not result.passed:
@@ -141,7 +141,7 @@ def _run_all(
             f"The notebook above holds what it did. After mending: "
             f"./course run {failed.name.split('_')[0]} --profile {settings.name} --out {folder}"
         )
-    print(summary(run, scores))
+    print(printable(summary(run, scores)))
     return run
 
 

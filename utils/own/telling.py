@@ -13,7 +13,7 @@ _PAUSE, _LATER, _LONG = 10, 60, 300  # seconds between lines, between later ones
 def told(what: str, progress: bool = True) -> Iterator[None]:
     """Say on standard error what is done in the block, every ten seconds, after five minutes every minute.
 
-    A step that is over by then says nothing. A bar that is shown meanwhile stays whole.
+    A step that is over by then says nothing, and where a bar is shown, that says enough.
     """
     done, begin = threading.Event(), time.monotonic()
 
@@ -21,6 +21,8 @@ def told(what: str, progress: bool = True) -> Iterator[None]:
         from tqdm.auto import tqdm
 
         while not done.wait(_PAUSE if time.monotonic() - begin < _LONG else _LATER):
+            if getattr(tqdm, "_instances", ()):  # bars under way
+                continue
             passed = round(time.monotonic() - begin)
             tqdm.write(f"{what}: at work for {passed // 60}:{passed % 60:02d} min", file=sys.stderr)
 
