@@ -189,6 +189,8 @@ def _exported(out: Path) -> list[Any]:
 def _notebook_passed(out: Path) -> list[Any]:
     result = json.loads((out / "r" / "result.json").read_text())
     cells = json.loads((out / "r" / "notebooks" / "kills.ipynb").read_text())["cells"]
+    # what is injected has the folder in it
+    cells = [cell for cell in cells if "injected-parameters" not in cell["metadata"].get("tags", [])]
     return [result["passed"], [cell["source"] for cell in cells], (out / "r" / "index.html").is_file()]
 
 
@@ -288,7 +290,9 @@ def is_whole(path: Path) -> bool:
             h5py.File(path).close()
         except OSError:
             return False
-    return bool(content) and (path.suffix not in (".csv", ".txt", ".html") or content.endswith(b"\n"))
+    if path.suffix == ".html":
+        return content.rstrip().endswith(b">")
+    return bool(content) and (path.suffix not in (".csv", ".txt") or content.endswith(b"\n"))
 
 
 @contextlib.contextmanager

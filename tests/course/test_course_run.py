@@ -226,6 +226,14 @@ def test_a_notebook_needs_one_parameters_cell(tmp_path):
         notebooks.read_parameters(path)
 
 
+@pytest.mark.parametrize("change", [("cell_type", "kind"), ('"nbformat": 4', '"nbformat": 3')])
+def test_a_file_that_is_no_notebook_of_today_is_refused_before_anything_runs(tmp_path, change):
+    path = notebook(tmp_path / "a.ipynb")
+    path.write_text(path.read_text().replace(*change))
+    with pytest.raises(InputError, match=r"a\.ipynb: not a notebook of format 4"):
+        notebooks.read_parameters(path)
+
+
 def test_the_last_line_is_the_score(tmp_path):
     run = notebooks.Run(tmp_path, load_profile("smoke"), {})
     run.results = [
