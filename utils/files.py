@@ -98,9 +98,7 @@ def _is_alive(process: int) -> bool:
 
 def cannot_write(path: Path, error: Exception) -> InputError:
     """What a failed write is called: the path, the system's reason, the way out."""
-    told = re.sub(r"\n.*| \[Op:\w+\]", "", str(error)).rpartition("; ")[
-        2
-    ]  # TensorFlow's, behind its own path
+    told = re.sub(r"\n.*| \[Op:\w+\]", "", str(error)).rpartition("; ")[2]  # TensorFlow's, behind its path
     number = getattr(error, "errno", None)  # its text is the system's: h5py has several lines in place of it
     reason = "its folder has vanished" if number == errno.ENOENT else os.strerror(number) if number else told
     return InputError(
@@ -147,9 +145,8 @@ def building(folder: Path, *, replace: bool = False) -> Iterator[Path]:
         (mark := temporary / ".whole").touch()
         yield temporary
         mark.unlink()
-        old = temporary.with_name(
-            f"{temporary.name.rpartition('.tmp')[0]}.tmp.old"
-        )  # not removed piece by piece
+        # the old one goes by one rename, not piece by piece
+        old = temporary.with_name(f"{temporary.name.rpartition('.tmp')[0]}.tmp.old")
         if folder.exists():
             folder.rename(old) if replace else folder.rmdir()
         temporary.rename(folder)

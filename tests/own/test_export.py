@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import venv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +21,23 @@ from utils.__main__ import main
 from utils.config import load_profile
 from utils.files import InputError
 from utils.own import export as module
-from utils.own.export import CARD, FORMATS, LABELS, METRICS, SCRIPT, export, interpreter, report_of_failure
-from utils.own.worth import worth_of
+from utils.own.answers import ARRAYS, SURE, answering
+from utils.own.export import (
+    CARD,
+    FORMATS,
+    LABELS,
+    METRICS,
+    SCRIPT,
+    SPACE,
+    export,
+    interpreter,
+    report_of_failure,
+)
+from utils.own.worth import load_worth, worth_of
 from utils.sources import Data, find_data
 from utils.startup import standard_error_to
 from utils.training import network
+from utils.training.runs import load_trained
 
 PROFILE = tiny_profile(1, tta=True)  # as they are and turned round
 LITERT = "ai-edge-litert==2.3.0"
@@ -54,10 +67,6 @@ def exported(run, data, tmp_path_factory) -> Path:
 
 def test_every_format_gives_the_calibrated_answers_of_the_network(run, data, exported, monkeypatch):
     import tensorflow as tf
-
-    from utils.own.answers import answering
-    from utils.own.worth import load_worth
-    from utils.training.runs import load_trained
 
     monkeypatch.setattr(network, "_network", tiny_network)
     model, profile, labels = load_trained(run)
@@ -213,6 +222,62 @@ def test_the_script_shows_transparency_on_white_and_refuses_more_than_8_bits(
         _says(script, Image.new("I;16", (8, 8), 40_000), monkeypatch, capsys)
 
 
+def test_the_script_says_what_its_answer_is_worth_as_predict_does(
+    run, data, exported, tmp_path, make_sheet, monkeypatch, capsys
+):
+    pytest.importorskip("ai_edge_litert")
+    script = Path(shutil.copytree(exported, tmp_path / "exported")) / SCRIPT
+    answer, seen = interpreter(exported / FORMATS["float32"]), []
+
+    class Kept:
+        """What the script's model was given and gave, beside it."""
+
+        def __init__(self, path: str) -> None:
+            assert Path(path) == script.parent / FORMATS["float32"]
+
+        def get_signature_runner(self):
+            return lambda image: seen.append(image) or answer(image=image)
+
+    monkeypatch.setattr("ai_edge_litert.interpreter.Interpreter", Kept)
+    sheet = make_sheet(0).convert("RGB")
+    _says(script, sheet, monkeypatch, capsys)
+    worth = load_worth(run, PROFILE, data.labels())
+    with in_place():
+        model, profile, _ = load_trained(run)
+    shares, features = (array.numpy() for array in answering(model, profile)(seen[0]))
+    kept = dict(np.load(script.parent / SPACE))
+    strangeness = float(worth.judge(np.array(["a"]), shares, features).strangeness[0])
+    assert kept["limit"] == worth.limit
+    for limit, strange in ((strangeness - 0.01, True), (strangeness + 0.01, False)):
+        np.savez(script.parent / SPACE, **{**kept, "limit": limit})
+        first = _says(script, sheet, monkeypatch, capsys).splitlines()[0]
+        assert first.startswith("unlike anything") == strange
+    text = script.read_text(encoding="utf-8")
+    said = set()
+    for sure in (0.001, 0.2, 0.35, 0.6, 0.999):
+        script.write_text(text.replace(">= 0.95", f">= {sure}"), encoding="utf-8")
+        first = _says(script, sheet, monkeypatch, capsys).splitlines()[0]
+        judged = replace(worth, limit=float("inf")).judge(np.array(["a"]), shares, features, sure=sure)
+        if judged.status[0] == SURE:
+            assert first.startswith(f"sure of {judged.taxon[0]}, ")
+            assert float(first.rpartition(" ")[2]) == pytest.approx(judged.probability[0], abs=2e-4)
+        else:
+            assert first == "doubtful: sure of no species, genus or family"
+        said.add(first.partition(",")[0])
+    assert len(said) > 2, "several ranks, or no answer"
+
+
+def test_the_script_of_a_run_without_a_score_says_so(run, data, tmp_path, monkeypatch, capsys, make_sheet):
+    pytest.importorskip("ai_edge_litert")
+    bare = Path(shutil.copytree(run, tmp_path / "run"))
+    (bare / ARRAYS).unlink()
+    with in_place():
+        export(bare, tmp_path / "out", data.train_shards[0].parent, progress=False)
+    assert not (tmp_path / "out" / SPACE).exists()
+    said = _says(tmp_path / "out" / SCRIPT, make_sheet(0).convert("RGB"), monkeypatch, capsys)
+    assert said.startswith("model without a score: ") and len(said.splitlines()) == 6
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["laptop", "sheets"])
 def test_exported_models_answer_in_an_environment_of_their_own(name, sample_flora, tmp_path, make_sheet):
@@ -239,7 +304,9 @@ def test_exported_models_answer_in_an_environment_of_their_own(name, sample_flor
         shown = subprocess.run(
             call, capture_output=True, text=True, check=True, env=environment, cwd=tmp_path
         )
-        said[file] = [line.split(" ", 1) for line in shown.stdout.splitlines()]
+        first, *guesses = shown.stdout.splitlines()
+        assert first.startswith(("sure of ", "doubtful", "unlike anything"))
+        said[file] = [line.split(" ", 1) for line in guesses]
         assert len(said[file]) == 5 and {line[1] for line in said[file]} <= set(data.labels().names)
     assert said[FORMATS["float32"]][0][1] == said[FORMATS["float16"]][0][1]
     packages = subprocess.run(

@@ -143,7 +143,7 @@ def test_tensorflow_is_not_imported(run, file):
         "from utils.own.identify import Identifier; run, file = map(Path, sys.argv[1:])\n"
         "identifier = Identifier(run, run / 'identify'); sheet = identifier.look(file)\n"
         "answer = identifier.answer(sheet); cards.about(identifier); cards.card(identifier, sheet, answer)\n"
-        "cards.explained(identifier, sheet, answer); show_page(str(run), str(run / 'identify'))\n"
+        "cards.explained(identifier, sheet, answer); show_page(str(run), str(run / 'identify'), 0.9)\n"
         "assert 'tensorflow' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script, str(run), str(file)], check=True)
@@ -175,6 +175,17 @@ def test_the_card_says_what_is_known(identifier, file):
     assert html.count("<figure>") == 1 + SIMILAR and html.count('class="bar"') == 5
     assert f">{answer.status}</span>" in html and "training sheets" in html
     assert "invented" in cards.about(identifier)
+
+
+def test_above_the_answers_stands_what_they_are_worth(run, identifier, file):
+    sheet, html = identifier.look(file), cards.about(identifier)
+    right, of, _ = identifier.worth.held_out
+    assert f"{right} of {of} held-out sheets" in html and f"macro-F1 {identifier.facts.macro_f1:.3f}" in html
+    assert "sheets of known species were called so by mistake" in html and "wrong among them" in html
+    for sure, of_rank in ((0.0, "species"), (1.0, None)):
+        opened = Identifier(run, run / KEPT, sure)
+        opened.worth = replace(identifier.worth, limit=float("inf"))
+        assert opened.answer(sheet).rank == of_rank and f"At {sure:.0%} it is sure" in cards.about(opened)
 
 
 def test_grad_cam_that_finds_nothing_says_so(identifier, file):

@@ -101,6 +101,13 @@ PROFILE = click.option(
     show_default=True,
     help="Settings to use: smoke, laptop, scratch, sheets, kaggle, reference; auto is laptop, on Kaggle kaggle.",
 )
+SURE = click.option(
+    "--sure",
+    type=click.FloatRange(0.5, 1),
+    default=0.95,
+    show_default=True,
+    help="The least probability of an answer, at species, else genus, else family, that is called sure.",
+)
 SETTINGS = click.option(
     "-s",
     "--set",

@@ -19,6 +19,7 @@ from utils.cli.common import (
     SBATCH,
     SETTINGS,
     SLURM,
+    SURE,
     check_slurm,
     check_writable,
     echo,
@@ -96,7 +97,7 @@ def train(
         _plan(chosen, data, out, images_per_second)
         return
     from utils.startup import import_tensorflow
-    from utils.training.devices import is_chief, read_cluster
+    from utils.training.devices import is_chief, read_cluster, wait_for_all
 
     read_cluster()  # before the data are looked for, or drawn
     to_draw = data is None and chosen.source == "flora" and not sample_folder(chosen).is_dir()
@@ -124,6 +125,7 @@ def train(
         from utils.own.worth import worth_of
 
         echo(in_words(worth_of(folder, found)))
+    wait_for_all(result.strategy)  # TensorFlow takes a worker that ends before the others for one that failed
     echo(f"Predict with: ./course predict --model {folder} --images FOLDER --out predictions.csv")
 
 
@@ -168,13 +170,7 @@ def _plan(profile: "Profile", data: Path | None, out: Path | None, images_per_se
 @click.option(
     "--tta", is_flag=True, help="Average over the sheet and its mirror images; two to four times slower."
 )
-@click.option(
-    "--sure",
-    type=click.FloatRange(0.5, 1),
-    default=0.95,
-    show_default=True,
-    help="The least probability of an answer, at species, else genus, else family, that is called sure.",
-)
+@SURE
 @click.option(
     "--labels", type=EXISTING, help="With --images: a table whose image_id the answers take, by file."
 )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from utils.cli.common import EXISTING, FOLDER, OUT_FILE, OUT_FOLDER, check_writable, echo, example
+from utils.cli.common import EXISTING, FOLDER, OUT_FILE, OUT_FOLDER, SURE, check_writable, echo, example
 from utils.own.telling import told
 
 
@@ -25,6 +25,7 @@ from utils.own.telling import told
     type=OUT_FOLDER,
     help="What is made at the first call. [default: identify/ in the run's folder]",
 )
+@SURE
 @click.option("--port", type=click.IntRange(1, 65535), default=8866, show_default=True)
 @click.option(
     "--host",
@@ -34,7 +35,13 @@ from utils.own.telling import told
 )
 @click.option("--no-browser", is_flag=True, help="Only print the page's address.")
 def identify(
-    run_dir: Path, data: Path | None, cache: Path | None, port: int, host: str, no_browser: bool
+    run_dir: Path,
+    data: Path | None,
+    cache: Path | None,
+    sure: float,
+    port: int,
+    host: str,
+    no_browser: bool,
 ) -> None:
     """Open a page on which sheets are dropped and named by a trained run; Ctrl-C ends it.
 
@@ -58,7 +65,7 @@ def identify(
         import_tensorflow()
         with told("preparing"):
             prepare(run_dir, kept, found)
-    _serve("utils.own.drop", (run_dir, kept), "Identify a sheet", host, port, no_browser)
+    _serve("utils.own.drop", (run_dir, kept, sure), "Identify a sheet", host, port, no_browser)
 
 
 @click.command(epilog=example("./course review predictions.csv --images new_sheets --model runs/mine"))
@@ -129,12 +136,17 @@ def review(
 
 
 def _serve(
-    module: str, arguments: Sequence[Path | str | None], title: str, host: str, port: int, no_browser: bool
+    module: str,
+    arguments: Sequence[Path | str | float | None],
+    title: str,
+    host: str,
+    port: int,
+    no_browser: bool,
 ) -> None:
-    """Serve what `show_page` of a module shows, its arguments given as texts, until Ctrl-C."""
+    """Serve what `show_page` of a module shows, paths of its arguments given as texts, until Ctrl-C."""
     from utils.own.serve import serve
 
-    texts = ", ".join(repr(each if each is None else str(each)) for each in arguments)
+    texts = ", ".join(repr(str(each) if isinstance(each, Path) else each) for each in arguments)
     serve(
         f"from {module} import show_page\nshow_page({texts})",
         title=title,

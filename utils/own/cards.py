@@ -4,7 +4,7 @@ from pathlib import Path
 
 from utils.data.metadata import UNKNOWN
 from utils.own.identify import Answer, Identifier, Sheet
-from utils.own.page import picture, templates
+from utils.own.page import picture, said_of, templates
 from utils.own.worth import told
 
 STYLE = Path(__file__).parent / "card.css"
@@ -13,18 +13,9 @@ _CELL = 32  # pixels of the network's input that a cell of the last feature map 
 
 def about(identifier: Identifier) -> str:
     """What the model is, what it was trained on, and what its answers are worth."""
-    facts, labels = identifier.facts, identifier.labels
+    said = said_of(identifier.facts, identifier.sure)
     return (
-        templates()
-        .get_template("about.html.j2")
-        .render(
-            name=facts.name,
-            known=labels.n_classes,
-            genera=len(labels.genus_names),
-            train_images=None if facts.train_images is None else int(facts.train_images.sum()),
-            invented=facts.invented,
-            told=told(identifier.worth),
-        )
+        templates().get_template("about.html.j2").render(said, told=told(identifier.worth, identifier.sure))
     )
 
 

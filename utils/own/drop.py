@@ -74,12 +74,12 @@ def read(identifier: "Identifier", name: str, content: bytes | memoryview) -> "S
         return identifier.look(Path(file.name), name)
 
 
-def show_page(run_dir: str, kept: str) -> Drop:
+def show_page(run_dir: str, kept: str, sure: float) -> Drop:
     """What the page of `./course identify` shows."""
 
     def opened() -> "Identifier":
         from utils.own.identify import Identifier
 
-        return Identifier(Path(run_dir), Path(kept))
+        return Identifier(Path(run_dir), Path(kept), sure)
 
     return Drop(opened)

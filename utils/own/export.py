@@ -20,11 +20,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from utils.config import LITE
 from utils.data.delimited import write_csv
+from utils.data.metadata import UNKNOWN
 from utils.evaluation.scores import macro_f1, overall_scores, scores_by_bin
 from utils.files import InputError, building, read_json, write_json, write_text
 from utils.own.answers import SURE_AT, Answers, mean_over_views
 from utils.own.folder import stored_by
 from utils.own.page import RunFacts, read_facts
+from utils.own.unknown import COSINE_WEIGHT, DISTANCE_WEIGHT, OTHERS
 from utils.own.worth import has_test, load_worth
 from utils.sources import Data, find_data
 from utils.startup import printed, standard_error_to
@@ -35,7 +37,8 @@ if TYPE_CHECKING:
     from utils.config import Profile
     from utils.data.labels import LabelMap
 
-METRICS, CARD, SCRIPT, LABELS, SAVED = "metrics.json", "README.md", "identify.py", "labels.csv", "saved_model"
+METRICS, CARD, SCRIPT, SAVED = "metrics.json", "README.md", "identify.py", "saved_model"
+LABELS, SPACE = "labels.csv", "space.npz"
 FORMATS = {"float32": "model.tflite", "float16": "model_float16.tflite", "int8": "model_int8.tflite"}
 INT8_LOSS = 0.02  # of macro-F1 that an int8 model may lose
 _MADE_BY = "herbarium course: export"  # in metrics.json, by which an earlier export is known
@@ -136,6 +139,9 @@ def export(
         metrics = _metrics(network) | {"formats": found}
         write_json(folder / METRICS, {"made_by": _MADE_BY, **metrics})
         _write_labels(network, folder / LABELS)
+        if worth := network.worth:
+            space = {name: getattr(worth.space, name) for name in ("centre", "whiten", "means")}
+            np.savez(folder / SPACE, limit=worth.limit, all=1 - worth.doubt, **space)
         stored = stored_by(run_dir, network.profile.run_name)
         values = {
             "network": network,
@@ -143,6 +149,10 @@ def export(
             "stored": stored,
             "formats": FORMATS,
             "sure": SURE_AT,
+            "others": OTHERS,
+            "cosine_weight": COSINE_WEIGHT,
+            "distance_weight": DISTANCE_WEIGHT,
+            "unknown": UNKNOWN,
         }
         for name, template in ((CARD, "card.md.j2"), (SCRIPT, "identify.py.j2")):
             write_text(folder / name, _templates().get_template(template).render(values))
@@ -154,7 +164,7 @@ _NO_SHEETS = "no held-out sheets of known species were there to set its ranges a
 
 def refuse_other_files(out: Path) -> None:
     """Raise InputError where a folder holds anything but an earlier export."""
-    refuse_others(out, {METRICS, CARD, SCRIPT, LABELS, SAVED, *FORMATS.values()}, "no export")
+    refuse_others(out, {METRICS, CARD, SCRIPT, LABELS, SPACE, SAVED, *FORMATS.values()}, "no export")
     metrics = out / METRICS
     found = read_json(metrics) if metrics.is_file() else None
     made = isinstance(found, dict) and found.get("made_by") == _MADE_BY

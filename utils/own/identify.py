@@ -187,13 +187,13 @@ def small_jpeg(content: bytes) -> bytes:
 class Identifier:
     """Answers for a run, from what `prepare` has kept."""
 
-    def __init__(self, run_dir: Path, kept: Path) -> None:
-        """Open it.
+    def __init__(self, run_dir: Path, kept: Path, sure: float = SURE_AT) -> None:
+        """Open it; `sure` is the least probability of a sure answer.
 
         Raises:
             InputError: a kept file is damaged.
         """
-        known = read_json(kept / _RUN)
+        known, self.sure = read_json(kept / _RUN), sure
         self.profile: Profile = profile_from_dict(known["profile"], str(kept / _RUN))
         self.labels = LabelMap.load(run_dir / "labels.json")
         of_run = run_dir, self.profile, self.labels
@@ -237,10 +237,12 @@ class Identifier:
             note,
         )
 
-    def answer(self, sheet: Sheet, *, sure: float = SURE_AT) -> Answer:
+    def answer(self, sheet: Sheet) -> Answer:
         """The five likeliest species, what is sure, the training sheets that look like it, and Grad-CAM."""
         seen = self._see(sheet=sheet.pixels[None])
-        judged = judge(self.worth, np.array([sheet.name]), seen["probabilities"], seen["features"], sure=sure)
+        judged = judge(
+            self.worth, np.array([sheet.name]), seen["probabilities"], seen["features"], sure=self.sure
+        )
         best, rank = judged.predictions, int(judged.rank[0])
         pairs = zip(best.classes[0].tolist(), best.probabilities[0].tolist(), strict=True)
         return Answer(

@@ -229,39 +229,51 @@ class Pages:
 
     def _facts(self) -> dict[str, object]:
         """What the template says of the model and of all sheets."""
-        facts, labels, images = self.facts, self.facts.labels, self.facts.train_images
-        worth = facts.worth
-        held_out, covered = facts.held_out or (None, labels.n_classes)
         return {
+            **said_of(self.facts, self.sure),
             "generator": _GENERATOR,
             "folder": self.folder,
-            "name": facts.name,
-            "profile": facts.profile,
-            "known": labels.n_classes,
-            "genera": len(labels.genus_names),
-            "train_images": None if images is None else int(images.sum()),
-            "few": None if images is None else int((images <= TAIL_MAX).sum()),
-            "macro_f1": facts.macro_f1,
-            "held_out": held_out,
-            "covered": covered,
-            "best": covered / labels.n_classes,  # macro-F1 when all that can be scored is right
             "total": self.sheets,
             "counts": self._counts,
-            "sure": self.sure,
             "review": self.review,
-            "worth": worth,
-            "right": worth and worth.held_out,
-            "ranks": worth and _words_of_ranks(worth, self.sure),
-            "curve": worth and _curve(worth),
-            "refused": worth and worth.refused,
-            "most_sure": worth and 1 - worth.doubt,
-            "measured_on": worth and worth.measured.part,
-            "passed": worth and worth.passed,
-            "limited": worth is not None and math.isfinite(worth.limit),
-            "invented": facts.invented,
-            "no_use": NO_USE,
-            "tail_max": TAIL_MAX,
         }
+
+
+def said_of(facts: RunFacts, sure: float) -> dict[str, Any]:
+    """What the templates say of a model and of what its answers are worth.
+
+    Args:
+        facts: from `read_facts`.
+        sure: the least probability of a sure answer.
+    """
+    labels, images, worth = facts.labels, facts.train_images, facts.worth
+    held_out, covered = facts.held_out or (None, labels.n_classes)
+    return {
+        "name": facts.name,
+        "profile": facts.profile,
+        "known": labels.n_classes,
+        "genera": len(labels.genus_names),
+        "train_images": None if images is None else int(images.sum()),
+        "few": None if images is None else int((images <= TAIL_MAX).sum()),
+        "macro_f1": facts.macro_f1,
+        "held_out": held_out,
+        "covered": covered,
+        "best": covered / labels.n_classes,  # macro-F1 when all that can be scored is right
+        "sure": sure,
+        "counts": None,  # sheets of each status, on a page that has all of them
+        "worth": worth,
+        "right": worth and worth.held_out,
+        "ranks": worth and _words_of_ranks(worth, sure),
+        "curve": worth and _curve(worth),
+        "refused": worth and worth.refused,
+        "most_sure": worth and 1 - worth.doubt,
+        "measured_on": worth and worth.measured.part,
+        "passed": worth and worth.passed,
+        "limited": worth is not None and math.isfinite(worth.limit),
+        "invented": facts.invented,
+        "no_use": NO_USE,
+        "tail_max": TAIL_MAX,
+    }
 
 
 def _words_of_ranks(worth: Answers, sure: float) -> list[dict[str, Any]]:

@@ -345,23 +345,24 @@ def answer_shards(
     return concatenate_judged(parts), labels
 
 
-def told(worth: Answers | None) -> str:
-    """What the answers are worth, in two sentences."""
+def told(worth: Answers | None, sure: float = SURE_AT) -> str:
+    """What the answers are worth where those of the probability `sure` are called sure, in two sentences."""
     if worth is None:
         return "Too few sheets were held out to say what its answers are worth."
     right, sheets, species = worth.held_out
     text = f"{right:,} of {sheets:,} held-out sheets ({species:,} species) are named rightly. "
-    table = worth.measured.by_rank(SURE_AT, worth.limit)
-    sure = table[table["rank"] != "none"]
-    if not sure["sheets"].sum():
+    table = worth.measured.by_rank(sure, worth.limit)
+    answered = table[table["rank"] != "none"]
+    if not answered["sheets"].sum():
         return (
-            text
-            + f"At {SURE_AT:.0%} it is sure of none of the {worth.measured.part} ({len(worth.measured):,})."
+            text + f"At {sure:.0%} it is sure of none of the {worth.measured.part} ({len(worth.measured):,})."
         )
     parts = [
-        f"{row.share:.0%} to {row.rank} ({row.right:.1%} right)" for row in sure.itertuples() if row.sheets
+        f"{row.share:.0%} to {row.rank} ({row.right:.1%} right)"
+        for row in answered.itertuples()
+        if row.sheets
     ]
     return (
         text
-        + f"At {SURE_AT:.0%} it is sure of {', '.join(parts)} of {len(worth.measured):,} sheets, {worth.measured.part}."
+        + f"At {sure:.0%} it is sure of {', '.join(parts)} of {len(worth.measured):,} sheets, {worth.measured.part}."
     )

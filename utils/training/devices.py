@@ -173,7 +173,7 @@ def _of_slurm(gpus: list[Any]) -> "tf.distribute.cluster_resolver.ClusterResolve
     return resolvers.SimpleClusterResolver(cluster, "", "worker", index, "", shares, "grpc")
 
 
-def wait_for_all(strategy: "tf.distribute.Strategy") -> None:
+def wait_for_all(strategy: "tf.distribute.Strategy | None") -> None:
     """Return once every worker of the strategy has come here; at once where there is only this process."""
     import tensorflow as tf
 

@@ -40,6 +40,7 @@ class TrainResult:
     best_f1: float  # macro-F1 on validation, nan without a score
     weights: Path  # of the best epoch
     finished: bool  # all epochs of the profile are done
+    strategy: tf.distribute.Strategy | None = None  # None where all epochs were done before
 
 
 def check_run(profile: Profile, data: "Data", output_dir: Path) -> None:
@@ -234,7 +235,7 @@ def train(
             f"Stopped before the session ends. {done.epoch} of {profile.epochs} epochs are saved in {run_dir}; "
             "the next session continues there (on Kaggle: kernel 03b)."
         )
-    return _result(profile, run_dir, state, done)
+    return _result(profile, run_dir, state, done, strategy)
 
 
 def compiled(task: Task, optimizer: Any) -> Trainer:
@@ -253,7 +254,9 @@ def compiled(task: Task, optimizer: Any) -> Trainer:
     )
 
 
-def _result(profile: Profile, run_dir: Path, state: RunState, done: Progress) -> TrainResult:
+def _result(
+    profile: Profile, run_dir: Path, state: RunState, done: Progress, strategy: Any = None
+) -> TrainResult:
     return TrainResult(
         run_name=profile.run_name,
         run_dir=run_dir,
@@ -262,6 +265,7 @@ def _result(profile: Profile, run_dir: Path, state: RunState, done: Progress) ->
         best_f1=done.best_f1,
         weights=state.weights,
         finished=done.epoch >= profile.epochs,
+        strategy=strategy,
     )
 
 
