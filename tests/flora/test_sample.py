@@ -2,7 +2,9 @@ import hashlib
 import json
 import os
 import re
+import select
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -169,6 +171,19 @@ def test_a_full_disk_is_told_by_the_folder_and_leaves_nothing(tmp_path, form):
         with pytest.raises(InputError, match=r"small/flora: cannot be written \(No space left on device\)"):
             sample.make_flora(disk / "flora", workers=1, **{**SMALL, "form": form})
         assert not [*disk.iterdir()]
+
+
+def test_workers_end_with_the_process_that_started_them_even_where_it_was_killed_before_they_began():
+    script = (
+        "import os, signal, threading\nfrom utils.flora import sample\n"
+        "kill = lambda: os.kill(os.getpid(), signal.SIGKILL)\nthreading.Timer(0.1, kill).start()\n"
+        "list(sample.draw([None] * 200, 2, False))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    with subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE) as process:
+        assert process.wait(60) == -signal.SIGKILL
+        # its end is that of the last process that could write to it
+        assert select.select([process.stdout], [], [], 60)[0] and process.stdout.read() == b""
 
 
 def test_a_broken_run_leaves_nothing(tmp_path, monkeypatch):

@@ -1,16 +1,17 @@
 """The sample flora as a data set in the published formats, and metadata alone with the published counts."""
 
-import ctypes
 import hashlib
 import math
+import os
 import signal
 import sys
+import threading
 import types
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +70,14 @@ def _blank_main() -> Iterator[None]:
 
 
 def _end_with_parent() -> None:
-    """Let a worker end when the process that started it is killed (Linux), and leave Ctrl-C to that one."""
+    """Let a worker end when the process that started it is killed, even before this, and leave Ctrl-C to that one."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # 1: PR_SET_PDEATHSIG
+
+    def wait() -> None:
+        parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def draw(tasks: list[sheet.Task], workers: int, progress: bool) -> Iterator[bytes]:
