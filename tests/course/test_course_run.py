@@ -1,7 +1,9 @@
 """The runner's judgement, held against real small notebooks that papermill executes."""
 
+import errno
 import html
 import json
+import os
 import time
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -40,7 +42,7 @@ def course(tmp_path, monkeypatch):
 
     def run(*cells: str, **options) -> notebooks.Run:
         notebook(tmp_path / "notebooks" / "00_start_here.ipynb", *cells)
-        return run_course(profile="smoke", out=tmp_path / "run", **options)
+        return run_course(profile="smoke", **{"out": tmp_path / "run"} | options)
 
     return run
 
@@ -302,6 +304,20 @@ def test_results_of_an_earlier_run_in_the_folder_are_kept(course, tmp_path, monk
     run = course(WRITES)
     assert [result.name for result in run.results] == ["00_start_here", "03_other"]
     assert len(json.loads((tmp_path / "run" / "result.json").read_text())["notebooks"]) == 2
+
+
+def test_the_latest_run_is_linked_where_the_file_system_has_links(course, tmp_path, monkeypatch):
+    monkeypatch.setattr("utils.course.run.REPOSITORY", tmp_path)
+    with monkeypatch.context() as without:
+
+        def refuse(*_):
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))  # as exFAT says it
+
+        without.setattr(os, "symlink", refuse)
+        run = course(WRITES, out=None)
+        assert run.results[0].passed and not (tmp_path / "runs" / "latest").exists()
+    run = course(WRITES, out=None)
+    assert (tmp_path / "runs" / "latest").resolve() == run.folder
 
 
 def test_text_from_notebooks_and_files_is_escaped_in_the_index(tmp_path):

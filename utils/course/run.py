@@ -162,7 +162,7 @@ def _point_latest(folder: Path) -> None:
     link = folder.parent / "latest"
     if link.exists() and not link.is_symlink():
         return  # somebody's own folder
-    with contextlib.suppress(OSError), replacing(link) as temporary:  # some file systems have no links
+    with contextlib.suppress(InputError), replacing(link) as temporary:  # some file systems have no links
         temporary.symlink_to(folder.name)
 
 
