@@ -156,17 +156,22 @@ def test_the_plan_says_what_is_queued_running_done_and_failed(tmp_path, monkeypa
     batch = spec.read_batch(batch_file(tmp_path), tmp_path / "out")
     lay_down(batch, "mine-1", list(batch.runs[1:]))
     queue = [
-        *(slurm.Queued("7", "1", False, "mine-1"), slurm.Queued("7", "2", True, "mine-1")),
-        *(slurm.Queued("8", "0", True, "another"), slurm.Queued("9", "N/A", True, "mine-1")),
+        *(
+            slurm.Queued("7", "1", False, "mine-1", "PartitionConfig"),
+            slurm.Queued("7", "2", True, "mine-1", "None"),
+        ),
+        *(slurm.Queued("8", "0", True, "another", ""), slurm.Queued("9", "N/A", True, "mine-1", "")),
     ]
     monkeypatch.setattr(slurm, "queue", lambda: queue)
     write_json(batch.runs[3].folder / "state" / "state.json", {"epoch": 1})
     told = run.plan(batch, there=arrays.states(batch), on_slurm=True)
-    assert "4 runs of train: 0 finished, 1 begun, 1 queued, 1 running, 1 failed" in told
+    assert "4 runs of train: 0 finished, 1 begun, 1 queued (PartitionConfig), 1 running, 1 failed" in told, (
+        "a job that no node has room for waits for ever, and Slurm's reason says so"
+    )
     states = [line[:14].strip() for line in told.splitlines()[-4:]]
     assert states == ["to do", "failed", "queued", "running 1 of 1"]
     write_json(batch.runs[1].folder / "result.json", {"metrics": {"minutes": 1.0}, "after": {}})
-    assert "1 finished, 1 begun, 1 queued, 1 running, 0 failed" in run.plan(
+    assert "1 finished, 1 begun, 1 queued (PartitionConfig), 1 running, 0 failed" in run.plan(
         batch, there=arrays.states(batch), on_slurm=True
     )
     shown = arrays.jobs(batch, batch.runs[:1], {}, None)
@@ -186,7 +191,9 @@ def test_on_this_machine_runs_that_slurm_has_are_left_to_it(tmp_path, monkeypatc
     lay_down(batch, "mine-1", list(batch.runs[:3]))
     monkeypatch.setattr(slurm, "is_here", lambda: True)
     monkeypatch.setattr(
-        slurm, "queue", lambda: [slurm.Queued("7", str(index), False, "mine-1") for index in range(3)]
+        slurm,
+        "queue",
+        lambda: [slurm.Queued("7", str(index), False, "mine-1", "Priority") for index in range(3)],
     )
     monkeypatch.setattr(run, "find_data", lambda *_: None)
     write_json(batch.runs[3].folder / "result.json", {"metrics": {"minutes": 1.0}, "after": {}})
@@ -213,7 +220,7 @@ def test_runs_are_given_as_they_end_and_one_without_a_result_has_failed(tmp_path
             raise InputError("squeue refuses: the controller is away")
         if len(looks) == 4:
             write_json(first.folder / "result.json", {"metrics": {"minutes": 1.0}, "after": {}})
-        return [slurm.Queued("7", "0", True, "before")] if len(looks) < 5 else []
+        return [slurm.Queued("7", "0", True, "before", "None")] if len(looks) < 5 else []
 
     submitted: list[list[spec.BatchRun]] = []
     monkeypatch.setattr(slurm, "queue", queue)
@@ -245,13 +252,79 @@ def test_a_reason_is_the_tasks_own_last_word_or_slurms(tmp_path):
     assert run._last_line(first).endswith("DUE TO TIME LIMIT ***")
 
 
-def test_a_program_that_refuses_is_one_line(tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    sbatch = tmp_path / "sbatch"
-    sbatch.write_text("#!/bin/sh\necho 'sbatch: error: invalid partition\n  specified: x' >&2\nexit 1\n")
-    sbatch.chmod(0o755)
-    with pytest.raises(InputError, match=r"^sbatch refuses: sbatch: error: invalid partition specified: x$"):
+def program(folder: Path, monkeypatch, name: str, lines: str) -> None:
+    """A program of Slurm's name that comes first on PATH."""
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{lines}\n")
+    path.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        (
+            "echo 'sbatch: error: invalid partition\n  specified: x' >&2\nexit 1",
+            "sbatch refuses: sbatch: error: invalid partition specified: x",
+        ),
+        ("printf 'slurm-wlm 22.05.8\nand more'", "sbatch submits nothing, it says: slurm-wlm 22.05.8"),
+        ("", "sbatch submits nothing, it says: "),
+    ],
+)
+def test_a_program_that_refuses_or_submits_nothing_is_one_line(tmp_path, monkeypatch, lines, told):
+    program(tmp_path, monkeypatch, "sbatch", lines)
+    with pytest.raises(InputError) as refused:
         slurm.job("a", ("-c", "1"), {}, "x").submit()
+    assert str(refused.value) == told
+
+
+def test_what_slurm_says_of_the_callers_own_job_does_not_reach_the_new_one(tmp_path, monkeypatch):
+    given = {"SLURM_NTASKS": "2", "SLURM_CPUS_PER_TASK": "1", "SLURM_STEP_NUM_TASKS": "2"}
+    for name, value in {**given, "SLURM_CONF": "c", "SLURM_CLUSTERS": "d"}.items():
+        monkeypatch.setenv(name, value)
+    program(tmp_path, monkeypatch, "sbatch", f"env | grep ^SLURM_ | sort > '{tmp_path}/seen'; echo '17;here'")
+    assert slurm.job("a", ("-c", "1"), {}, "x").submit() == "17"
+    assert (tmp_path / "seen").read_text() == "SLURM_CLUSTERS=d\nSLURM_CONF=c\n"
+
+
+def script_ends_with(folder: Path, monkeypatch, job: slurm.Job, code: int, restarts: str = "") -> list[str]:
+    """Run a job's script where srun ends with this code, and give what scontrol was asked for."""
+    asked = folder / "asked"
+    asked.unlink(missing_ok=True)
+    program(folder, monkeypatch, "srun", f"exit {code}")
+    program(folder, monkeypatch, "scontrol", f"echo \"$@\" >> '{asked}'")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
+    monkeypatch.setenv("SLURM_JOB_ID", "5")
+    done = subprocess.run(["sh"], input=job.script, text=True)
+    assert done.returncode == code
+    return asked.read_text().splitlines() if asked.exists() else []
+
+
+@pytest.mark.parametrize(
+    ("code", "restarts", "most", "again"),
+    [
+        *((143, "", None, True), (0, "", None, False), (1, "", None, False), (143, "99", None, True)),
+        *((143, "", 10, True), (143, "9", 10, True), (143, "10", 10, False), (0, "", 10, False)),
+    ],
+)
+def test_a_job_ended_by_sigterm_queues_again_and_a_part_not_for_ever(
+    tmp_path, monkeypatch, code, restarts, most, again
+):
+    job = slurm.job("a", ("-c", "1"), {}, "x", restarts=most)
+    asked = script_ends_with(tmp_path, monkeypatch, job, code, restarts)
+    assert asked == (["requeue 5"] if again else [])
+    assert "srun --ntasks=1 --export=ALL " in job.script, "also where --export=NONE is given"
+
+
+def test_a_job_that_never_begins_does_not_fail_by_the_last_word_of_an_earlier_one(tmp_path, monkeypatch):
+    batch = spec.read_batch(batch_file(tmp_path), tmp_path / "out")
+    first = batch.runs[0]
+    first.folder.mkdir(parents=True)
+    (first.folder / "log.txt").write_text("Error: the disk is full.\n")
+    program(tmp_path, monkeypatch, "sbatch", "echo 3")
+    ((job, part),) = arrays.jobs(batch, [first], {}, None)
+    assert arrays.submit(batch, job, part) == "3"
+    assert run._last_line(first) == f"Given to Slurm as {job.name}"
 
 
 # ---------------------------------------------------------------- shared commands
@@ -278,3 +351,19 @@ def test_writing_is_shared_by_an_array_and_a_job_that_closes(tmp_path, make_shee
     assert len(alone) == 1 and "--array=1-1" in alone[0][0], "one part needs no closing"
     told = call(*words, "--slurm", 4, "--dry-run")
     assert told.exit_code == 2 and "4 calls cannot share 3 shards" in " ".join(told.output.split())
+
+
+def test_a_command_is_submitted_once_and_another_one_for_the_same_file_is_refused(tmp_path, monkeypatch):
+    first, other = (
+        slurm.Shared(tmp_path / "a.csv", ("predict", f"--model={model}"), 2, {}) for model in "xy"
+    )
+    told = f"4|1|PENDING|{first.name}|Nodes are DOWN, or reserved\n4|2|RUNNING|{first.name}|None\n5|N/A|PENDING|b|c|"
+    program(tmp_path, monkeypatch, "squeue", f"cat <<'TOLD'\n{told}\nTOLD")
+    assert f"1 queued (Nodes are DOWN, or reserved), 1 running, as {first.name}" in first.submit()
+    with pytest.raises(InputError, match=rf"another command .* scancel --name={first.name}"):
+        other.submit()
+    program(tmp_path, monkeypatch, "squeue", "")
+    sbatch = 'case "$*" in *dependency*) echo full >&2; exit 1;; esac; echo 6'
+    program(tmp_path, monkeypatch, "sbatch", sbatch)
+    with pytest.raises(InputError, match=r"2 jobs submitted as array 6, but not the one that closes .*: full"):
+        other.submit()

@@ -32,7 +32,7 @@ SETTLE = (
 
 
 def states(batch: Batch) -> dict[Path, str]:
-    """The runs that were given to Slurm, by their folders: queued, running, or gone (finished, failed, cancelled).
+    """The runs that were given to Slurm, by folder: queued (why), running, or gone (finished, failed, cancelled).
 
     Raises:
         InputError: there are such runs, and Slurm does not answer.
@@ -41,7 +41,7 @@ def states(batch: Batch) -> dict[Path, str]:
     found = {folder: "gone" for runs in arrays.values() for folder in runs.values()}
     for job in slurm.queue() if arrays else ():
         if folder := arrays.get(job.name, {}).get(job.index):
-            found[folder] = "running" if job.running else "queued"
+            found[folder] = job.state
     return found
 
 
@@ -127,8 +127,7 @@ def collect(
             ):
                 left.remove(run)
                 yield run, "left Slurm's queue without a result"
-        waits = list(there.values()).count("queued")
-        show(f"{waits} queued, {len(there) - waits} running")
+        show(slurm.in_words(list(there.values())))
         time.sleep(POLL if left else 0)
 
 
@@ -150,6 +149,8 @@ def submit(batch: Batch, job: slurm.Job, runs: Sequence[BatchRun]) -> str:
     for index, run in enumerate(runs):
         write_spec(batch, run)
         (folder / str(index)).symlink_to(f"../../{run.folder.name}")
+        with (run.folder / LOG_FILE).open("a", encoding="utf-8") as log:
+            log.write(f"Given to Slurm as {job.name}\n")  # its last word if it never begins
     try:
         return job.submit()
     except InputError:

@@ -39,10 +39,9 @@ def plan(batch: Batch, jobs: int = 1, there: Mapping[Path, str] = {}, *, on_slur
     )
     where = f"{jobs} at a time with {_threads(jobs)} threads each"
     if on_slurm:
-        where = ", ".join(
-            f"{sum(state.split()[0] == word for state in states)} {word}"
-            for word in ("queued", "running", "failed")
-        )
+        waiting = [there.get(run.folder, "") for run in batch.runs if not run.finished]
+        failed = sum(state.startswith("failed") for state in states)
+        where = f"{slurm.in_words(waiting)}, {failed} failed"
     lines = [f"{batch.file}: {batch.about}" if batch.about else str(batch.file)]
     lines.append(f"{len(batch.runs)} runs of {what}: {finished} finished, {begun} begun, {where}")
     lines.append(f"Scored on {scored}. Folder: {batch.folder}")
@@ -62,8 +61,8 @@ def _state(run: BatchRun, there: str) -> str:
     """The state of a run; `there` is what Slurm's queue says of it."""
     if run.finished:
         return "finished"
-    if there == "queued":
-        return there
+    if there.startswith("queued"):
+        return "queued"
     done = f"{run.epochs_done} of {run.profile.epochs}" if run.epochs_done else ""
     if there:
         return f"{'running' if there == 'running' else 'failed'} {done}".strip()

@@ -7,6 +7,7 @@ as long as its process lives.)
 """
 
 import hashlib
+import json
 import os
 import re
 import shlex
@@ -36,16 +37,17 @@ _DEFAULTS = {"signal": "TERM@120", "requeue": "", "open-mode": "append"}
 
 # Slurm 22.05 and later: srun does not take --cpus-per-task from the job. The exit code 143 comes when SIGTERM did:
 # before the time limit, or when a job of higher priority takes the node. Who is cancelled does not get to the end.
+# A site's or caller's --export=NONE would keep PYTHONPATH from the task.
 _SCRIPT = """\
 #!/bin/sh
 export PYTHONPATH={path} PYTHONSAFEPATH=1
 export SRUN_CPUS_PER_TASK="${{SLURM_CPUS_PER_TASK:-$SLURM_CPUS_ON_NODE}}"
 export TF_NUM_INTRAOP_THREADS="$SRUN_CPUS_PER_TASK" TF_NUM_INTEROP_THREADS="$SRUN_CPUS_PER_TASK"
 export OMP_NUM_THREADS="$SRUN_CPUS_PER_TASK"
-srun --ntasks=1 {command}
+srun --ntasks=1 --export=ALL {command}
 code=$?
 job=${{SLURM_ARRAY_JOB_ID:+${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID}}
-[ "$code" -ne {ended} ] || scontrol requeue "${{job:-$SLURM_JOB_ID}}"
+[ "$code" -ne {ended} ]{enough} || scontrol requeue "${{job:-$SLURM_JOB_ID}}"
 exit "$code"
 """
 
@@ -71,7 +73,11 @@ class Job:
         Raises:
             InputError: there is no Slurm on this machine, or sbatch refuses; the message is its own.
         """
-        return _ask(self.arguments, self.script).partition(";")[0].strip()
+        told = _ask(self.arguments, self.script)
+        number = told.partition(";")[0].strip()
+        if not number.isdecimal():  # as with --help, which submits nothing and ends well
+            raise InputError(f"sbatch submits nothing, it says: {told.partition(chr(10))[0][:200]}")
+        return number
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,12 @@ class Queued:
     index: str  # in the array; "N/A" outside of one
     running: bool
     name: str
+    reason: str  # why it waits, in Slurm's words
+
+    @property
+    def state(self) -> str:
+        """As `in_words` counts it."""
+        return "running" if self.running else f"queued ({self.reason})"
 
 
 def job(
@@ -93,6 +105,7 @@ def job(
     array: str = "",
     last: str = "",
     after: str = "",
+    restarts: int | None = None,
 ) -> Job:
     """A job, or an array of them, that runs a command of this package's Python by one task.
 
@@ -104,6 +117,8 @@ def job(
         array: the indices, as in 0-9%2 (two at a time).
         last: an argument behind the command as the job's shell is to read it, as "$SLURM_ARRAY_TASK_ID".
         after: number of a job that must have ended well before.
+        restarts: how often it may queue again when it is ended by SIGTERM; None for a command that ends otherwise
+            where it has got nowhere.
     """
     own = {"parsable": "", "job-name": name, "output": output, **_DEFAULTS, **options}
     own |= {"array": array} if array else {}
@@ -111,7 +126,8 @@ def job(
     arguments = [f"--{option}={value}" if value else f"--{option}" for option, value in own.items()]
     words = f"{shlex.join([sys.executable, *command])} {last}".strip()
     path = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
-    script = _SCRIPT.format(path=shlex.quote(path), command=words, ended=ENDED)
+    enough = "" if restarts is None else f' || [ "${{SLURM_RESTART_COUNT:-0}}" -ge {restarts} ]'
+    script = _SCRIPT.format(path=shlex.quote(path), command=words, ended=ENDED, enough=enough)
     return Job(name, ("sbatch", *arguments), script)
 
 
@@ -169,15 +185,30 @@ def queue() -> list[Queued]:
     Raises:
         InputError: squeue does not answer.
     """
-    form = "--format=%F %K %T %j"
+    form = "--format=%F|%K|%T|%j|%r"  # a reason can have blanks
     told = _ask(("squeue", "--noheader", "--array", f"--user={os.getuid()}", form))
-    rows = (line.split(maxsplit=3) for line in told.splitlines())
-    return [Queued(number, index, state != "PENDING", name) for number, index, state, name in rows]
+    rows = (line.split("|", 4) for line in told.splitlines())
+    return [
+        Queued(number, index, state != "PENDING", name, reason) for number, index, state, name, reason in rows
+    ]
+
+
+def in_words(states: Sequence[str]) -> str:
+    """How many jobs wait, and for what, and how many are at work; other states are not counted."""
+    waits = [state.removeprefix("queued ") for state in states if state.startswith("queued")]
+    return " ".join([f"{len(waits)} queued", *sorted(set(waits))]) + f", {states.count('running')} running"
 
 
 def _ask(arguments: Sequence[str], text: str = "") -> str:
+    # Called within a job, as of an interactive node: what Slurm says of that job would be taken for the new one's.
+    kept = ("SLURM_CONF", "SLURM_CLUSTERS")
+    own = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("SLURM_") or name.startswith(kept)
+    }
     try:
-        done = subprocess.run(arguments, input=text, capture_output=True, text=True)
+        done = subprocess.run(arguments, input=text, capture_output=True, text=True, env=own)
     except FileNotFoundError:
         raise InputError(NOT_HERE.format(program=arguments[0], way="without --slurm")) from None
     if done.returncode:
@@ -187,6 +218,9 @@ def _ask(arguments: Sequence[str], text: str = "") -> str:
 
 
 # ---------------------------------------------------------------- a command shared by --shard
+
+# Of one job by SIGTERM. What a part has done before may be lost (predict), so that it could begin anew for ever.
+_MOST_RESTARTS = 10
 
 
 @dataclass(frozen=True)
@@ -200,9 +234,12 @@ class Shared:
 
     @property
     def name(self) -> str:
-        """What its jobs are called."""
-        digest = hashlib.sha256(str(self.out.resolve()).encode()).hexdigest()[:8]
-        return name_of(self.out, digest)
+        """What its jobs are called, by what they make and by what command."""
+        place, how = (
+            hashlib.sha256(json.dumps(told).encode()).hexdigest()[:8]
+            for told in (str(self.out.resolve()), self.command)
+        )
+        return name_of(self.out, f"{place}-{how}")
 
     @property
     def logs(self) -> Path:
@@ -212,14 +249,15 @@ class Shared:
     def job(self) -> Job:
         """The array."""
         array, last = f"1-{self.parts}", f'"$SLURM_ARRAY_TASK_ID/{self.parts}"'
-        return job(self.name, self._words, self.options, self._log("%a"), array=array, last=last)
+        log = self._log("%a")
+        return job(self.name, self._words, self.options, log, array=array, last=last, restarts=_MOST_RESTARTS)
 
     def closing(self, first: str) -> Job | None:
         """The job behind the array `first`: its first part again, which finds all there. None for a single part."""
         if self.parts == 1:
             return None
         words = (*self._words, f"1/{self.parts}")
-        return job(self.name, words, self.options, self._log("close"), after=first)
+        return job(self.name, words, self.options, self._log("close"), after=first, restarts=_MOST_RESTARTS)
 
     @property
     def _words(self) -> tuple[str, ...]:
@@ -233,20 +271,36 @@ class Shared:
         return "\n\n".join(str(each) for each in (self.job(), self.closing("JOB")) if each)
 
     def state(self) -> str:
-        """How many of its jobs wait and are at work, in words; empty when none is in the queue."""
-        jobs = [each for each in queue() if each.name == self.name]
-        running = sum(each.running for each in jobs)
-        return f"{len(jobs) - running} jobs queued, {running} running" if jobs else ""
+        """How many of its jobs wait and are at work, in words; empty when none is in the queue.
+
+        Raises:
+            InputError: jobs of another command for the same file or folder are there; or squeue does not answer.
+        """
+        place = self.name.rpartition("-")[0]
+        jobs = [each for each in queue() if each.name.rpartition("-")[0] == place]
+        if others := {each.name for each in jobs} - {self.name}:
+            raise InputError(
+                f"{self.out}: jobs of another command for it are in the queue. Name another --out, or end them: "
+                f"scancel --name={','.join(sorted(others))}"
+            )
+        return in_words([each.state for each in jobs]) if jobs else ""
 
     def submit(self) -> str:
-        """Submit both, where they are not in the queue yet; says what is there, and how to end it."""
+        """Submit both, where they are not in the queue yet; says what is there, and how to end it.
+
+        Raises:
+            InputError: as `state` and `Job.submit`.
+        """
         if state := self.state():
             return f"{self.out}: {state}, as {self.name}. Logs: {self.logs}"
         self.logs.mkdir(parents=True, exist_ok=True)
         numbers = self.job().submit()
         told = f"{self.out}: {self.parts} jobs submitted as array {numbers}"
         if closing := self.closing(numbers):
-            numbers += f" {closing.submit()}"
+            try:
+                numbers += f" {closing.submit()}"
+            except InputError as error:
+                raise InputError(f"{told}, but not the one that closes after them: {error}") from None
             told += ", and one that closes after them"
         return (
             f"{told}. Logs: {self.logs}. `squeue --name={self.name}` shows them, `scancel {numbers}` ends them; what "
