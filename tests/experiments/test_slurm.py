@@ -365,5 +365,7 @@ def test_a_command_is_submitted_once_and_another_one_for_the_same_file_is_refuse
     program(tmp_path, monkeypatch, "squeue", "")
     sbatch = 'case "$*" in *dependency*) echo full >&2; exit 1;; esac; echo 6'
     program(tmp_path, monkeypatch, "sbatch", sbatch)
-    with pytest.raises(InputError, match=r"2 jobs submitted as array 6, but not the one that closes .*: full"):
+    with pytest.raises(
+        InputError, match=r"2 jobs submitted as array 6, but not the one that closes .*: full"
+    ):
         other.submit()
