@@ -236,7 +236,7 @@ def test_runs_are_given_as_they_end_and_one_without_a_result_has_failed(tmp_path
         *((run.folder, "left Slurm's queue without a result") for run in (second, third)),
     ]
     assert said == [
-        "submitted 3 runs as array 8; `scancel 8` ends them",
+        "submitted 3 runs as array 8, which goes on when this ends; `scancel 8` ends it",
         "squeue refuses: the controller is away. Asking again.",
     ]
 
@@ -248,6 +248,12 @@ def test_a_reason_is_the_tasks_own_last_word_or_slurms(tmp_path):
     log = first.folder / "log.txt"
     log.write_text("Error: no.\nsrun: error: n1: task 0: Exited with exit code 1\n")
     assert run._last_line(first) == "Error: no."
+    log.write_text(
+        "Interrupted in epoch 4.\nsrun: error: vm: task 0: Killed\nsrun: Force Terminated StepId=50.0\n"
+    )
+    assert run._last_line(first) == "Interrupted in epoch 4."
+    log.write_text("Given to Slurm as a\nsrun: error: Unable to create step for job 5: no room\n")
+    assert run._last_line(first).startswith("srun: error: Unable to create step")
     log.write_text("epoch 1\nslurmstepd: error: *** JOB 3 ON n1 CANCELLED AT noon DUE TO TIME LIMIT ***\n")
     assert run._last_line(first).endswith("DUE TO TIME LIMIT ***")
 

@@ -104,7 +104,9 @@ def collect(
     _tidy(batch, there)
     for job, part in jobs(batch, [run for run in runs if run.folder not in there], options, at_once):
         number = submit(batch, job, part)
-        say(f"submitted {len(part)} runs as array {number}; `scancel {number}` ends them")
+        say(
+            f"submitted {len(part)} runs as array {number}, which goes on when this ends; `scancel {number}` ends it"
+        )
     left, gone_since, silent = list(runs), dict[Path, float](), False
     while left:
         try:

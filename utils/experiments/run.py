@@ -248,5 +248,5 @@ def _last_line(run: BatchRun) -> str:
     log = run.folder / LOG_FILE
     text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
     lines = [line.strip() for line in text.split("\n") if line.strip()]
-    own = [line for line in lines if not re.match(r"srun: (?:error: .*: task|launch/slurm)", line)]
+    own = [line for line in lines if not re.match(r"srun: (?!error|fatal)|srun: error: .*: task", line)]
     return (own or lines or ["without a word"])[-1][:300]
