@@ -17,6 +17,7 @@ from utils.training.network import (
     StepDropout,
     _rescaling,
     build_model,
+    classifier,
     last_feature_map,
     under_policy,
 )
@@ -257,3 +258,22 @@ def test_one_network_takes_all_sizes_of_a_growing_image() -> None:
     assert np.abs(model(images)).max() <= 8
     assert model(images).shape == model(images[:, :32, :32]).shape == (2, 5)
     assert (feature_map(images).shape[1], feature_map(images[:, :32, :32]).shape[1]) == (2, 1)
+
+
+def test_a_worker_that_gets_nothing_of_the_last_batch_leaves_the_figures_as_they_are() -> None:
+    profile = tiny.tiny_profile(1)
+    images = layer = tf.keras.Input((32, 32, 3))
+    for filters, kernel in ((8, 3), (16, 1)):  # TensorFlow refuses them on a CPU when there are no images
+        layer = tf.keras.layers.Conv2D(filters, kernel, use_bias=False)(layer)
+        layer = tf.keras.layers.BatchNormalization()(layer)
+        layer = tf.keras.layers.Activation("swish")(layer)
+    layer = tf.keras.layers.GlobalAveragePooling2D(name="avg_pool")(layer)
+    network = tf.keras.Model(images, classifier(profile, 6)(layer))
+    network.rescale_mode, network.noise_clock = "tf", NoiseClock()
+    model = trainer(profile, network)
+    step = tf.function(model.test_step, reduce_retracing=True)
+    step((IMAGES[:3], CLASSES[:3]))
+    some = {name: value.numpy() for name, value in step((IMAGES, CLASSES)).items()}
+    none = step((tf.zeros((0, 32, 32, 3), tf.uint8), tf.zeros(0, tf.int32)))
+    assert {name: value.numpy() for name, value in none.items()} == some
+    assert np.isfinite(list(some.values())).all()
