@@ -57,9 +57,7 @@ def _temporary(path: Path) -> Iterator[Path]:
         yield temporary
     except OSError as error:
         names = [str(name) for name in (error.filename, error.filename2) if name]  # two of a copy
-        ours = not names or any(
-            name.startswith(str(temporary)) or str(path).startswith(name) for name in names
-        )
+        ours = any(n.startswith(str(temporary)) or str(path).startswith(n) for n in names) or not names
         if error.errno is None or not ours:
             raise
         raise cannot_write(path, error) from error

@@ -172,8 +172,7 @@ class Trainer(tf.keras.Model):
         """Figures so far of images uint8 [B, S, S, 3] and class indices int [B], without learning from them."""
         images, labels = data[0], data[1]
         # Of the last batch a worker may get nothing, which batch normalisation refuses on a CPU.
-        missing = tf.maximum(1 - tf.shape(images)[0], 0)
-        filled = tf.concat([images, tf.zeros([missing, *images.shape[1:]], images.dtype)], 0)
+        filled = tf.pad(images, [[0, tf.maximum(1 - tf.shape(images)[0], 0)], *[[0, 0]] * 3])
         logits = self(filled, training=False)[: tf.shape(images)[0]]
         self.compiled_loss(labels, logits)
         self._score(labels, logits)
