@@ -12,7 +12,8 @@ from PIL import Image
 from utils.__main__ import main
 from utils.data.metadata import read_metadata
 from utils.files import InputError
-from utils.own.review import ACCEPT, ASIDE, CORRECT, DOUBT, UNDO, Decisions, Review, read_predictions
+from utils.own.decisions import ACCEPT, ASIDE, CORRECT, DOUBT, UNDO, Decisions
+from utils.own.review import Review, read_predictions
 from utils.own.review_page import copy_of
 from utils.own.reviewed import results, write_review
 
@@ -119,13 +120,62 @@ def test_accepted_and_corrected_sheets_are_labels_and_doubts_are_not(table):
 
 
 @pytest.mark.parametrize(
+    ("typed", "name", "new"),
+    [
+        ("Salix alba L.", "Salix alba L.", False),
+        ("salix  ALBA l.", "Salix alba L.", False),
+        ("salix alba", "Salix alba L.", False),
+        ("Salix alba Mill.", "Salix alba Mill.", True),
+        ("Mentha x piperita", "Mentha ×piperita", False),
+        ("Salix", "Salix", True),
+    ],
+)
+def test_a_typed_name_is_that_of_the_label_map_where_only_its_spelling_differs(table, typed, name, new):
+    taxa = {"Salix alba L.": ("Salix", "Salicaceae"), "Mentha ×piperita": ("Mentha", "Lamiaceae")}
+    review = Review(read_predictions(table), table.parent / "images", review_of(table).decisions, "x", taxa)
+    decision = review.decide(0, CORRECT, name=typed)
+    assert (decision.name, decision.new) == (name, new)
+
+
+@pytest.mark.parametrize(
+    ("do", "name", "said"),
+    [
+        (CORRECT, "", "names no taxon"),
+        (CORRECT, "unknown", "'unknown' names no taxon"),
+        (CORRECT, "-2+3", "names no taxon"),
+        (DOUBT, "indet.", "names no taxon"),
+        (CORRECT, "Rosa cf. alba", "is in doubt. Type the name alone, then press Esc and d"),
+        (CORRECT, "x" * 2001, "more than 2000 characters"),
+    ],
+)
+def test_what_would_be_no_label_is_no_name_for_a_sheet(table, do, name, said):
+    review = review_of(table)
+    with pytest.raises(InputError, match=said):
+        review.decide(0, do, name=name, qualifier="cf.")
+    assert review.decisions.path.read_bytes() == b""
+
+
+def test_a_doubt_has_no_authors_and_a_line_by_hand_is_filled_up(table):
+    review = review_of(table)
+    review.decide(0, DOUBT, qualifier="aff.", name="Rosa alba subsp. minor (L.) Mill.")
+    line = {"do": "aside", "file": "a/2.jpg", "by": "x", "at": "20260203T101112"}
+    with review.decisions.path.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    write_review(review.decisions, review.sheets)
+    with results(review.decisions.path)[1].open(encoding="utf-8") as file:
+        doubt, aside, *_ = csv.DictReader(file)
+    assert doubt["identificationQualifier"] == "aff. alba subsp. minor"
+    assert (aside["dateIdentified"], aside["catalogNumber"]) == ("2026-02-03", "K1")
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "=HYPERLINK(1)",
         "+1+cmd",
-        "-2+3",
+        "-2+3 a",
         "@SUM(A1)",
-        "'=1",
+        "'=1 a",
         "<img src=x onerror=alert(1)>",
         "Crępis ×žlutá 菊",
         'a "quoted", name',
@@ -142,6 +192,7 @@ def test_any_text_is_kept_and_reads_back_as_it_was(table, text):
     labels, _ = results(review.decisions.path)
     (row,) = read_table(labels, ["scientificName", "identificationRemarks"], way_out="").to_numpy()
     assert row.tolist() == [text, text]
+    assert len(read_metadata(labels).images) == 1
     with labels.open(encoding="utf-8") as file:
         assert next(csv.DictReader(file))["scientificName"][0] not in "=+-@"
 
@@ -158,6 +209,12 @@ def test_any_text_is_kept_and_reads_back_as_it_was(table, text):
             "name is missing",
         ),
         (b'{"do": "accept", "file": "a/2.jpg", "by": "x", "at": "2026-01-01"}\n', "has no name"),
+        (
+            b'{"do": "accept", "file": "a/2.jpg", "name": "unknown", "by": "x", "at": "2026-01-01"}\n',
+            "has no name of a taxon",
+        ),
+        (b'{"do": "aside", "file": "a/2.jpg", "remarks": "\\ud800"}\n', "not a whole line of JSON"),
+        (100_000 * b"[" + b"\n", "not a whole line of JSON"),
         (b'{"do": "aside", "file": "a/2.jpg", "by": "x", "at": "today"}\n', "line 2 does not count: Invalid"),
     ],
 )
@@ -174,6 +231,30 @@ def test_a_damaged_line_is_told_and_no_other_is_lost(table, after, said):
     again = review_of(table).decisions
     assert again.of("b/1.jpg").do == ACCEPT and again.of("b/4.jpg").do == ASIDE
     assert again.path.read_bytes().startswith(before), "nothing in the file is changed"
+
+
+def test_a_mark_that_an_editor_puts_first_costs_no_decision(table):
+    review = review_of(table)
+    review.decide(0, ACCEPT)
+    path = review.decisions.path
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert review_of(table).decisions.of("b/1.jpg") and not review_of(table).decisions.problems
+
+
+def test_a_file_that_vanishes_is_told_and_nothing_is_written_in_its_place(table):
+    review = review_of(table)
+    review.decide(0, ACCEPT)
+    write_review(review.decisions, review.sheets)
+    labels, path = results(review.decisions.path)[0], review.decisions.path
+    before = labels.read_bytes()
+    path.rename(path.with_suffix(".kept"))
+    for act in (lambda: review.decide(1, ACCEPT), lambda: write_review(review.decisions, review.sheets)):
+        with pytest.raises(InputError, match="cannot be read any more"):
+            act()
+    assert not path.exists() and labels.read_bytes() == before
+    path.with_suffix(".kept").rename(path)
+    review.decide(1, ACCEPT)
+    assert len(review_of(table).decisions.counting) == 2
 
 
 def test_a_whole_last_line_without_its_end_counts(table):
@@ -195,6 +276,10 @@ def test_a_file_that_is_edited_while_it_is_open_is_read_anew(table):
     review.decide(3, ASIDE)
     assert review.decisions.of("b/1.jpg").name == "Rosa alba subsp. minor"
     assert review.decisions.of("b/4.jpg").do == ASIDE and not review.decisions.problems
+    path = review.decisions.path  # an edit that leaves the length and the last line
+    path.write_bytes(path.read_bytes().replace(b"minor", b"major"))
+    write_review(review.decisions, review.sheets)
+    assert "subsp. major" in results(path)[0].read_text()
 
 
 def _decide(table, by):
@@ -222,6 +307,15 @@ def test_two_tabs_on_one_file_lose_no_line(table):
             "image_id,file_name,species_1,genus_1,family_1,probability_1\n1,a.jpg,Rosa alba,Rosa,,high\n",
             "no number",
         ),
+        (
+            "image_id,file_name,species_1,genus_1,family_1,probability_1\n1,a.jpg,Rosa alba,Rosa,,nan\n",
+            "no number from 0 to 1",
+        ),
+        (
+            "image_id,file_name,species_1,genus_1,family_1,probability_1\n1,a.jpg,Rosa alba,Rosa,,9912\n",
+            "'9912', no number",
+        ),
+        ("image_id,file_name,species_1,genus_1,family_1,probability_1\n1,,Rosa alba,,,1\n", "no file_name"),
         ("image_id,file_name,species_1,genus_1,family_1,probability_1\n1,a.jpg,,Rosa,,1\n", "no species_1"),
         (
             "image_id,file_name,species_1,genus_1,family_1,probability_1\n"
@@ -236,6 +330,20 @@ def test_another_table_is_refused_in_one_line(tmp_path, content, said):
     with pytest.raises(InputError, match=said) as error:
         read_predictions(path)
     assert "\n" not in str(error.value) and str(path) in str(error.value)
+
+
+def test_a_table_that_a_spreadsheet_saved_is_read(tmp_path):
+    (tmp_path / "p.csv").write_text(
+        "family_1;probability_1;genus_1;species_1;file_name;image_id\r\nRosaceae;0,25;;Rosa alba;a.jpg;1\r\n",
+        encoding="utf-8-sig",
+    )
+    (sheet,) = read_predictions(tmp_path / "p.csv")
+    assert vars(sheet.guesses[0]) == {
+        "species": "Rosa alba",
+        "genus": "Rosa",
+        "family": "Rosaceae",
+        "probability": 0.25,
+    }
 
 
 def call(*arguments):
@@ -259,6 +367,19 @@ def test_a_second_review_of_the_file_is_told_who_holds_it(table):
     with holding(table.with_name(".p.decisions.jsonl.lock")):
         shown = call(table, "--images", table.parent / "images", "--only-tables")
     assert shown.exit_code == 1 and f"process {os.getpid()}" in shown.output
+
+
+def test_decisions_are_appended_to_no_other_file(table):
+    before = table.read_bytes()
+    shown = call(table, "--images", table.parent / "images", "--decisions", table, "--only-tables")
+    assert shown.exit_code == 2 and "must be a file NAME.jsonl" in shown.output
+    assert table.read_bytes() == before
+
+
+def test_of_many_damaged_lines_the_first_are_told(table):
+    table.with_name("p.decisions.jsonl").write_text(100 * "{\n")
+    shown = call(table, "--images", table.parent / "images", "--only-tables")
+    assert shown.output.count("does not count") == 20 and "and 80 more" in shown.output
 
 
 def test_a_place_that_cannot_be_written_is_told_first(table):

@@ -17,8 +17,8 @@ from tiny import in_place, tiny_profile, trained
 from utils.__main__ import main
 from utils.data.labels import LabelMap
 from utils.files import REPOSITORY
+from utils.own.decisions import ACCEPT, ASIDE, CORRECT, DOUBT
 from utils.own.identify import KEPT, prepare
-from utils.own.review import ACCEPT, ASIDE, CORRECT, DOUBT
 from utils.sources import find_data
 
 SHOWN = "document.querySelector('.course-review')?.dataset.shown"

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from utils.cli.common import EXISTING, FOLDER, OUT_FILE, OUT_FOLDER, SURE, check_writable, echo, example
+from utils.files import InputError, check_option
 from utils.own.telling import told
 
 
@@ -100,8 +101,6 @@ def review(
     Every decision is on disk at once. At the end NAME.reviewed.csv has the accepted and corrected names as labels that
     `metadata` reads, NAME.open.csv all other sheets. One page at a time writes a file of decisions.
     """
-    import getpass
-
     from utils.own.review import missing_images
     from utils.own.review_page import open_review
     from utils.own.reviewed import results, write_review
@@ -111,20 +110,22 @@ def review(
     predictions, images = predictions.resolve(), images.resolve()
     run_dir = run_dir.resolve() if run_dir else None
     decisions = (decisions or predictions.with_suffix(".decisions.jsonl")).resolve()
-    by = getpass.getuser() if by is None else by
+    # lines are appended to what is there
+    check_option("--decisions", str(decisions), decisions.suffix == ".jsonl", "a file NAME.jsonl")
+    by = _account() if by is None else by
     labels, unsettled = results(decisions)
-    for path in (decisions, labels):
-        check_writable(path)
+    check_writable(decisions)
     check_host(host)
     with holding(decisions.with_name(f".{decisions.name}.lock")):
         opened = open_review(predictions, images, decisions, by, run_dir)
-        for line in opened.decisions.problems:
-            echo(line, err=True)
-        missing = [*missing_images(opened)]
-        for name in missing[:20]:
-            echo(f"not in {images}: {name}", err=True)
-        if len(missing) > 20:
-            echo(f"and {len(missing) - 20:,} more; the page lists them", err=True)
+        for lines in (
+            opened.decisions.problems,
+            [f"not in {images}: {name}" for name in missing_images(opened)],
+        ):
+            for line in lines[:20]:
+                echo(line, err=True)
+            if len(lines) > 20:
+                echo(f"and {len(lines) - 20:,} more; the page lists them", err=True)
         try:
             if not only_tables:
                 arguments = (predictions, images, decisions, by, run_dir)
@@ -133,6 +134,15 @@ def review(
             settled, others = write_review(opened.decisions, opened.sheets)
             echo(f"{settled:,} labels -> {labels}")
             echo(f"{others:,} sheets without one -> {unsettled}")
+
+
+def _account() -> str:
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # as in a container for a number without a name
+        raise InputError("--by: this account has no name. Give the curator's.") from None
 
 
 def _serve(

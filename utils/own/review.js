@@ -223,13 +223,16 @@ function render({ model, el }) {
     el.focus({ preventScroll: true });
     showProgress(word.progress);
     if (view[at] !== decidedPlace) return; // another sheet has been asked for meanwhile
-    if (at + 1 < view.length) return step(1);
+    if (at + 1 < view.length) {
+      step(1);
+      return word.decision.new && tell(`New name: ${word.decision.name} · u undoes`);
+    }
     showDecision(word.decision);
     tell("That was the last sheet of this choice.");
   }
 
   async function undo() {
-    if (busy || !view.length) return;
+    if (busy || !(view.length || history.length)) return;
     busy = true;
     const back = shown?.decision || !history.length ? view[at] : history.at(-1);
     const [word] = await ask("decide", { place: back, do: "undo" });
@@ -311,10 +314,11 @@ function render({ model, el }) {
     }
     if (["INPUT", "SELECT"].includes(event.target.tagName)) return;
     if (event.repeat && !event.key.startsWith("Arrow")) return; // a key held down decides one sheet
-    let action = pressed[event.key];
+    const key = event.key.length === 1 ? event.key.toLowerCase() : event.key; // with caps lock too
+    let action = pressed[key];
     if (event.shiftKey && moves[event.key]) action = () => ((left += moves[event.key][0]), (top += moves[event.key][1]), place());
-    else if (doubting && doubts[event.key]) action = () => doubt(doubts[event.key]);
-    if (event.key !== "d") doubting = false;
+    else if (doubting && doubts[key]) action = () => doubt(doubts[key]);
+    if (key !== "d") doubting = false;
     if (!action) return;
     event.preventDefault();
     event.stopPropagation(); // JupyterLab has keys of its own

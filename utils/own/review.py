@@ -1,24 +1,18 @@
-"""A curator's review of predictions: sheets in an order, decisions on disk at once, and a table with Darwin Core terms.
+"""A curator's review of predictions: sheets in an order, and what may be decided of one."""
 
-The decisions are lines of JSON beside the predictions. Nothing in that file is ever changed: a later line about a sheet
-counts instead of an earlier one, and a line that undoes brings that one back. Some lines may be damaged, the others
-still count.
-"""
-
-import errno
-import itertools
-import json
-import os
+import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from utils.data.delimited import read_table
-from utils.files import InputError, cannot_write
+from utils.data.forms.names import doubt_of, genus_of, is_no_name, match, tidy
+from utils.files import InputError
 from utils.own.answers import STRANGE
+from utils.own.decisions import ACCEPT, ASIDE, DECISIONS, DOUBT, UNDO, Decision, Decisions
 
 ORDERS = {"least": "least sure first", "genus": "by genus", "folder": "by folder", "listed": "as listed"}
 STATES = {
@@ -28,11 +22,9 @@ STATES = {
     "moved": "image not there",
     "all": "all",
 }
-ACCEPT, CORRECT, DOUBT, ASIDE, UNDO = DECISIONS = ("accept", "correct", "doubt", "aside", "undo")
 CF, AFF, GENUS_ONLY = QUALIFIERS = ("cf.", "aff.", "sp.")  # of a doubt; sp. for the genus only
 GUESSES = 5
 _MOST_TEXT = 2000  # characters of a name or a remark
-_PAUSE = 300  # seconds between two decisions beyond which the curator was away
 
 
 @dataclass(frozen=True)
@@ -59,7 +51,7 @@ def read_predictions(path: Path) -> list[Sheet]:
     """The sheets of a CSV that `predict --images` wrote, see `utils.own.answers.write_answers_csv`.
 
     Raises:
-        InputError: it is another table, a file is listed twice, or a probability is no number.
+        InputError: it is another table, a file is listed twice or not named, or a probability is none.
     """
     parts = ("species", "genus", "family", "probability")
     first = [f"{part}_1" for part in parts]
@@ -70,6 +62,8 @@ def read_predictions(path: Path) -> list[Sheet]:
     answers = zip(*(table[name] for name in (*first, *others)), strict=True)
     told = zip(table["image_id"], table["file_name"], table["status"], strict=True)
     for line, (image_id, file, status), cells in zip(table.index, told, answers, strict=True):
+        if not file:
+            raise InputError(f"{path}: line {line} has no file_name. {way_out}")
         if file in lines:
             raise InputError(
                 f"{path}: line {line} has {file!r} again, as line {lines[file]}. Keep one of them."
@@ -80,186 +74,22 @@ def read_predictions(path: Path) -> list[Sheet]:
             species, genus, family, probability = cells[4 * place : 4 * place + 4]
             if not species:
                 continue
-            try:
-                guesses.append(Guess(species, genus, family, float(probability)))
-            except ValueError:
-                raise InputError(
-                    f"{path}: line {line}: probability_{place + 1} is {probability!r}, no number. {way_out}"
-                ) from None
+            share = _share(probability)
+            if not 0 <= share <= 1:
+                what = f"probability_{place + 1} is {probability!r}, no number from 0 to 1"
+                raise InputError(f"{path}: line {line}: {what}. {way_out}")
+            guesses.append(Guess(species, genus or genus_of(species), family, share))
         if not guesses:
             raise InputError(f"{path}: line {line} has no species_1. {way_out}")
         sheets.append(Sheet(image_id, file, status, tuple(guesses)))
     return sheets
 
 
-# ---------------------------------------------------------------- decisions
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What was decided of a sheet, by whom and when (UTC, ISO 8601); `was` is the first guess, `new` not in the map."""
-
-    do: str
-    file: str
-    by: str
-    at: str
-    image_id: str = ""
-    name: str = ""
-    genus: str = ""
-    family: str = ""
-    new: bool = False
-    qualifier: str = ""
-    remarks: str = ""
-    was: str = ""
-
-
-_KINDS = dict(Decision.__annotations__)
-
-
-def _parsed(line: bytes) -> Decision:
-    """The decision of a line; ValueError says what is wrong with it."""
+def _share(cell: str) -> float:
     try:
-        found = json.loads(line.decode("utf-8"))
+        return float(cell.replace(",", "."))  # spreadsheets in many languages write 0,5
     except ValueError:
-        raise ValueError("not a whole line of JSON") from None
-    if not isinstance(found, dict) or found.get("do") not in DECISIONS or not found.get("file"):
-        raise ValueError("has no decision and file")
-    wrong = [name for name, kind in _KINDS.items() if name in found and not isinstance(found[name], kind)]
-    wrong += [name for name in ("by", "at") if name not in found]
-    if wrong:
-        raise ValueError(f"{wrong[0]} is missing or of another kind")
-    if found["do"] in (ACCEPT, CORRECT) and not found.get("name"):
-        raise ValueError("has no name")
-    return Decision(**{name: value for name, value in found.items() if name in _KINDS})
-
-
-@dataclass
-class Decisions:
-    """The file of decisions, which several processes may read and append to at once.
-
-    counting: {file: its decisions that were not undone, the last one counts}; problems: a line for each one that does
-    not count; times: when each decision was made, in the order of the file.
-    """
-
-    path: Path
-    counting: dict[str, list[Decision]] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
-    times: list[datetime] = field(default_factory=list)
-    _read: int = 0  # bytes
-    _lines: int = 0
-    _last: bytes = b""  # line that was read
-
-    def refresh(self) -> None:
-        """Take in what was appended since; all of it where the file was edited meanwhile, or another put there.
-
-        A last line without its end is left to its writer, or told at the end.
-        """
-        if not self.path.exists():
-            return
-        with self.path.open("rb") as file:
-            file.seek(self._read - len(self._last))
-            if file.read(len(self._last)) != self._last:
-                self.counting, self.problems, self.times = {}, [], []
-                self._read, self._lines, self._last = file.seek(0), 0, b""
-            content = file.read()
-        whole = content[: content.rfind(b"\n") + 1]
-        self._read += len(whole)
-        for line in whole.split(b"\n")[:-1]:
-            self._take(line)
-            self._last = line + b"\n"
-
-    def open(self) -> "Decisions":
-        """Read the file, and see to it that it can be written.
-
-        Raises:
-            InputError: it cannot; or it is no text at all.
-        """
-        with _Appending(self.path):
-            pass
-        self.refresh()
-        return self
-
-    def append(self, decision: Decision) -> None:
-        """Write a decision; it is on the disk when this returns.
-
-        Raises:
-            InputError: it could not be written; nothing counts then.
-        """
-        line = json.dumps(
-            {name: value for name, value in vars(decision).items() if value not in ("", False)},
-            ensure_ascii=False,
-        )
-        with _Appending(self.path) as file:
-            content = f"{line}\n".encode()
-            if os.write(file, content) < len(content):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.fsync(file)
-        self.refresh()
-
-    def _take(self, line: bytes) -> None:
-        self._lines += 1
-        if not line.strip():
-            return
-        try:
-            decision = _parsed(line)
-            at = datetime.fromisoformat(decision.at)
-        except ValueError as error:
-            self.problems.append(
-                f"{self.path}: line {self._lines} does not count: {error}. It stays there; decide that sheet again."
-            )
-            return
-        of = self.counting.setdefault(decision.file, [])
-        if decision.do != UNDO:
-            of.append(decision)
-            self.times.append(at if at.tzinfo else at.replace(tzinfo=UTC))
-        elif of:
-            of.pop()
-        if not of:
-            del self.counting[decision.file]
-
-    def of(self, file: str) -> Decision | None:
-        """The decision of a sheet that counts."""
-        return self.counting[file][-1] if file in self.counting else None
-
-    def seconds_each(self) -> float | None:
-        """Mean time between two decisions of late, pauses aside; None where there are none."""
-        last = self.times[-51:]
-        gaps = [(after - before).total_seconds() for before, after in itertools.pairwise(last)]
-        gaps = [gap for gap in gaps if 0 <= gap <= _PAUSE]
-        return sum(gaps) / len(gaps) if gaps else None
-
-
-class _Appending:
-    """A file open to append whole lines to, by one process at a time; half a line that a kill left is ended first."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> int:
-        try:
-            self.file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
-        except OSError as error:
-            raise InputError(
-                f"{self.path}: decisions cannot be written there ({error.strerror}). Name another place by --decisions."
-            ) from None
-        try:
-            import fcntl
-
-            fcntl.flock(self.file, fcntl.LOCK_EX)
-        except (OSError, ModuleNotFoundError):
-            pass  # where there is none, `holding` has warned; a line is one write, at the end of the file
-        self.size = os.fstat(self.file).st_size
-        if self.size and os.pread(self.file, 1, self.size - 1) != b"\n":
-            os.write(self.file, b"\n")
-        return self.file
-
-    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
-        os.close(self.file)  # and the lock with it
-        if isinstance(error, OSError):
-            raise cannot_write(self.path, error) from error
-
-
-# ---------------------------------------------------------------- a review
+        return math.nan
 
 
 class Review:
@@ -357,8 +187,6 @@ class Review:
             raise InputError(f"{do!r}: is no decision. Choose from {', '.join(DECISIONS)}.")
         if do == UNDO and self.decisions.of(sheet.file) is None:
             raise InputError(f"{sheet.file}: there is nothing to undo.")
-        if do == CORRECT and not name:
-            raise InputError(f"{sheet.file}: type a name to correct it to.")
         if do == DOUBT and qualifier not in QUALIFIERS:
             raise InputError(f"{sheet.file}: choose cf., aff. or the genus only.")
         if max(len(name), len(remarks)) > _MOST_TEXT:
@@ -367,6 +195,16 @@ class Review:
             )
         if do == ACCEPT or (do == DOUBT and not name):
             name = first.species
+        if do not in (UNDO, ASIDE):
+            name = self._known(name)
+            if is_no_name(name):
+                raise InputError(
+                    f"{sheet.file}: {name!r} names no taxon. Type another name, or put the sheet aside."
+                )
+            if name not in self.taxa and doubt_of(name) not in ("", GENUS_ONLY):
+                raise InputError(
+                    f"{sheet.file}: {name} is in doubt. Type the name alone, then press Esc and d."
+                )
         named = {} if do in (UNDO, ASIDE) else self._named(name)
         if do == DOUBT and qualifier == GENUS_ONLY:
             named["name"] = named["genus"]
@@ -388,8 +226,18 @@ class Review:
         if name in self.taxa:
             genus, family = self.taxa[name]
             return {"name": name, "genus": genus, "family": family}
-        genus = name.split(" ")[0]
+        genus = genus_of(name)
         return {"name": name, "genus": genus, "family": self._of_genus.get(genus, ""), "new": True}
+
+    def _known(self, name: str) -> str:
+        """The name of the label map that a typed one is, as `metadata` compares names, in any case; else as typed."""
+        if name in self.taxa or not name:
+            return name
+        genus = tidy(name).split(" ")[0].casefold()
+        near = [known for folded, known in self._folded if folded.startswith(genus)]
+        alike = [known for known in near if known.casefold() == name.casefold()]
+        place = match([name[:1].upper() + name[1:]], near)[0]
+        return alike[0] if len(alike) == 1 else near[place] if place >= 0 else name
 
     def complete(self, text: str, most: int = 8) -> list[str]:
         """Names of the label map that begin with a text, or whose words begin with its words, as in "que rub"."""

@@ -11,9 +11,10 @@ from PIL import Image
 
 from utils.data.labels import LabelMap
 from utils.files import InputError
+from utils.own.decisions import Decisions
 from utils.own.decode import MAX_PIXELS, upright_size
 from utils.own.images import BadImage, read_image
-from utils.own.review import ORDERS, QUALIFIERS, STATES, Decisions, Review, missing_images, read_predictions
+from utils.own.review import ORDERS, QUALIFIERS, STATES, Review, missing_images, read_predictions
 from utils.own.reviewed import write_review
 
 if TYPE_CHECKING:

@@ -1,9 +1,12 @@
 """What comes out of a review: labels to learn from and a table of all other sheets, in Darwin Core's terms."""
 
+from datetime import datetime
 from pathlib import Path
 
+from utils.data.forms.names import split_authors
 from utils.own.answers import write_rows
-from utils.own.review import ACCEPT, AFF, ASIDE, CF, CORRECT, DOUBT, Decision, Decisions, Sheet
+from utils.own.decisions import ACCEPT, ASIDE, CORRECT, DOUBT, Decision, Decisions
+from utils.own.review import AFF, CF, Sheet
 
 TERMS = (
     "catalogNumber",
@@ -34,7 +37,7 @@ def write_review(decisions: Decisions, sheets: list[Sheet]) -> tuple[int, int]:
     would be wrong labels, so they have a table of their own. A decision about a sheet that the predictions do not
     list counts too.
     """
-    decisions.refresh()
+    decisions.refresh(anew=True)
     labels, unsettled = results(decisions.path)
     rows = {True: [TERMS], False: [TERMS]}
     known = {sheet.file: sheet for sheet in sheets}
@@ -52,7 +55,9 @@ def _row(file: str, sheet: Sheet | None, decision: Decision | None) -> list[str]
         return [sheet.image_id, file, "", "", "", "", "", "", "", sheet.guesses[0].species, "not reviewed"]
     qualifier = decision.qualifier
     if qualifier in (CF, AFF):
-        qualifier = " ".join([qualifier, *decision.name.split(" ")[1:]])
-    verified = _VERIFIED[decision.do] + (", name new to the label map" if decision.new else "")
-    of = (decision.name, decision.genus, decision.family, decision.by, decision.at[:10])
-    return [decision.image_id, file, *of, qualifier, decision.remarks, decision.was, verified]
+        qualifier = " ".join([qualifier, *split_authors(decision.name)[0].split(" ")[1:]])
+    verified = _VERIFIED[decision.do] + (", new name" if decision.new else "")
+    date = datetime.fromisoformat(decision.at).date().isoformat()
+    of = (decision.name, decision.genus, decision.family, decision.by, date)
+    image_id = decision.image_id or (sheet.image_id if sheet else "")  # a line by hand may lack it
+    return [image_id, file, *of, qualifier, decision.remarks, decision.was, verified]
