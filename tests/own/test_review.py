@@ -361,6 +361,25 @@ def test_the_command_lists_moved_images_and_keeps_what_was_decided_of_them(table
     assert again.view("listed", "moved") == [0] and again.decisions.of("b/1.jpg").do == ACCEPT
 
 
+def test_a_moved_image_is_told_with_its_place_and_an_accent_written_otherwise_is_found(table):
+    images = table.parent / "images"
+    rows = [("b/1.jpg", "sure", "Rosa alba", "1"), ("a/\u00e9.jpg", "sure", "Rosa alba", "1")]
+    predictions_of(rows, table)
+    (images / "b" / "1.jpg").rename(images / "a" / "1.jpg")
+    (images / "a" / "2.jpg").rename(images / "a" / "e\u0301.jpg")
+    review = review_of(table)
+    assert review.missing() == ["b/1.jpg (there is a/1.jpg)"]
+    assert review.path(review.sheets[1]).is_file()
+
+
+def test_decisions_about_sheets_that_are_not_listed_are_told_and_count(table):
+    review = review_of(table)
+    review.decide(0, ACCEPT)
+    predictions_of(SHEETS[1:], table)
+    shown = call(table, "--images", table.parent / "images", "--only-tables")
+    assert "does not list, and the tables have too: 1" in shown.output and "1 labels" in shown.output
+
+
 def test_a_second_review_of_the_file_is_told_who_holds_it(table):
     from utils.startup import holding
 

@@ -93,6 +93,7 @@ def test_fifty_sheets_by_keys_killed_five_times_lose_no_decision_and_are_learnt_
                 tab.open(address)
                 tab.wait(f"{SHOWN} && document.querySelectorAll('.similar img').length === 5", 120)
                 decide(tab, "c", typed="Nova plantago")
+                assert tab.ask(TOLD) == "New name: Nova plantago · u undoes"
                 decide(tab, "d", "c")
                 decide(tab, "p")
                 for _ in range(7):
@@ -241,6 +242,10 @@ def test_what_a_curator_does_and_meets_on_the_page(tmp_path):
         shows(2)
         press(tab, "t")  # any status, doubtful, sure
         shows("none")
+        press(tab, "u")  # the last decision, which this choice does not show
+        shows(5, told="Undone.")
+        press(tab, "A")  # as with caps lock
+        shows(5, told="That was the last sheet of this choice.")
         press(tab, "t")
         shows(2)
         press(tab, "/", "Escape", "n")

@@ -101,7 +101,6 @@ def review(
     Every decision is on disk at once. At the end NAME.reviewed.csv has the accepted and corrected names as labels that
     `metadata` reads, NAME.open.csv all other sheets. One page at a time writes a file of decisions.
     """
-    from utils.own.review import missing_images
     from utils.own.review_page import open_review
     from utils.own.reviewed import results, write_review
     from utils.own.serve import check_host
@@ -118,10 +117,13 @@ def review(
     check_host(host)
     with holding(decisions.with_name(f".{decisions.name}.lock")):
         opened = open_review(predictions, images, decisions, by, run_dir)
-        for lines in (
-            opened.decisions.problems,
-            [f"not in {images}: {name}" for name in missing_images(opened)],
-        ):
+        listed = {sheet.file for sheet in opened.sheets}
+        if others := opened.decisions.counting.keys() - listed:
+            echo(
+                f"{decisions}: sheets that {predictions} does not list, and the tables have too: {len(others):,}",
+                err=True,
+            )
+        for lines in (opened.decisions.problems, [f"not in {images}: {name}" for name in opened.missing()]):
             for line in lines[:20]:
                 echo(line, err=True)
             if len(lines) > 20:

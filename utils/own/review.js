@@ -168,7 +168,7 @@ function render({ model, el }) {
     ready();
     if (found.note) tell(found.note);
     if (at + 1 < view.length) picture(view[at + 1]);
-    if (begun.similar) showSimilar(current);
+    if (begun.similar) setTimeout(() => view[at] === current && showSimilar(current), 300); // who goes on at once waits for none
   }
 
   async function showSimilar(current) {

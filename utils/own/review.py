@@ -2,13 +2,13 @@
 
 import math
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from utils.data.delimited import read_table
+from utils.data.forms.folders import on_disk
 from utils.data.forms.names import doubt_of, genus_of, is_no_name, match, tidy
 from utils.files import InputError
 from utils.own.answers import STRANGE
@@ -111,6 +111,9 @@ class Review:
             decisions: opened.
             by: who decides.
             taxa: {species: (genus, family)} of a label map; without it, of the predictions.
+
+        Raises:
+            InputError: a file is outside of the folder, or there is no name in `by`.
         """
         self.sheets, self.images, self.decisions, self.by = sheets, images, decisions, clean(by)
         if not self.by:
@@ -121,18 +124,20 @@ class Review:
                 self.taxa.setdefault(guess.species, (guess.genus, guess.family))
         self._folded = sorted((name.casefold(), name) for name in self.taxa)
         self._of_genus = dict(self.taxa.values())
-        self.moved = {sheet.file for sheet in sheets if not self.path(sheet).is_file()}
+        files = [sheet.file for sheet in sheets]
+        for file in map(Path, files):
+            if file.is_absolute() or ".." in file.parts:
+                raise InputError(f"{file}: is not below the folder of images. Predict that folder again.")
+        found, self.moved = on_disk(images, files)
+        self._found = dict(zip(files, found, strict=True))
 
     def path(self, sheet: Sheet) -> Path:
-        """Its image file.
+        """Its image file, as the disk writes its name, see `utils.data.forms.folders.on_disk`."""
+        return self.images / self._found[sheet.file]
 
-        Raises:
-            InputError: the table names one outside of the folder.
-        """
-        file = Path(sheet.file)
-        if file.is_absolute() or ".." in file.parts:
-            raise InputError(f"{sheet.file}: is not below the folder of images. Predict that folder again.")
-        return self.images / file
+    def missing(self) -> list[str]:
+        """The files that are not in the folder, the first with what is there and may be meant."""
+        return [f"{file} (there is {near})" if near else file for file, near in self.moved.items()]
 
     def view(self, order: str, state: str = "all", text: str = "", status: str = "") -> list[int]:
         """Positions of the sheets that a filter leaves, in one of ORDERS; `text` is sought in files and first names."""
@@ -274,8 +279,3 @@ def _sought(sheet: Sheet) -> str:
 def clean(text: str) -> str:
     """A text in one line: no control characters, which no cell keeps, and single spaces."""
     return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
-
-
-def missing_images(review: Review) -> Iterator[str]:
-    """The files of the sheets whose image is not there."""
-    return (sheet.file for sheet in review.sheets if sheet.file in review.moved)

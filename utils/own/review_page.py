@@ -14,7 +14,7 @@ from utils.files import InputError
 from utils.own.decisions import Decisions
 from utils.own.decode import MAX_PIXELS, upright_size
 from utils.own.images import BadImage, read_image
-from utils.own.review import ORDERS, QUALIFIERS, STATES, Review, missing_images, read_predictions
+from utils.own.review import ORDERS, QUALIFIERS, STATES, Review, read_predictions
 from utils.own.reviewed import write_review
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Reviewing(anywidget.AnyWidget):
             "qualifiers": QUALIFIERS,
             "by": self.review.by,
             "problems": self.review.decisions.problems,
-            "moved": [*missing_images(self.review)],
+            "moved": self.review.missing(),
             "similar": self.model is not None,
             "progress": self.review.progress(),
         }, []
