@@ -266,6 +266,15 @@ def test_when_what_answers_dies_the_page_says_so_and_starts_again_when_loaded(pa
 
 @browser
 @pytest.mark.long
+def test_a_page_that_came_without_its_widget_is_loaded_again(page, tab):
+    """As Jupyter's widgets say it on a busy machine; tried with their own words, since it happens in few of many."""
+    failed = "<div class=jupyter-widgets>Error displaying widget: model not found</div>"
+    tab.ask(f"window.before = true; document.body.insertAdjacentHTML('beforeend', '{failed}')")
+    tab.wait(f"window.before === undefined && {SHOWN}")
+
+
+@browser
+@pytest.mark.long
 def test_a_page_that_is_left_ends_what_answered_it(page):
     assert at_most(0, page) == [], "pages left before"
     with chromium() as tab:

@@ -9,7 +9,17 @@ const settings = JSON.parse(document.getElementById("jupyter-config-data").textC
 const lost = document.getElementById("course-lost");
 const tell = (text) => Object.assign(lost, { textContent: text, hidden: false });
 
+// On a busy machine the widget can be shown before what it shows has come; a page that is loaded again has it.
+function loadAgain() {
+  const failed = [...document.querySelectorAll(".jupyter-widgets")].some((shown) => shown.textContent.startsWith("Error displaying widget"));
+  const tries = Number(sessionStorage.getItem("course-tries"));
+  if (!failed || tries >= 5) return;
+  sessionStorage.setItem("course-tries", tries + 1);
+  location.reload();
+}
+
 async function look() {
+  loadAgain();
   try {
     const answer = await fetch(`${settings.baseUrl}api/kernels/${settings.kernelId}`, { cache: "no-store" });
     if (answer.status === 404)
