@@ -22,7 +22,7 @@ FOLDER = REPOSITORY / "notebooks"
 NOTEBOOKS = [FOLDER / f"{name}.ipynb" for name in COURSE]
 SOLUTIONS = [FOLDER / "solutions" / f"{name}_solutions.ipynb" for name in COURSE]
 DOCUMENTS = [REPOSITORY / name for name in ("README.md", "data_links.md", "benchmarks/README.md")]
-DOCUMENTS += [FOLDER / "KAGGLE.md"]
+DOCUMENTS += [FOLDER / "KAGGLE.md", FOLDER / "SLURM.md"]
 each = pytest.mark.parametrize("path", NOTEBOOKS, ids=list(COURSE))
 # A word of the field and how it may stand in a sentence. Where one first stands in the course's prose, it is in bold:
 # that cell explains it.
@@ -310,3 +310,56 @@ def test_commands_in_messages_exist():
         found |= {(name, path.name) for name in named}
     assert len(found) > 30
     assert not [(name, where) for name, where in found if name not in known]
+
+
+def messages() -> Iterator[tuple[str, str]]:
+    """Every text of the package that is no docstring, with its file; what an f-string fills in is X."""
+    for path in (REPOSITORY / "utils").rglob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        joined = [node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)]
+        left_out = {part for node in joined for part in ast.walk(node)}
+        left_out |= {
+            node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)
+        }  # docstrings among them
+        for node in joined:
+            parts = [part.value if isinstance(part, ast.Constant) else "X" for part in node.values]
+            yield path.name, "".join(parts)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in left_out:
+                yield path.name, node.value
+
+
+def options(command: click.Command, name: str = "") -> dict[str, set[str]]:
+    """The options of a command and of those below it, by name."""
+    if not isinstance(command, click.Group):
+        own = {option for parameter in command.params for option in parameter.opts if option[0] == "-"}
+        return {name: own | {"-h", "--help"}}
+    context = click.Context(command)
+    found = {}
+    for below in command.list_commands(context):
+        found |= options(command.get_command(context, below), f"{name} {below}".strip())
+    return found
+
+
+def test_options_in_messages_exist():
+    """An advice names options that its command has; a bare one is of some command of the course, or of these others."""
+    others = {"--force-reinstall", "--gpus-per-task", "--name", "--ntasks-per-node"}  # pip's, Slurm's
+    by_command = options(main)
+    known = set.union(others, *by_command.values())
+    names = "|".join(sorted(by_command, key=len, reverse=True))
+    seen, wrong = 0, []
+    for where, text in messages():
+        for command, rest in re.findall(rf"\./course ({names})\b(.*?)(?=[`;,)]|\. |\./course|$)", text):
+            own = by_command[command] if command != "lab" else known | {"--no-browser"}  # Jupyter's
+            named = re.findall(r"(?<![\w-])--?[a-z][\w-]*", rest)
+            seen += len(named)
+            wrong += [f"{where}: {command} {option}" for option in named if option not in own]
+        if " " in text and not text.startswith(("#!", "-")) and where not in ("lock.py", "environment.py"):
+            named = re.findall(r"(?<![\w-])--[a-z][\w-]*", text)
+            seen += len(named)
+            wrong += [f"{where}: {option}" for option in named if option not in known]
+            # of a setting, which only `train` and `model` take: the same message is told by other commands
+            bare = re.findall(r"(?<!train )-s \w+=\S*", re.sub(r"\./course (train|model) .*", "", text))
+            wrong += [f"{where}: {option} of which command?" for option in bare]
+    assert seen > 60
+    assert not wrong

@@ -590,7 +590,7 @@ def test_the_same_data_elsewhere_and_a_state_from_before_go_on(
     assert shown.exit_code == 1 and "holds a run on other data" in shown.stderr
     shown = train_command(out, moved, "epochs=3")
     assert shown.exit_code == 2 and "holds a run with epochs: 2, and this call has epochs: 3" in shown.stderr
-    weights = re.search(r"such as \S+run-2, .* -s (weights=\S+) too for 3 more", shown.stderr)[1]
+    weights = re.search(r"such as \S+run-2, .*`train -s (weights=[^`]+)` for 3 more", shown.stderr)[1]
     shown = train_command(tmp_path / "run-2", begun_and_finished / "data", "epochs=1", weights)
     assert shown.exit_code == 0 and "epoch 1" in shown.output.lower(), shown.output
     with pytest.raises(
@@ -616,7 +616,9 @@ def test_a_damaged_record_stops_training_by_file_and_position(tmp_path: Path) ->
         loop.train(SMALL, data, tmp_path / "first", progress=False)
     damage(data.train_shards[1], 400)  # mended
     damage(data.train_shards[1], data.train_shards[1].stat().st_size - 20)
-    message = r"_train01_12\.tfrec: record 11 has a wrong checksum.*again, or leave .* `-s skip_bad=true`\."
+    message = (
+        r"_train01_12\.tfrec: record 11 has a wrong checksum.*again, or leave .* `train -s skip_bad=true`\."
+    )
     with pytest.raises(InputError, match=message):
         loop.train(SMALL, data, tmp_path / "last", progress=False)
     assert not list(tmp_path.glob("*/*_weights.h5"))

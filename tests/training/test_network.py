@@ -129,8 +129,11 @@ def test_a_failed_download_is_an_error_and_not_random_weights(monkeypatch: pytes
         raise Exception("URL fetch failure: no network")
 
     monkeypatch.setattr(tf.keras.utils, "get_file", no_network)
-    with pytest.raises(InputError, match=r"efficientnetv2-s-21k\.h5.*releases.*-s weights=/path/to.*attach"):
+    with pytest.raises(
+        InputError, match=r"efficientnetv2-s-21k\.h5.*releases.*put it into .*/efficientnetv2\."
+    ) as told:
         build_model(load_profile("reference"), 5)
+    assert "`train -s weights=/path/to/" in str(told.value), "the command is named: others lack that option"
 
 
 def test_attached_kaggle_weights_are_found_before_any_download(

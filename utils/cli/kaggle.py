@@ -36,6 +36,7 @@ def build(owner: str, out: Path, state: str) -> None:
         echo(folder)
     if not (out / suite.WEIGHTS).is_dir():
         echo(f"Weights, once, where there is internet: ./course kaggle weights --owner {owner} --out {out}")
+    echo(f"Then ./course kaggle check {out}, and ./course kaggle push {out}")
 
 
 @kaggle.command(epilog=example("./course kaggle weights --owner NAME"))

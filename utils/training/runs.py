@@ -160,7 +160,7 @@ def take_up_run(output: Path, profile: Profile) -> None:
 
 
 _WAY_OUT = (
-    "Nothing was changed: copy the whole run again, or name another folder (with -s weights=..._weights.h5 to go on "
+    "Nothing was changed: copy the whole run again, or name another folder (`train -s weights=..._weights.h5` goes on "
     "from what this run has learnt)."
 )
 _KINDS = {"checkpoint": (str,), "epoch": (int,), "best_epoch": (int,), "best_f1": (float, int, type(None))}

@@ -105,8 +105,8 @@ class RunState:
                     weights = f"{dataclasses.replace(self.profile, **earlier).run_name}_weights.h5"
                     way = (
                         "The learning rate follows a cycle over all epochs, so their number cannot change midway. Give "
-                        f"another output folder, such as {self.run_dir}-2, for {value} epochs from the start, and "
-                        f"-s weights={self.run_dir / weights} too for {value} more from what this run has learnt."
+                        f"another output folder, such as {self.run_dir}-2, for {value} epochs from the start, and with "
+                        f"`train -s weights={self.run_dir / weights}` for {value} more from what this run has learnt."
                     )
                 raise UsageError(
                     f"{self.run_dir}: holds a run with {key}: {before!r}, and this call has {key}: {value!r}. {way}"
@@ -151,7 +151,7 @@ class RunState:
                 f"{self.folder}: was written with TensorFlow {self._saved['tensorflow']}, this is "
                 f"{_tensorflow()}, and optimizer state does not carry over. Continue with that version, or start "
                 "anew in another output folder from the best weights so far with "
-                f"-s weights={self.weights} (in a profile `weights:`)."
+                f"`train -s weights={self.weights}` (in a profile `weights:`)."
             )
 
     def restore(self, checkpoint: tf.train.Checkpoint) -> None:

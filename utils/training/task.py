@@ -163,7 +163,7 @@ def reading(
     """
     n_classes = data.labels().n_classes
     if not profile.skip_bad:
-        hint = f"{WAY_OUT}, or leave bad records out with `-s skip_bad=true`"
+        hint = f"{WAY_OUT}, or leave bad records out with `train -s skip_bad=true`"
         with naming_damage(data.train_shards, n_classes, way_out=hint, progress=progress):
             yield _task(profile, data)
         return

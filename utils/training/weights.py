@@ -52,29 +52,28 @@ def find_weights(weights: str, backbone: str) -> Path:
             raise InputError(f"weights: there are no {weights} weights for {backbone}, only imagenet.")
         return released_file(backbone)
     name = weights_file(backbone, weights)
-    hashes = FILE_HASH_DICT[backbone.lower()]
-    if _FILE_TAGS[weights] not in hashes:
+    file_hash = FILE_HASH_DICT[backbone.lower()].get(_FILE_TAGS[weights])
+    if file_hash is None:
         raise InputError(
             f"weights: there are no {weights} weights for EfficientNetV2-{backbone} ({RELEASE})."
         )
-    attached = mounted(name)
-    if attached:
+    if attached := mounted(name):
         return attached[0]
     if on_kaggle():  # where a kernel of this course has no internet
         raise InputError(
             f"weights: {name} is not attached. {attach('Your Work > Datasets', 'naflora-weights')} "
-            "`./course kaggle weights` makes that data set, once, on a machine with internet."
+            "`./course kaggle weights --owner NAME` makes that data set, once, where there is internet."
         )
     url = f"{RELEASE}/download/effnetv2_pretrained/{name}"
+    place = Path("~/.keras/models/efficientnetv2").expanduser()
+    with contextlib.suppress(OSError):  # without ~/.keras, Keras would keep the file in /tmp
+        place.mkdir(parents=True, exist_ok=True)
     try:
-        found = tf.keras.utils.get_file(
-            name, url, cache_subdir="models/efficientnetv2", file_hash=hashes[_FILE_TAGS[weights]]
-        )
+        found = tf.keras.utils.get_file(name, url, cache_subdir="models/efficientnetv2", file_hash=file_hash)
     except Exception as error:  # get_file raises a bare Exception when the network fails
         raise InputError(
-            f"weights: could not download {name} ({error}). Get it from {RELEASE} where there is a network, and "
-            f"give its path by -s weights=/path/to/{name} (in a profile `weights:`), or attach it on Kaggle as a "
-            "data set (found by its name). -s weights=random trains from scratch."
+            f"weights: could not download {name} ({error}). Get it from {RELEASE} where there is a network, and put it "
+            f"into {place}. `train -s weights=/path/to/{name}` takes any other place, as `weights:` in a profile does."
         ) from error
     return Path(found)
 

@@ -211,7 +211,9 @@ def _found_instead(folder: Path, found: Contents) -> str:
     if found.broken:
         told.append(f"{len(found.broken)} links to what is not there, as {found.broken[0]!r}")
     if table := _table_in(found):
-        told.append(f"is {str(folder / table)!r} their table, to be given by --labels?")
+        told.append(
+            f"is {str(folder / table)!r} their table? Give it in the folder's place, to `tfrecords write` by --labels"
+        )
     return f" ({'; '.join(told)})" if told else ""
 
 
