@@ -121,6 +121,9 @@ def test_shards_that_differ_in_their_features_are_told_apart():
     assert "All have the same features" in reading.shards([shard("image"), shard("image")])
     said = reading.shards([shard("image", "family", "genus"), shard("image")])
     assert "6 records in 2 files" in said and "They differ in `family`, `genus`" in said
+    assert "of one kind" not in said
+    test = shard("image") | {"schema": {"image": "bytes"}}
+    assert "`image` is bytes or int64" in reading.shards([shard("image"), test])
 
 
 def test_a_batch_is_read_against_all_training_sheets():

@@ -294,14 +294,18 @@ def shards(tables: Sequence[Mapping[str, Any]]) -> str:
         f"{len(tables)} files, images of {_listed(sizes)} pixels, the lowest and the highest class index; "
         "`extra_features` would be fields that this course does not know. "
     )
-    if len(kinds) == 1:
+    fields: dict[str, set[str]] = {}
+    for table in tables:
+        for name, kind in table["schema"].items():
+            fields.setdefault(name, set()).add(kind)
+    mixed = [f"`{name}` is {' or '.join(sorted(found))}" for name, found in fields.items() if len(found) > 1]
+    if len(kinds) == 1 and not mixed:
         return text + "All have the same features."
-    missing = sorted(frozenset.union(*kinds) - frozenset.intersection(*kinds))
-    return (
-        text
-        + f"They differ in `{'`, `'.join(missing)}`: a test shard holds no answers. A loader that took the schema "
-        "from a document would fail there."
-    )
+    if missing := sorted(frozenset.union(*kinds) - frozenset.intersection(*kinds)):
+        text += f"They differ in `{'`, `'.join(missing)}`: a test shard holds no answers. "
+    if mixed:
+        text += f"{' and '.join(mixed)}: the same feature need not be of one kind. "
+    return text + "A loader that took the schema from a document would fail there."
 
 
 def batch(classes: np.ndarray, counts: np.ndarray) -> str:

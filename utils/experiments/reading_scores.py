@@ -217,7 +217,7 @@ def pairs_in_words(table: pd.DataFrame) -> str:
     )
     if both:
         go = "pair goes" if both == 1 else "pairs go"
-        text += f", and {both} {go} both ways: the network cannot keep such species apart"
+        text += f", and {both} {go} both ways: the network mixes such species up"
     if first["times"] < 3:
         text += ". One or two sheets a row are little to go by"
     return f"{text}. To mend a row, look at sheets of the two side by side: is there something to see?"

@@ -209,6 +209,17 @@ def worth(profile: Profile, result: "TrainResult", other: "TrainResult | None", 
         f"{len(result.history)}: {gain:+.3f}. Against the regression on frozen features fine-tuning makes {over:+.3f}"
     )
     text += "." if over > 0 else ": here the frozen features with a plain classifier were enough."
+    first = result.history["val_f1_score"].iloc[0]
+    if profile.regression and profile.sgd_epochs:
+        mirrored = "" if profile.augment == "none" else ", with mirror images"
+        text += (
+            f" The first epoch is such a regression too{mirrored}, and has {first:.3f}: over that the "
+            + (
+                f"steps make {result.best_f1 - first:+.3f}."
+                if result.best_f1 > first
+                else "steps make nothing."
+            )
+        )
     sheets, species = len(start.held_out), len(np.unique(start.held_out.classes))
     return (
         f"{text} This is one run and {sheets} held-out sheets of {species} species; on so few a difference of some "
