@@ -72,7 +72,7 @@ def start(score: float) -> Start:
         (reading.worth(LAPTOP, result(0.85), result(0.4, 0.41), start(0.77)), "reaches **0.410** in 2 epochs"),
         (reading.worth(LAPTOP, result(0.85), result(0.4), start(0.77)), "fine-tuning makes +0.080."),
         (reading.worth(LAPTOP, result(0.75), result(0.4), start(0.77)), "a plain classifier were enough"),
-        (reading.worth(LAPTOP, result(0.81, 0.71, 0.85), result(0.4), start(0.77)), "0.810: over that the steps make +0.040"),
+        (reading.worth(LAPTOP, result(0.81, 0.71, 0.85), result(0.4), start(0.77)), "over that the steps make +0.040"),
         (reading.worth(LAPTOP, result(0.81, 0.71), result(0.4), start(0.77)), "the steps make nothing"),
         (reading.worth(LAPTOP, result(math.nan), result(math.nan), start(math.nan)), "cannot be compared"),
         (reading.history(result(0.7, 0.8)), "Epoch 2: training loss 1.000"),

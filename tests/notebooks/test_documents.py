@@ -14,7 +14,7 @@ import pytest
 
 from utils import figures
 from utils.__main__ import main
-from utils.config import Profile
+from utils.config import Profile, load_profile
 from utils.course.notebooks import COURSE, read_parameters
 from utils.files import REPOSITORY
 
@@ -299,6 +299,12 @@ def check(command: click.Command, words: list[str]) -> None:
     for pair in values.get("settings") or ():
         if pair.partition("=")[0] not in settings:
             raise click.UsageError(f"no setting {pair}")
+
+
+def test_the_way_to_kaggle_names_the_file_of_its_run():
+    profile = load_profile("kaggle")
+    text = (FOLDER / "KAGGLE.md").read_text(encoding="utf-8")
+    assert f"`{profile.run_name}.csv`" in text and f"fewer than {profile.epochs} rows" in text
 
 
 def test_commands_in_messages_exist():
