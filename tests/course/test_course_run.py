@@ -65,9 +65,10 @@ def test_a_run_that_does_its_work_passes_and_leaves_pages(course, tmp_path, caps
     assert lines[-1].startswith("macro-F1 not known")
 
 
-def test_links_of_a_page_lead_to_pages_and_solutions_are_named(tmp_path):
+def test_links_of_a_page_lead_to_pages_and_what_is_in_the_clone_is_named(tmp_path):
     run = notebooks.Run(tmp_path, load_profile("smoke"), {})
     text = "[Next](01_eda_long_tail.ipynb), [back](../00_start_here.ipynb), [solutions](solutions/00_x_solutions.ipynb)"
+    text += ", [the way](KAGGLE.md), [paper](https://arxiv.org/abs/1610.02391)"
     run.executed("00_start_here").parent.mkdir(parents=True)
     nbformat.write(
         nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text)]), run.executed("00_start_here")
@@ -75,6 +76,7 @@ def test_links_of_a_page_lead_to_pages_and_solutions_are_named(tmp_path):
     page = pages.write_page(run, "00_start_here").read_text(encoding="utf-8")
     assert 'href="01_eda_long_tail.html"' in page and 'href="00_start_here.html"' in page
     assert "solutions (notebooks/solutions/00_x_solutions.ipynb)" in page and '.ipynb"' not in page
+    assert "the way (notebooks/KAGGLE.md)" in page and 'href="https://arxiv.org/abs/1610.02391"' in page
 
 
 @pytest.mark.parametrize(

@@ -155,16 +155,17 @@ def test_an_earlier_output_of_03b_is_attached_to_it_alone(tmp_path):
     assert [number for number, names in sources.items() if f"{OWNER}/naflora-state" in names] == ["03b"]
 
 
-def test_links_between_notebooks_lead_to_the_owners_kernels(built):
+def test_links_lead_to_the_owners_kernels_and_what_is_in_the_clone_only_is_named(built):
     for kernel in KERNELS:
         text = (built / kernel.slug / f"{kernel.notebook}.ipynb").read_text()
-        assert ".ipynb)" not in text
+        assert not re.search(r"\]\((?!https?:)", text), "a link that leads nowhere on Kaggle"
     assert (
         f"https://www.kaggle.com/code/{OWNER}/naflora-01-eda-of-the-long-tail" in text
         or kernel.number != "00"
     )
     start = (built / KERNELS[0].slug / "00_start_here.ipynb").read_text()
     assert f"](https://www.kaggle.com/code/{OWNER}/naflora-01-eda-of-the-long-tail)" in start
+    assert "solutions (notebooks/solutions/00_start_here_solutions.ipynb of a clone)" in start
 
 
 def test_the_package_goes_with_version_commit_profiles_and_an_installable_wheel(built, tmp_path):
@@ -242,7 +243,7 @@ def test_the_guide_has_at_most_twelve_steps_and_names_what_is_built():
 def test_what_is_built_passes(built):
     assert check(built) == []
     shown = CliRunner().invoke(main, ["kaggle", "check", str(built)])
-    assert shown.exit_code == 0 and "nothing that Kaggle would refuse" in shown.output
+    assert shown.exit_code == 0 and "no problem found" in shown.output
 
 
 def _set(key, value):

@@ -62,7 +62,7 @@ def check_kernels(folder: Path) -> None:
     problems = check_built(folder)
     if problems:
         raise InputError("\n".join([f"{folder}: {len(problems)} problems. Build again, or mend:", *problems]))
-    echo(f"{folder}: nothing that Kaggle would refuse.")
+    echo(f"{folder}: no problem found.")
 
 
 @kaggle.command(

@@ -287,14 +287,14 @@ def _set_parameters(notebook: dict[str, Any], kernel: Kernel) -> None:
 
 
 def _link_kernels(notebook: dict[str, Any], owner: str) -> None:
-    """Let links from notebook to notebook lead to the owner's kernels; solutions are in the clone only."""
+    """Let links from notebook to notebook lead to the owner's kernels; what is in the clone only is named there."""
     first = {kernel.notebook: kernel.slug for kernel in reversed(KERNELS)}
     for cell in notebook["cells"]:
         if cell["cell_type"] == "markdown":
             for name, slug in first.items():
                 link = f"](https://www.kaggle.com/code/{owner}/{slug})"
                 cell["source"] = [line.replace(f"]({name}.ipynb)", link) for line in cell["source"]]
-            solutions = r"\[([^]]*)\]\((solutions/\w+\.ipynb)\)"
+            elsewhere = r"\[([^]]*)\]\(((?!https?:)[^)]+)\)"
             cell["source"] = [
-                re.sub(solutions, r"\1 (notebooks/\2 of a clone)", line) for line in cell["source"]
+                re.sub(elsewhere, r"\1 (notebooks/\2 of a clone)", line) for line in cell["source"]
             ]

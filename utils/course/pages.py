@@ -14,7 +14,7 @@ from utils.course.notebooks import COURSE, Run
 from utils.files import read_json, write_text
 
 TEMPLATES = Path(__file__).parent  # index.html.j2 and notebook.html.j2
-_SOLUTIONS = re.compile(r'<a href="(solutions/\w+\.ipynb)"[^>]*>(.*?)</a>')
+_IN_THE_CLONE = re.compile(r'<a href="((?:solutions/)?\w+\.(?:ipynb|md))"[^>]*>(.*?)</a>')
 _IMAGE = re.compile(r'<img alt="([^"]*)"[^>]* src="(data:image/png;base64,[^"]*)"')
 
 
@@ -31,11 +31,11 @@ def write_page(run: Run, name: str) -> Path:
             output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
     body, _ = exporter.from_notebook_node(notebook, resources={"metadata": {"name": name}})
     page = run.page(name)
-    # Links between notebooks lead to the pages of this run; solutions are in the clone
+    # Links between notebooks lead to the pages of this run; solutions and documents are in the clone
     for other in COURSE:
         body = body.replace(f'href="{other}.ipynb"', f'href="{other}.html"')
         body = body.replace(f'href="../{other}.ipynb"', f'href="{other}.html"')
-    body = _SOLUTIONS.sub(r"\2 (notebooks/\1)", body)
+    body = _IN_THE_CLONE.sub(r"\2 (notebooks/\1)", body)
     write_text(page, body)
     return page
 
