@@ -123,7 +123,7 @@ def test_figures_come_from_the_package_which_describes_them(path):
     """A figure of matplotlib's own has no alternative text in JupyterLab and on the pages."""
     for each_path in (path, SOLUTIONS[NOTEBOOKS.index(path)]):
         source = "\n".join(cell.source for cell in cells(each_path) if cell.cell_type == "code")
-        assert not re.search(r"\b(pyplot|plt|seaborn|sns)\b|\.plot\b", source), each_path.name
+        assert not re.search(r"\b(pyplot|plt|seaborn|sns)\b|\.(plot|style)\b", source), each_path.name
         assert "![](" not in prose(each_path), "a picture in the text has words"
         for call in calls(source, r"figures\.\w+"):
             assert hasattr(figures, ast.unparse(call.func).split(".")[1])
