@@ -92,7 +92,7 @@ def down_the_tail(f1: np.ndarray, train_counts: np.ndarray, true: np.ndarray) ->
     ]
     few = int((np.bincount(true, minlength=len(f1)) <= 3).sum())
     return (
-        f"The line is the mean of a bin, and the points scatter widely around it: F1 runs in {', in '.join(ranges)}. "
+        f"The line is the mean of a bin, and the points scatter around it: F1 runs in {', in '.join(ranges)}. "
         f"**{few:,} of {len(f1):,} species** have three sheets or fewer to be scored on; with two, one more or less "
         "right moves a point by about a third. So read the lines and not single points."
     )
