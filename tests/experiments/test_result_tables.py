@@ -193,3 +193,9 @@ def test_every_committed_table_can_be_read_whole_and_with_methods_missing(file):
         base = "published recipe"
         assert ("Gains larger" in reading.gains_in_words(rows, base)) == (base in {*rows["method"]})
         reading.side_by_side({"a": rows, "b": results}, "cross-entropy")
+
+
+@pytest.mark.parametrize("file", RESULTS, ids=lambda file: file.name)
+def test_no_difference_is_never_a_negative_zero(file):
+    said = reading.findings(pd.read_csv(file))
+    assert "points" in said and "-0.0 " not in said

@@ -134,7 +134,7 @@ def classifiers_in_words(table: pd.DataFrame, metric: str = "macro_f1") -> str:
         best = scores.idxmax()
         line = f"- On the features of **{training}** the highest is {best} ({scores[best]:.3f})"
         if OWN in scores and best != OWN:
-            line += f", {100 * (scores[best] - scores[OWN]):+.1f} points over its own classifier"
+            line += f", {100 * (scores[best] - scores[OWN]):+z.1f} points over its own classifier"
         lines.append(
             f"{line}; from first to last of {len(scores)} it is {100 * (scores.max() - scores.min()):.1f}."
         )
@@ -162,7 +162,7 @@ def ensembles(results: pd.DataFrame) -> str:
                 else "not above the best"
             )
             lines.append(
-                f"- {alone}: {new['macro_f1_mean']:.3f} together, {gain:+.1f} points over the mean of the runs and "
+                f"- {alone}: {new['macro_f1_mean']:.3f} together, {gain:+z.1f} points over the mean of the runs and "
                 f"{above}, for {new['minutes_mean'] / old['minutes_mean']:.1f} times the training"
             )
     return "\n".join(lines)
@@ -178,7 +178,7 @@ def trade_off(results: pd.DataFrame, base: str) -> str:
     text = (
         f"Up and right of the square is better in both. **{int((tail > 0).sum())} of {len(tail)}** methods lie above "
         f"it, {int((clear & (tail > 0)).sum())} of them by more than the seeds differ; highest is {most} with "
-        f"{100 * tail[most]:+.1f} points in the tail and {100 * head[most]:+.1f} in the head."
+        f"{100 * tail[most]:+z.1f} points in the tail and {100 * head[most]:+z.1f} in the head."
     )
     if paid:
         return f"{text} Of the higher ones these lose in the head: {', '.join(paid)}."
@@ -244,7 +244,7 @@ def compared(results: pd.DataFrame, method: str, base: str) -> str:
     rows = results[results["method"].isin((method, base))]
     gains = gains_over(rows, base, known(rows, tuple(_IN_WORDS)))
     parts = [
-        f"{100 * row.gain:+.1f} points {_IN_WORDS[row.metric]} ({100 * row.low:+.1f} to {100 * row.high:+.1f}"
+        f"{100 * row.gain:+z.1f} points {_IN_WORDS[row.metric]} ({100 * row.low:+z.1f} to {100 * row.high:+z.1f}"
         f"{', clear' if row.clear else ''})"
         for row in gains.itertuples()
         if not np.isnan(row.gain)
@@ -270,7 +270,7 @@ def gains_in_words(results: pd.DataFrame, base: str, metric: str = "macro_f1") -
     text = []
     for name, heading in headings.items():
         lines = [
-            f"- {row.method}: {100 * row.gain:+.1f} points ({100 * row.low:+.1f} to {100 * row.high:+.1f})"
+            f"- {row.method}: {100 * row.gain:+z.1f} points ({100 * row.low:+z.1f} to {100 * row.high:+z.1f})"
             for row in gains[kind == name].itertuples()
         ]
         text += [f"**{heading}**", "", *(lines or ["- none"]), ""]
@@ -330,7 +330,7 @@ def nearer(results: pd.DataFrame) -> str:
             change = new["distance_all_mean"] / old["distance_all_mean"] - 1
             lines.append(
                 f"- {method}: distance over all sheets {change:+.0%}{spread}, "
-                f"macro-F1 {100 * (new['macro_f1_mean'] - old['macro_f1_mean']):+.1f} points, distance of mistakes "
+                f"macro-F1 {100 * (new['macro_f1_mean'] - old['macro_f1_mean']):+z.1f} points, distance of mistakes "
                 f"{old['distance_mistakes_mean']:.1f} before, {new['distance_mistakes_mean']:.1f} after"
             )
     return "\n".join(lines)

@@ -88,7 +88,7 @@ def by_bin(gains: pd.DataFrame, base: str, loss: str) -> str:
     raised = int((table[last] > 0).sum())
     text = (
         f"**{raised} of {len(table)}** classifiers raise the {last} above {base}, most of all {best} "
-        f"({table.loc[best, last]:+.1f} points), least {worst} ({table.loc[worst, last]:+.1f})."
+        f"({table.loc[best, last]:+z.1f} points), least {worst} ({table.loc[worst, last]:+z.1f})."
     )
     if len(there) > 1:
         first = there[0]
@@ -140,7 +140,7 @@ def decisions(table: pd.DataFrame, changed: int) -> str:
     word = "lower" if change < 0 else "not lower"
     text = (
         f"The mean distance over all sheets (right = 0) is {word} with least cost: {plain['over_all']:.1f} before, "
-        f"{by_cost['over_all']:.1f} after (**{change:+.0%}**), at {points:+.1f} points of macro-F1. Over mistakes "
+        f"{by_cost['over_all']:.1f} after (**{change:+.0%}**), at {points:+z.1f} points of macro-F1. Over mistakes "
         f"alone it is {plain['over_mistakes']:.1f} and {by_cost['over_mistakes']:.1f}."
     )
     if 0 < changed < _FEW:

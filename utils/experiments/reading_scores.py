@@ -107,7 +107,7 @@ def bins_in_words(table: pd.DataFrame, loss: str) -> str:
     fall = shown["macro_f1"].iloc[0] - shown["macro_f1"].iloc[-1]
     verdict = f"falls by **{fall:.2f}** from {first} to {last}"
     if fall < NEAR:
-        verdict = f"is in the {last} no lower than in the {first}, or hardly so ({-fall:+.2f})"
+        verdict = f"is in the {last} no lower than in the {first}, or hardly so ({-fall:+z.2f})"
     text = (
         f"Macro-F1 {verdict}. The {last} is {shown['species'].iloc[-1] / shown['species'].sum():.0%} of the species, "
         f"so it decides that part of the score, with {shown['test_images'].iloc[-1]:,} of the "

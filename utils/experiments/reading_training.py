@@ -206,7 +206,7 @@ def worth(profile: Profile, result: "TrainResult", other: "TrainResult | None", 
     text = (
         f"The network from nothing reaches **{other.best_f1:.3f}** in {len(other.history)} epochs (profile `scratch` "
         f"takes {load_profile('scratch').epochs}), the fine-tuned one **{result.best_f1:.3f}** in "
-        f"{len(result.history)}: {gain:+.3f}. Against the regression on frozen features fine-tuning makes {over:+.3f}"
+        f"{len(result.history)}: {gain:+z.3f}. Against the regression on frozen features fine-tuning makes {over:+z.3f}"
     )
     text += "." if over > 0 else ": here the frozen features with a plain classifier were enough."
     first = result.history["val_f1_score"].iloc[0]
@@ -215,7 +215,7 @@ def worth(profile: Profile, result: "TrainResult", other: "TrainResult | None", 
         text += (
             f" The first epoch is such a regression too{mirrored}, and has {first:.3f}: over that the "
             + (
-                f"steps make {result.best_f1 - first:+.3f}."
+                f"steps make {result.best_f1 - first:+z.3f}."
                 if result.best_f1 > first
                 else "steps make nothing."
             )

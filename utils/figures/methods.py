@@ -67,9 +67,9 @@ def gains_by_bin(gains: pd.DataFrame, base: str) -> Figure:
         title = f"Nothing helps the tail more than {base}"
     else:
         head = of_bins[(of_bins["metric"] == f"{BINS[0]}_f1") & (of_bins["method"] == best)]["gain"]
-        title = f"{best[:1].upper()}{best[1:]} gives the tail {100 * tail[best]:+.1f} points over {base}"
+        title = f"{best[:1].upper()}{best[1:]} gives the tail {100 * tail[best]:+z.1f} points over {base}"
         if len(head):
-            title += f", the head {100 * head.iloc[0]:+.1f}"
+            title += f", the head {100 * head.iloc[0]:+z.1f}"
         low = of_bins[(of_bins["metric"] == f"{BINS[-1]}_f1") & (of_bins["method"] == best)]["low"].iloc[0]
         if gains["low"].equals(gains["high"]):
             title += ", on one network"

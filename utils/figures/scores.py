@@ -319,10 +319,10 @@ def left_to_the_machine(curve: pd.DataFrame, sure: float) -> Figure:
     top = max(0.05, 1.2 * shown["error"].max() if len(shown) else 0)
     labelled: list[tuple[float, float]] = []  # places, in parts of the panel
     for row in shown.iloc[:: max(len(shown) // 6, 1)].itertuples():
-        axes.plot(row.share, row.error, "o", color=WINE, ms=4)
         place = row.share, row.error / top
         if all(abs(place[0] - x) > 0.06 or abs(place[1] - y) > 0.08 for x, y in labelled):
             labelled.append(place)
+            axes.plot(row.share, row.error, "o", color=WINE, ms=4)
             axes.annotate(
                 f"{row.sure:.0%}", (row.share, row.error), (4, 4), textcoords="offset points", fontsize=9
             )
