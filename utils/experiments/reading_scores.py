@@ -235,12 +235,12 @@ def calibration_in_words(confidence: np.ndarray, right: np.ndarray, ece: float, 
     tendency = "well balanced on average"
     if ece >= 0.03 and abs(gap) >= ece / 3:  # as the title of the figure has it
         tendency = "**overconfident**" if gap > 0 else "**underconfident**"
+    here = f"here {smoothing:g}" if smoothing else "off here"
     return (
         f"On average the model says {confidence.mean():.0%} and is right {right.mean():.0%} of the time: it is "
-        f"{tendency}, and a probability is off by {ece:.2f} in the mean of the groups. Label smoothing (here "
-        f"{smoothing:g}) pushes probabilities down, training for many epochs pushes them up. The order of the answers "
-        "does not depend on it, nor does macro-F1; decisions that weigh probabilities do, and notebook 06 mends them "
-        "by one number."
+        f"{tendency}, and a probability is off by {ece:.2f} in the mean of the groups. Label smoothing ({here}) pushes "
+        "probabilities down, training for many epochs pushes them up. The order of the answers does not depend on it, "
+        "nor does macro-F1; decisions that weigh probabilities do, and notebook 06 mends them by one number."
     )
 
 

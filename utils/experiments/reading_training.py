@@ -45,10 +45,11 @@ def settings(profile: Profile) -> str:
 def head_of_network(in_head: int, total: int, species: int) -> str:
     """How much of a network is its head, here and with all species."""
     full = 1024 * 1280 + 1024 + 15501 * 1024 + 15501
+    share = f"{in_head / total:.0%}" if in_head / total >= 0.005 else "less than 1%"
     return (
         "The table starts at the last feature map, where the backbone ends; below it stands the head. `None` is the "
         "number of sheets in a batch, which may be any; then come rows, columns and features of the grid. The head "
-        f"holds **{in_head / total:.0%}** of all parameters, with {species} species. With 15,501 species and a hidden "
+        f"holds **{share}** of all parameters, with {species} species. With 15,501 species and a hidden "
         f"layer of 1,024 units, as in profile `reference`, it holds {full / 37_531_629:.0%} of 37.5 million: there "
         "much of what is learnt is which features speak for which species."
     )
