@@ -52,11 +52,9 @@ def find_weights(weights: str, backbone: str) -> Path:
             raise InputError(f"weights: there are no {weights} weights for {backbone}, only imagenet.")
         return released_file(backbone)
     name = weights_file(backbone, weights)
-    file_hash = FILE_HASH_DICT[backbone.lower()].get(_FILE_TAGS[weights])
-    if file_hash is None:
-        raise InputError(
-            f"weights: there are no {weights} weights for EfficientNetV2-{backbone} ({RELEASE})."
-        )
+    digest = FILE_HASH_DICT[backbone.lower()].get(_FILE_TAGS[weights])
+    if digest is None:
+        raise InputError(f"weights: no {weights} weights for EfficientNetV2-{backbone} ({RELEASE}).")
     if attached := mounted(name):
         return attached[0]
     if on_kaggle():  # where a kernel of this course has no internet
@@ -69,13 +67,14 @@ def find_weights(weights: str, backbone: str) -> Path:
     with contextlib.suppress(OSError):  # without ~/.keras, Keras would keep the file in /tmp
         place.mkdir(parents=True, exist_ok=True)
     try:
-        found = tf.keras.utils.get_file(name, url, cache_subdir="models/efficientnetv2", file_hash=file_hash)
+        return Path(
+            tf.keras.utils.get_file(name, url, cache_subdir="models/efficientnetv2", file_hash=digest)
+        )
     except Exception as error:  # get_file raises a bare Exception when the network fails
         raise InputError(
             f"weights: could not download {name} ({error}). Get it from {RELEASE} where there is a network, and put it "
             f"into {place}. `train -s weights=/path/to/{name}` takes any other place, as `weights:` in a profile does."
         ) from error
-    return Path(found)
 
 
 def check_weights(profile: Profile) -> None:
