@@ -265,13 +265,16 @@ KINDS = {
 
 
 def visible(out: Path) -> dict[str, str]:
-    """Checksums of the files under final names: not hidden, not in a folder of what is unfinished."""
+    """Checksums of the files under final names: not hidden, not in a folder of what is unfinished.
+
+    The folder's own path, which a page names, does not count.
+    """
     found = {}
     for path in sorted(out.rglob("*")):
         parts = path.relative_to(out).parts
         hidden = any(part.startswith(".") or part in ("unfinished", "state") for part in parts)
         if path.is_file() and not hidden and path.suffix != ".log" and path.name != "log.txt":
-            found["/".join(parts)] = hashlib.sha256(path.read_bytes()).hexdigest()
+            found["/".join(parts)] = hashlib.sha256(path.read_bytes().replace(bytes(out), b"")).hexdigest()
     return found
 
 
