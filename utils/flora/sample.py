@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from utils.data.forms.published import write_metadata, write_test_metadata
 from utils.data.labels import LabelMap
 from utils.data.metadata import Metadata
-from utils.files import InputError, building, check_option, cores, read_json, write_json
+from utils.files import InputError, building, check_option, cores, read_json, uninterrupted, write_json
 from utils.flora import morphology, phylogeny, sheet
 from utils.flora.tables import (
     MIN_IMAGES,
@@ -92,7 +92,7 @@ def draw(tasks: list[sheet.Task], workers: int, progress: bool) -> Iterator[byte
             return
         spawn = get_context("spawn")
         with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_end_with_parent) as pool:
-            with _blank_main():
+            with _blank_main(), uninterrupted():  # a worker that is half begun would tell of its broken pipe
                 futures = [pool.submit(sheet.draw_chunk, chunk) for chunk in chunks]
             try:
                 for number, future in enumerate(futures):

@@ -237,8 +237,13 @@ class Identifier:
             note,
         )
 
-    def answer(self, sheet: Sheet) -> Answer:
-        """The five likeliest species, what is sure, the training sheets that look like it, and Grad-CAM."""
+    def answer(self, sheet: Sheet, *, sure: float | None = None) -> Answer:
+        """The five likeliest species, what is sure, the training sheets that look like it, and Grad-CAM.
+
+        Args:
+            sheet: from `look`.
+            sure: the least probability of a sure answer, in place of the identifier's own.
+        """
         seen = self._see(sheet=sheet.pixels[None])
         judged = judge(
             self.worth, np.array([sheet.name]), seen["probabilities"], seen["features"], sure=self.sure
