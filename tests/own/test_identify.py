@@ -185,7 +185,10 @@ def test_above_the_answers_stands_what_they_are_worth(run, identifier, file):
     for sure, of_rank in ((0.0, "species"), (1.0, None)):
         opened = Identifier(run, run / KEPT, sure)
         opened.worth = replace(identifier.worth, limit=float("inf"))
-        assert opened.answer(sheet).rank == of_rank and f"At {sure:.0%} it is sure" in cards.about(opened)
+        assert opened.answer(sheet).rank == of_rank == opened.answer(sheet, sure=sure).rank
+        assert opened.answer(
+            sheet, sure=1.0 - sure
+        ).rank != of_rank and f"At {sure:.0%} it is sure" in cards.about(opened)
 
 
 def test_grad_cam_that_finds_nothing_says_so(identifier, file):

@@ -245,9 +245,8 @@ class Identifier:
             sure: the least probability of a sure answer, in place of the identifier's own.
         """
         seen = self._see(sheet=sheet.pixels[None])
-        judged = judge(
-            self.worth, np.array([sheet.name]), seen["probabilities"], seen["features"], sure=self.sure
-        )
+        sure = self.sure if sure is None else sure
+        judged = judge(self.worth, np.array([sheet.name]), seen["probabilities"], seen["features"], sure=sure)
         best, rank = judged.predictions, int(judged.rank[0])
         pairs = zip(best.classes[0].tolist(), best.probabilities[0].tolist(), strict=True)
         return Answer(
