@@ -22,6 +22,7 @@ from utils.config import load_profile
 from utils.files import InputError
 from utils.own import export as module
 from utils.own.answers import ARRAYS, SURE, answering
+from utils.own.decode import MAX_PIXELS
 from utils.own.export import (
     CARD,
     FORMATS,
@@ -33,6 +34,8 @@ from utils.own.export import (
     interpreter,
     report_of_failure,
 )
+from utils.own.images import encode_image
+from utils.own.look import network_pixels
 from utils.own.worth import load_worth, worth_of
 from utils.sources import Data, find_data
 from utils.startup import standard_error_to
@@ -222,6 +225,30 @@ def test_the_script_shows_transparency_on_white_and_refuses_more_than_8_bits(
         _says(script, Image.new("I;16", (8, 8), 40_000), monkeypatch, capsys)
 
 
+def test_the_script_refuses_in_one_line_what_it_cannot_read(exported, tmp_path, monkeypatch, make_jpeg):
+    pytest.importorskip("ai_edge_litert")
+    script, missing = exported / SCRIPT, tmp_path / "missing.jpg"
+    words, cut, large, whole = (
+        tmp_path / name for name in ("words.jpg", "cut.jpg", "large.png", "whole.jpg")
+    )
+    words.write_text("no image")
+    cut.write_bytes(make_jpeg(0, 300, 300)[:5000])
+    whole.write_bytes(make_jpeg(0, 300, 300))
+    Image.new("1", (20_000, MAX_PIXELS // 20_000 + 1)).save(large)
+    for arguments, said in (
+        ([], r"Usage: python identify\.py IMAGE \[MODEL\]"),
+        ([missing], r"missing\.jpg: cannot be read \(.*No such file"),
+        ([words], r"words\.jpg: cannot be read \(cannot identify"),
+        ([cut], r"cut\.jpg: cannot be read \(image file is truncated"),
+        ([large], r"large\.png: has more than 200 megapixels\. Save a smaller copy"),
+        ([whole, "model_int4.tflite"], r"model_int4\.tflite: no such model"),
+    ):
+        monkeypatch.setattr(sys, "argv", [str(script), *map(str, arguments)])
+        with pytest.raises(SystemExit, match=said) as refused:
+            runpy.run_path(str(script), run_name="__main__")
+        assert "\n" not in str(refused.value)
+
+
 def test_the_script_says_what_its_answer_is_worth_as_predict_does(
     run, data, exported, tmp_path, make_sheet, monkeypatch, capsys
 ):
@@ -241,6 +268,10 @@ def test_the_script_says_what_its_answer_is_worth_as_predict_does(
     monkeypatch.setattr("ai_edge_litert.interpreter.Interpreter", Kept)
     sheet = make_sheet(0).convert("RGB")
     _says(script, sheet, monkeypatch, capsys)
+    sheet.save(tmp_path / "sheet.png")
+    stored = encode_image(tmp_path / "sheet.png")  # encoding at quality 95 is all that differs
+    shown = network_pixels(stored, PROFILE.image_size, PROFILE.crop).astype(int)
+    assert np.abs(seen[0][0] - shown).max() <= 6 and np.abs(seen[0][0] - shown).mean() < 1
     worth = load_worth(run, PROFILE, data.labels())
     with in_place():
         model, profile, _ = load_trained(run)

@@ -151,7 +151,7 @@ def test_too_few_held_out_sheets_are_said_so(own, data, tmp_path):
     one = dataclasses.replace(data, split_file=tmp_path / "split.csv", test_shards=(), solution=None)
     (own / WORDS).unlink()
     assert worth_of(own, one, progress=False) is None and not (own / WORDS).exists()
-    assert told(None) == "Too few sheets were held out to say what its answers are worth."
+    assert told(None) == "What its answers are worth was never measured."
 
 
 def test_without_a_withheld_test_the_held_out_sheets_measure(own, data):
@@ -160,4 +160,5 @@ def test_without_a_withheld_test_the_held_out_sheets_measure(own, data):
     (own / WORDS).unlink()
     made = worth_of(own, dataclasses.replace(data, test_shards=(), solution=None), progress=False)
     assert made.measured.part == HELD_OUT and len(made.measured) == made.held_out[1]
+    assert "At 99.9% it is sure" in told(made, 0.999)
     assert told(made).startswith(f"{made.held_out[0]:,} of {made.held_out[1]:,} held-out sheets")

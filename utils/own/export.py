@@ -5,6 +5,7 @@ images and calibration are inside. TensorFlow is imported where it is needed: `i
 package ai-edge-litert is installed.
 """
 
+import inspect
 import os
 import re
 import tempfile
@@ -24,7 +25,9 @@ from utils.data.metadata import UNKNOWN
 from utils.evaluation.scores import macro_f1, overall_scores, scores_by_bin
 from utils.files import InputError, building, read_json, write_json, write_text
 from utils.own.answers import SURE_AT, Answers, mean_over_views
+from utils.own.decode import MAX_PIXELS
 from utils.own.folder import stored_by
+from utils.own.look import central, ratio_of, weights_for
 from utils.own.page import RunFacts, read_facts
 from utils.own.unknown import COSINE_WEIGHT, DISTANCE_WEIGHT, OTHERS
 from utils.own.worth import has_test, load_worth
@@ -153,6 +156,8 @@ def export(
             "cosine_weight": COSINE_WEIGHT,
             "distance_weight": DISTANCE_WEIGHT,
             "unknown": UNKNOWN,
+            "most_pixels": MAX_PIXELS,
+            **_seen_as(network.profile, stored.size),
         }
         for name, template in ((CARD, "card.md.j2"), (SCRIPT, "identify.py.j2")):
             write_text(folder / name, _templates().get_template(template).render(values))
@@ -335,6 +340,19 @@ def _metrics(network: _Network) -> dict[str, Any]:
         "doubt": worth.doubt,
         "known_sheets_called_unlike_anything": {"sheets": refused, "of": known},
         "unknown_sheets_not_noticed": worth.passed and {"sheets": worth.passed[0], "of": worth.passed[1]},
+    }
+
+
+def _seen_as(profile: "Profile", stored: int) -> dict[str, Any]:
+    """How the script makes the network's pixels of a stored square, as `network_pixels` does, for its template."""
+    ratio = ratio_of(stored, profile.image_size, profile.crop)
+    part = central(-(-stored // ratio), profile.crop)
+    weights = weights_for(part.stop - part.start, profile.image_size)
+    return {
+        "ratio": ratio,
+        "part": f"{part.start}:{part.stop}",
+        "weights": inspect.getsource(weights),
+        "weights_name": weights.__name__,
     }
 
 

@@ -5,6 +5,7 @@ some at the edge of the crop differ by 2 of 255.
 """
 
 import math
+from collections.abc import Callable
 from io import BytesIO
 
 import numpy as np
@@ -28,25 +29,34 @@ def network_pixels(content: bytes, image_size: int, crop: float) -> np.ndarray:
     """
     with Image.open(BytesIO(content)) as image:
         width, height = image.size
-    shorter = min(_kept(height, crop), _kept(width, crop))
-    ratio = next(
-        (each for each in _RATIOS[:-1] if shorter >= math.ceil(each * image_size / _MOST_ENLARGED)), 1
-    )
+    ratio = ratio_of(min(width, height), image_size, crop)
     pixels, _ = jpeg.decode(content, ratio=ratio)
-    rows, columns = (_central(side, crop) for side in pixels.shape[:2])
+    rows, columns = (central(side, crop) for side in pixels.shape[:2])
     pixels = pixels[rows, columns].astype(np.float32)
-    averaged = max(pixels.shape[:2]) >= _AVERAGE_FROM * image_size
-    down, right = ((_averaging if averaged else _between)(side, image_size) for side in pixels.shape[:2])
+    weights = weights_for(max(pixels.shape[:2]), image_size)
+    down, right = (weights(side, image_size) for side in pixels.shape[:2])
     pixels = np.einsum("sh,hwc->swc", down, pixels, optimize=True)
     pixels = np.einsum("sw,hwc->hsc", right, pixels, optimize=True)
     return np.round(np.clip(pixels, 0, 255)).astype(np.uint8)
+
+
+def ratio_of(side: int, image_size: int, crop: float) -> int:
+    """By how much a JPEG is made smaller as it is decoded, of its shorter side in pixels."""
+    kept = _kept(side, crop)
+    return next((each for each in _RATIOS[:-1] if kept >= math.ceil(each * image_size / _MOST_ENLARGED)), 1)
+
+
+def weights_for(kept: int, image_size: int) -> Callable[[int, int], np.ndarray]:
+    """What gives the weights, float32 [target, length], that make `image_size` pixels of the `kept` ones a side."""
+    return _averaging if kept >= _AVERAGE_FROM * image_size else _between
 
 
 def _kept(side: int, crop: float) -> int:
     return max(round(np.float32(side) * np.float32(crop)), 1)
 
 
-def _central(side: int, crop: float) -> slice:
+def central(side: int, crop: float) -> slice:
+    """The part of a side of so many pixels that a network is shown."""
     kept = _kept(side, crop)
     return slice((side - kept) // 2, (side - kept) // 2 + kept)
 

@@ -348,14 +348,15 @@ def answer_shards(
 def told(worth: Answers | None, sure: float = SURE_AT) -> str:
     """What the answers are worth where those of the probability `sure` are called sure, in two sentences."""
     if worth is None:
-        return "Too few sheets were held out to say what its answers are worth."
+        return "What its answers are worth was never measured."
     right, sheets, species = worth.held_out
     text = f"{right:,} of {sheets:,} held-out sheets ({species:,} species) are named rightly. "
     table = worth.measured.by_rank(sure, worth.limit)
     answered = table[table["rank"] != "none"]
     if not answered["sheets"].sum():
         return (
-            text + f"At {sure:.0%} it is sure of none of the {worth.measured.part} ({len(worth.measured):,})."
+            text
+            + f"At {100 * sure:.4g}% it is sure of none of the {worth.measured.part} ({len(worth.measured):,})."
         )
     parts = [
         f"{row.share:.0%} to {row.rank} ({row.right:.1%} right)"
@@ -363,6 +364,6 @@ def told(worth: Answers | None, sure: float = SURE_AT) -> str:
         if row.sheets
     ]
     return (
-        text
-        + f"At {sure:.0%} it is sure of {', '.join(parts)} of {len(worth.measured):,} sheets, {worth.measured.part}."
+        text + f"At {100 * sure:.4g}% it is sure of {', '.join(parts)} of {len(worth.measured):,} sheets, "
+        f"{worth.measured.part}."
     )
