@@ -220,10 +220,11 @@ def write(
 
     check_slurm(part, parts, sbatch, dry_run)
     options["split"] = options.pop("split_file")
+    way_on = f"Train on them: ./course train --profile sheets --data {out}"
     if parts is not None:
         checked = {name: value for name, value in options.items() if name != "skip_bad"}
         if begin_shared(labels, images, out, parts, write=not dry_run, **checked):
-            echo(f"{out}: all shards are here. Train on them: ./course train --profile sheets --data {out}")
+            echo(f"{out}: all shards are here. {way_on}")
         else:
             submit_shared(context, out, parts, sbatch, dry_run)
         return
@@ -236,8 +237,8 @@ def write(
             "of --shard; the last one, or any of them once all shards are in one folder, writes the metadata."
         )
     else:
-        shards = "1 shard" if len(written.shards) == 1 else f"{len(written.shards)} shards"
-        echo(f"{out}: {shards}. Train on them: ./course train --profile sheets --data {out}")
+        shards = len(written.shards)
+        echo(f"{out}: {shards} shard{'s' * (shards != 1)}. {way_on}")
 
 
 @tfrecords.command(epilog=example("./course tfrecords inspect data/mine"))

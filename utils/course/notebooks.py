@@ -54,12 +54,7 @@ COURSE: dict[str, tuple[Leaves, ...]] = {
 }
 TRAINING = "03_train_efficientnetv2"
 # They take its run.
-AFTER_TRAINING = (
-    "04_evaluate_long_tail",
-    "05_submission",
-    "06_beating_the_long_tail",
-    "08_identify_a_sheet",
-)
+AFTER_TRAINING = ("04_evaluate_long_tail", "05_submission", "06_beating_the_long_tail", "08_identify_a_sheet")
 NOTEBOOKS = REPOSITORY / "notebooks"
 KERNEL = "python3"
 _CELLS = ("code", "markdown", "raw")

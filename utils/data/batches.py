@@ -137,12 +137,7 @@ def training_dataset(
         )
         if randaugment:
             pixels = augment_module.randaugment(
-                pixels,
-                index,
-                seed=seed,
-                epoch=epoch,
-                operations=randaugment,
-                magnitude=randaugment_magnitude,
+                pixels, index, seed=seed, epoch=epoch, operations=randaugment, magnitude=randaugment_magnitude
             )
         return (pixels, label, index) if mixup or cutmix else (pixels, label)
 

@@ -13,22 +13,13 @@ from pathlib import Path
 
 from utils.cli.common import ended_by_sigterm
 from utils.experiments import slurm
-from utils.experiments.spec import (
-    LOG_FILE,
-    SPEC_FILE,
-    Batch,
-    BatchRun,
-    epochs_done,
-    is_finished,
-    write_spec,
-)
+from utils.experiments.spec import LOG_FILE, SPEC_FILE, Batch, BatchRun, epochs_done, is_finished, write_spec
 from utils.files import InputError, read_json
 
 MOST = 1000  # jobs of one array: Slurm's MaxArraySize, where a site has not changed it
 POLL = 10.0  # seconds between two looks at the queue
-SETTLE = (
-    30.0  # seconds that a shared file system may take to show the result of a job that has left the queue
-)
+# Seconds that a shared file system may take to show the result of a job that has left the queue.
+SETTLE = 30.0
 
 
 def states(batch: Batch) -> dict[Path, str]:

@@ -173,7 +173,11 @@ class Answers:
         return Predictions(self.trained.ids(part), classes.astype(np.int32), kept, views[0].classes)
 
     def decided(self, predictions: Predictions) -> np.ndarray:
-        """The class of every sheet, int [N]; for a decision by cost after tempering on validation."""
+        """The class of every sheet, int [N]; for a decision by cost after tempering on validation.
+
+        Raises:
+            InputError: it goes by cost, and the metadata have no distances.
+        """
         if not self.by_cost:
             return predictions.predicted
         judge = self.trained.judge

@@ -427,7 +427,10 @@ def _identity(
 
 
 def _weights_given(weights: str) -> dict[str, int]:
-    """The checksum of the file that a run begins from: another one under the same path is another run."""
+    """The checksum of the file that a run begins from: another one under the same path is another run.
+
+    `utils.training.weights.checksum` is the same number, and its module imports TensorFlow.
+    """
     path = Path(weights).expanduser()
     return {"weights": zlib.crc32(path.read_bytes())} if path.suffix == ".h5" and path.is_file() else {}
 

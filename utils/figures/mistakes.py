@@ -99,10 +99,7 @@ def mistakes_by_kind(table: pd.DataFrame) -> Figure:
     figure, ((axes,),) = new_figure(title, 3.3)
     names = {"within family": "within family,\nother genus"}
     shares = table[["share", "chance"]].fillna(0)
-    pairs = [
-        ("mistakes of the model", WINE, shares["share"]),
-        ("by chance", LIGHT_GREY, shares["chance"]),
-    ]
+    pairs = [("mistakes of the model", WINE, shares["share"]), ("by chance", LIGHT_GREY, shares["chance"])]
     draw_pairs(axes, [names.get(kind, kind) for kind in table["kind"]], pairs)
     axes.set(ylabel="share of the mistakes", ylim=(0, max(1.12 * shares.to_numpy().max(), 0.1)))
     percent_axis(axes.yaxis)

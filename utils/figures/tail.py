@@ -48,12 +48,7 @@ def rank_frequency(counts: np.ndarray) -> Figure:
         members = np.flatnonzero(groups == name)
         if len(members):
             span = slice(members[0], members[-1] + 1)
-            axes.stairs(
-                counts[span],
-                edges[span.start : span.stop + 1],
-                fill=True,
-                color=BIN_COLOURS[name],
-            )
+            axes.stairs(counts[span], edges[span.start : span.stop + 1], fill=True, color=BIN_COLOURS[name])
             middle = (members[0] + members[-1]) // 2
             label = f"{BIN_RULES[name]} ({len(members):,} species)"
             draw_bin(axes, name, edges[middle] + 0.5, counts[middle], ms=9, mec=BLACK, label=label)

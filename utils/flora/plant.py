@@ -125,16 +125,7 @@ def _rosette(drawing: Drawing) -> None:
     traits, rng = drawing.traits, drawing.rng
     _roots(drawing, 0, 0, 4)
     drawing.axis(
-        0,
-        8,
-        math.pi,
-        70,
-        float(rng.normal(0, 0.4)),
-        between(12, 34, traits.stem_width),
-        4,
-        "root",
-        0.05,
-        8,
+        0, 8, math.pi, 70, float(rng.normal(0, 0.4)), between(12, 34, traits.stem_width), 4, "root", 0.05, 8
     )
     height = between(300, 640, traits.stature)
     if drawing.fertile:

@@ -347,6 +347,5 @@ def _draw_extra_test(folder: Path, spec: dict[str, Any], workers: int | None, pr
         write_test_metadata(images_of_test(len(tasks)), temporary / "test_metadata.json")
         write_solution(category_id[position], temporary / "solution.csv")
         write_json(
-            temporary / "flora.json",
-            {"spec": spec, "test_images": len(tasks), "sha256": digest.hexdigest()},
+            temporary / "flora.json", {"spec": spec, "test_images": len(tasks), "sha256": digest.hexdigest()}
         )

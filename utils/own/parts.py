@@ -63,10 +63,7 @@ class Parts:
             raise UsageError(
                 f"shard is {index}/{count}, and {len(files)} {what} can be shared among {pieces} calls at most."
             )
-        told = [
-            self._options,
-            *([str(file), *_stamp(file)] for file in (*self._decisive, *files)),
-        ]
+        told = [self._options, *([str(file), *_stamp(file)] for file in (*self._decisive, *files))]
         self.folder /= hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]
         first, end = (pieces * number // count * together for number in (index - 1, index))
         return list(files[first:end])

@@ -371,7 +371,7 @@ def refuse_another(job: Job, file: Path, found: Any) -> None:
 
 
 def refuse_foreign(job: Job, started: bool) -> None:
-    """Files that this job would write and has not written."""
+    """Raise InputError where the folder has files that this job would write and has not written."""
     if not job.out.is_dir():
         return
     # Looked for first: what another call finishes meanwhile has its report before its name.

@@ -258,9 +258,7 @@ class Review:
 
     def progress(self) -> dict[str, Any]:
         """Sheets that are decided and there are, missing images, and seconds that the rest will take."""
-        decided = self.decisions.counting
-        done = sum(sheet.file in decided for sheet in self.sheets)
-        left = sum(sheet.file not in decided and sheet.file not in self.moved for sheet in self.sheets)
+        done, left = (sum(self._is(sheet, state) for sheet in self.sheets) for state in ("decided", "open"))
         each = self.decisions.seconds_each()
         return {
             "done": done,

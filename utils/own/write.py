@@ -228,11 +228,7 @@ def _write_shard(
                 noted.append([row, image.note])
             index = job.classes[row]
             yield Record(
-                image.jpeg,
-                job.ids[row],
-                index,
-                job.labels.genus_index[index],
-                job.labels.family_index[index],
+                image.jpeg, job.ids[row], index, job.labels.genus_index[index], job.labels.family_index[index]
             )
 
     with working_folder(job.unfinished / shard.stem) as folder:

@@ -339,7 +339,7 @@ def _why_anew(place: Place, interrupted: str, version: str) -> str | None:
 
 
 def make_empty(work: Work) -> None:
-    """Make the environment without packages, keeping the log and what was downloaded."""
+    """Make the environment without packages, keeping the log and what was downloaded. Failed where it cannot."""
     place, work.anew = work.place, True
     old = [path for path in place.venv.iterdir() if path not in (place.work, place.log)]
     if words := work.run(["rm", "-rf", "--", *old], "removing what was there"):
@@ -426,6 +426,7 @@ def _explained(work: Work, words: str, options: str) -> Failed:
 
 
 def main(arguments: Sequence[str]) -> int:
+    """What `./course` calls with its folder, that of the environment, the options and the stamp: the exit code."""
     root, venv, options, stamp = arguments
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup

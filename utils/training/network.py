@@ -20,9 +20,8 @@ from utils.training.weights import CLASSIFIER, find_weights, load_weights, resca
 
 # Of which the means are taken with `features: stages`, as stack_<number> names their layers: those of strides 8 to 32.
 POOLED_STAGES = (2, 3, 4, 5)
-STAGES_SCALE = (
-    1 / 4
-)  # times these means: about as long as those of the last map, so that one learning rate fits both
+# Times these means: about as long as those of the last map, so that one learning rate fits both.
+STAGES_SCALE = 1 / 4
 
 
 @tf.keras.utils.register_keras_serializable(package="naflora")

@@ -155,7 +155,11 @@ class RunState:
             )
 
     def restore(self, checkpoint: tf.train.Checkpoint) -> None:
-        """Load the saved epoch into model and optimizer; nothing where no epoch was saved."""
+        """Load the saved epoch into model and optimizer; nothing where no epoch was saved.
+
+        Raises:
+            InputError: the checkpoint is damaged.
+        """
         if self._saved is None:
             return
         path = self.folder / self._saved["checkpoint"]
@@ -176,7 +180,11 @@ class RunState:
         facts: dict[str, int],
         folder: Path,
     ) -> None:
-        """Save an epoch, in the order that the module's head gives; `facts` and `folder` as in `check_data`."""
+        """Save an epoch, in the order that the module's head gives; `facts` and `folder` as in `check_data`.
+
+        Raises:
+            InputError: it cannot be written; the epoch saved before stays.
+        """
         if not self.chief:
             with tempfile.TemporaryDirectory() as elsewhere:
                 self._write_tensors(Path(elsewhere), checkpoint, model, progress)

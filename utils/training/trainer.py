@@ -128,9 +128,7 @@ class Trainer(tf.keras.Model):
         # fit() trains what was trainable when it was compiled; and a graph for each state makes a run that is
         # continued here the same as one that came by
         with self.distribute_strategy.scope():
-            for (
-                metric
-            ) in self._to_compile.metrics:  # Keras resets only those that a step since compile() has used
+            for metric in self._to_compile.metrics:  # Keras resets only those used since compile()
                 metric.reset_state()
             # the optimizer of before, where there is one: mixed_float16 has wrapped it
             self.compile(

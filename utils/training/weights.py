@@ -189,7 +189,11 @@ def load_weights(model: tf.keras.Model, path: Path, *, head: bool = False) -> li
 
 
 def save_weights(model: tf.keras.Model, path: Path) -> None:
-    """Write all weights to an .h5 file, whole, with the image scaling they need as an attribute."""
+    """Write all weights to an .h5 file, whole, with the image scaling they need as an attribute.
+
+    Raises:
+        InputError: it cannot be written.
+    """
     try:
         with replacing(path) as temporary:
             model.save_weights(temporary, save_format="h5")

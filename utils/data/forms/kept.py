@@ -49,7 +49,11 @@ def _require_columnar(folder: Path) -> None:
 
 
 def read_columns(folder: Path, checked: bool = False) -> Metadata:
-    """The tables of a columnar folder; `checked` where they are known to be right."""
+    """The tables of a columnar folder; `checked` where they are known to be right.
+
+    Raises:
+        InputError: a file or column is missing, damaged or of another type, or the content is not right.
+    """
     import pyarrow.feather
 
     _require_columnar(folder)

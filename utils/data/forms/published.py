@@ -31,7 +31,7 @@ _LARGEST = 2**53  # whole numbers up to this are exact in every reader of JSON
 
 
 def read_train_json(path: Path) -> Metadata:
-    """The seven tables of train_metadata.json, see `utils.data.metadata.read_metadata`."""
+    """The seven tables of train_metadata.json; InputError as `utils.data.metadata.read_metadata` says."""
     problems = Problems(path)
     content = _split_tables(path)
     if "images" in content and not {"annotations", "categories"} & {*content}:
