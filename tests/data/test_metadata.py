@@ -160,9 +160,11 @@ BAD_JSON = [
             "000\\00\\sheet.jpg",
             "http://example.org/sheet.jpg",
             "000/",
-            "a\nb.jpg",
-            "a\0.jpg",
         )
+    ),
+    *(
+        (put("images", 4, file_name=name), ["table 'images', row 4", repr(name)[1:-1], "are no text"])
+        for name in ("a\nb.jpg", "a\0.jpg", "a\x1b[31m.jpg")
     ),
 ]
 

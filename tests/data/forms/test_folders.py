@@ -231,6 +231,23 @@ def test_a_table_is_never_written_over_another_and_needs_images(tmp_path):
     assert not (tmp_path / "t.csv").exists()
 
 
+@pytest.mark.parametrize("name", ["a\x1b[31m.jpg", "a\rb.jpg", "a\nb.jpg", "a\udcff.jpg"])
+def test_a_file_whose_name_is_no_text_is_named_before_a_table_is_written(tmp_path, name):
+    try:
+        put(tmp_path / "sheets", f"Zea mays/{name}")
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    for call in (
+        lambda: table_of(tmp_path / "sheets", tmp_path / "t.csv"),
+        lambda: read_metadata(tmp_path / "sheets"),
+    ):
+        with pytest.raises(InputError, match="characters that are no text") as told:
+            call()
+        assert repr(f"Zea mays/{name}") in str(told.value)
+        assert "within the image folder" not in str(told.value)
+    assert not (tmp_path / "t.csv").exists()
+
+
 # ---------------------------------------------------------------- names of a table and files
 
 

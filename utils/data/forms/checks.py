@@ -83,6 +83,8 @@ _UNIQUE = (
     ("genera", "genus_id"),
 )
 _REFERENCES = (("image_id", "images"), ("category_id", "categories"), ("genus_id", "genera"))
+# In names of files: control characters, and what stands for bytes that are not UTF-8.
+NO_TEXT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 # Absolute (also with a drive letter, or a URL), climbing, not written with /, or not writable as UTF-8.
 _UNSAFE = re.compile(
     r"^/|^[A-Za-z]:|^\w+://|\\|(?:^|/)\.\.(?:/|$)|/$|^$|[\x00-\x09\x0b-\x1f\x7f\ud800-\udfff]", re.MULTILINE
@@ -152,8 +154,14 @@ def check(
         problems.add_rows(
             _unsafe(names),
             lambda row: (
-                f"{place('images', row)}: file_name {shown(names[row])} is not a path within the image "
-                "folder. Write it relative to that folder, with / between its parts and without '..'."
+                f"{place('images', row)}: file_name {shown(names[row])} "
+                + (
+                    "has characters that are no text (control characters, or bytes that are not UTF-8). Rename the "
+                    "file."
+                    if NO_TEXT.search(names[row])
+                    else "is not a path within the image folder. Write it relative to that folder, with / between "
+                    "its parts and without '..'."
+                )
             ),
         )
     if {"genus_id_x", "genus_id_y"} <= {*tables.get("distances", ())}:

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 
 from utils.data.delimited import write_csv
+from utils.data.forms.checks import NO_TEXT
 from utils.data.forms.names import tidy, word_set
 from utils.files import InputError, InputWarning, UsageError, is_hidden
 
@@ -320,7 +321,7 @@ def table_of(folder: Path, out: Path) -> pd.DataFrame:
 
     Raises:
         UsageError: `out` is there.
-        InputError: there are no images in subfolders, or it is a Darwin Core archive.
+        InputError: there are no images in subfolders, a name is no text, or it is a Darwin Core archive.
     """
     folder, out = Path(folder), Path(out)
     if out.exists():
@@ -330,6 +331,11 @@ def table_of(folder: Path, out: Path) -> pd.DataFrame:
     if not any("/" in name for name in found.images):
         raise InputError(
             f"{folder}: no folders with images in it{_found_instead(folder, found)}. Name the folder above them."
+        )
+    if no_text := [name for name in found.images if NO_TEXT.search(name)]:
+        raise InputError(
+            f"{folder}: {no_text[0]!r} has characters that are no text (control characters, or bytes that are not "
+            f"UTF-8; {len(no_text)} such names). Rename them."
         )
     warn_of_others(folder, found)
     rows = []
