@@ -238,6 +238,13 @@ def test_answers_outside_the_label_map_are_wrong_and_no_species(tmp_path):
     assert (result["classes"], result["classes_without_images"]) == (6, 0)
 
 
+def test_a_damaged_solution_is_told_with_its_own_way_out(tmp_path):
+    path, solution, *_ = random_files(tmp_path, [0, 1])
+    solution.write_text("Id,Predicted\n10,many\n")
+    with pytest.raises(InputError, match=r"solution\.csv, line 2: .*\. Copy it again from its source\."):
+        score_submission(path, solution, [0, 1])
+
+
 @pytest.mark.parametrize("known", [True, False], ids=["label map", "solution only"])
 def test_a_submission_of_class_indices_is_recognised(tmp_path, known):
     categories = [3, 7, 8, 20, 21, 40]

@@ -137,7 +137,7 @@ def score_submission(path: Path, solution_path: Path, category_ids: Sequence[int
         InputError: a file is missing or malformed, the ids of the two differ, or the solution has a species
             that is not in `category_ids`.
     """
-    submitted, truth = _answers(path), _answers(solution_path)
+    submitted, truth = _answers(path), _answers(solution_path, "Copy it again from its source")
     for has, lacks, file, other in (
         (truth, submitted, path, solution_path),
         (submitted, truth, solution_path, path),
@@ -193,7 +193,7 @@ def _class_index_warning(path, true, predicted, classes, reached) -> list[str]:
     return []
 
 
-def _answers(path: Path) -> dict[str, int]:
+def _answers(path: Path, way_out: str = "Write the file with write_submission()") -> dict[str, int]:
     """Id to category_id of a well-formed file."""
     rows, problems = _read(path)
     answers: dict[str, int] = {}
@@ -203,7 +203,7 @@ def _answers(path: Path) -> dict[str, int]:
         answers[image_id] = category
     if problems or not answers:
         line, text = min(problems, default=(2, "there is no row below the header"))
-        raise InputError(f"{path}, line {line}: {text}. Write the file with write_submission().")
+        raise InputError(f"{path}, line {line}: {text}. {way_out}.")
     return answers
 
 
