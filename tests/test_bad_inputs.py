@@ -491,7 +491,7 @@ CASES = [
     case("answers not there", f"{SCORE} --solution t.csv", {"s.csv": SOLUTION, "d": data()}, 2, "t.csv", "--solution"),
     case("answers to other sheets", SCORE, {"s.csv": answers("1,0"), "d": data(solution=SOLUTION)}, 1, "s.csv: 3 of 3 ids", "same test set"),
     case("answers of other species", SCORE, {"s.csv": SOLUTION, "d": data(solution=answers("7,0", "8,4", "9,2"))}, 1, "solution.csv: category_id 4", "one data set"),
-    case("answers without rows", SCORE, {"s.csv": SOLUTION, "d": data(solution=answers())}, 1, "solution.csv, line 2", "write_submission()"),
+    case("answers without rows", SCORE, {"s.csv": SOLUTION, "d": data(solution=answers())}, 1, "solution.csv, line 2", "Copy it again"),
     case("score with a number too long", SCORE, {"s.csv": answers("7,0", "8,99999999999999999999", "9,2"), "d": data(solution=SOLUTION)}, 1, "s.csv, line 3", "write_submission()"),
 ]
 # fmt: on

@@ -25,7 +25,7 @@ def test_a_long_step_says_what_it_is_and_a_short_one_nothing(capsys: pytest.Capt
 
 
 def test_where_a_bar_is_shown_that_says_enough(capsys: pytest.CaptureFixture) -> None:
-    with told("training"), tqdm(total=2):
+    with tqdm(total=2), told("training"):
         time.sleep(0.2)
     assert "at work" not in capsys.readouterr().err
 
