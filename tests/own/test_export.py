@@ -106,6 +106,9 @@ def test_the_numbers_beside_a_model_are_those_of_its_run(exported, run, data):
     assert metrics["formats"]["float32"]["largest_difference"] <= 1e-5
     assert metrics["formats"]["float32"]["macro_f1"] == pytest.approx(metrics["macro_f1"])
     assert sum(row["sheets"] for row in metrics["answered_at"].values()) == metrics["images"]
+    shares = [row["share"] for row in metrics["left_to_the_machine"]]
+    card = (exported / CARD).read_text(encoding="utf-8")
+    assert shares == sorted(shares, reverse=True) and bool(shares) == ("What can be left" in card)
     rows = list(csv.DictReader((exported / LABELS).open(encoding="utf-8")))
     assert [row["scientificName"] for row in rows] == data.labels().names.tolist()
     assert all(int(row["training_images"]) > 0 for row in rows)
@@ -286,7 +289,7 @@ def test_the_script_says_what_its_answer_is_worth_as_predict_does(
     text = script.read_text(encoding="utf-8")
     said = set()
     for sure in (0.001, 0.2, 0.35, 0.6, 0.999):
-        script.write_text(text.replace(">= 0.95", f">= {sure}"), encoding="utf-8")
+        script.write_text(text.replace("SURE = 0.95", f"SURE = {sure}"), encoding="utf-8")
         first = _says(script, sheet, monkeypatch, capsys).splitlines()[0]
         judged = replace(worth, limit=float("inf")).judge(np.array(["a"]), shares, features, sure=sure)
         if judged.status[0] == SURE:

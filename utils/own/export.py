@@ -28,7 +28,7 @@ from utils.own.answers import SURE_AT, Answers, mean_over_views
 from utils.own.decode import MAX_PIXELS
 from utils.own.folder import stored_by
 from utils.own.look import central, ratio_of, weights_for
-from utils.own.page import RunFacts, read_facts
+from utils.own.page import RunFacts, left_to_machine, read_facts
 from utils.own.unknown import COSINE_WEIGHT, DISTANCE_WEIGHT, OTHERS
 from utils.own.worth import has_test, load_worth
 from utils.sources import Data, find_data
@@ -336,6 +336,7 @@ def _metrics(network: _Network) -> dict[str, Any]:
         "measured_on": measured.part,
         **found,
         "answered_at": ranks,
+        "left_to_the_machine": left_to_machine(worth),
         "temperature": worth.temperature,
         "doubt": worth.doubt,
         "known_sheets_called_unlike_anything": {"sheets": refused, "of": known},

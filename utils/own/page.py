@@ -264,7 +264,7 @@ def said_of(facts: RunFacts, sure: float) -> dict[str, Any]:
         "worth": worth,
         "right": worth and worth.held_out,
         "ranks": worth and _words_of_ranks(worth, sure),
-        "curve": worth and _curve(worth),
+        "curve": worth and left_to_machine(worth),
         "refused": worth and worth.refused,
         "most_sure": worth and 1 - worth.doubt,
         "measured_on": worth and worth.measured.part,
@@ -282,7 +282,7 @@ def _words_of_ranks(worth: Answers, sure: float) -> list[dict[str, Any]]:
     return [row | {"right": None if math.isnan(row["right"]) else row["right"]} for row in table]
 
 
-def _curve(worth: Answers) -> list[dict[str, float]]:
+def left_to_machine(worth: Answers) -> list[dict[str, float]]:
     """What could be left to the machine at some thresholds, where any sheet could."""
     table = worth.measured.curve(worth.limit, (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)).dropna()
     return table.to_dict(orient="records")
