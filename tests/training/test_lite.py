@@ -141,5 +141,14 @@ def test_weights_of_another_family_do_not_fit():
         build_model(dataclasses.replace(PROFILE, backbone="B0", weights=str(file)), 4)
 
 
+def test_weights_of_a_larger_size_do_not_fit(model, tmp_path):
+    larger = dataclasses.replace(PROFILE, backbone="Lite1", weights="random", image_size=32)
+    save_weights(build_model(larger, 4), tmp_path / "lite1.h5")
+    with pytest.raises(
+        InputError, match=r"does not fit EfficientNetLite0: layer stack_1_block2\w+ has shapes"
+    ):
+        load_weights(model, tmp_path / "lite1.h5")
+
+
 def test_the_weights_are_read_without_torch(model):
     assert "torch" not in sys.modules

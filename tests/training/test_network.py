@@ -124,6 +124,33 @@ def test_broken_and_foreign_files_are_refused_by_name(model: tf.keras.Model, tmp
         load_weights(model, foreign)
 
 
+def test_the_file_of_a_deeper_network_is_refused(model: tf.keras.Model, tmp_path: Path) -> None:
+    deeper = tmp_path / "b1.h5"  # as EfficientNetV2B1 is beside B0: every layer of it, and more of them
+    save_weights(model, deeper)
+    with h5py.File(deeper, "r+") as file:
+        file.copy("stack_2_block1_MB_pw_conv", "stack_2_block2_MB_pw_conv")
+    refused = (
+        r"b1\.h5: does not fit EfficientNetV2B0: layer stack_2_block2_MB_pw_conv has .* must have none\."
+    )
+    with pytest.raises(InputError, match=refused) as told:
+        load_weights(model, deeper)
+    assert "not a readable" not in str(told.value), "the file is whole: one reason, its own"
+
+
+def test_damage_inside_a_file_of_weights_is_one_line(model: tf.keras.Model, tmp_path: Path) -> None:
+    whole, damaged = tmp_path / "whole.h5", tmp_path / "damaged.h5"
+    save_weights(model, whole)
+    content = whole.read_bytes()
+    for mark in (b"SNOD", b"TREE", b"HEAP", b"GCOL"):  # structures of HDF5, which has no checksum there
+        damaged.write_bytes(content.replace(mark, bytes(4)))
+        with pytest.raises(InputError, match=r"damaged\.h5: not a readable \.h5 file") as told:
+            load_weights(model, damaged)
+        assert "\n" not in str(told.value)
+    damaged.write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match=r"damaged\.h5: not a readable \.h5 file .*truncated"):
+        load_weights(model, damaged)
+
+
 def test_a_failed_download_is_an_error_and_not_random_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_network(*_: object, **__: object) -> str:
         raise Exception("URL fetch failure: no network")

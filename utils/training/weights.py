@@ -2,7 +2,7 @@
 
 import contextlib
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -102,23 +102,24 @@ def checksum(weights: str) -> int | None:
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[h5py.Group]:
     try:
-        file = h5py.File(path, "r")
+        with h5py.File(path, "r") as file:
+            yield file
+    except InputError:  # a ValueError too, with its own reason
+        raise
     except FileNotFoundError:
         raise InputError(f"{path}: no such weight file.") from None
-    except OSError as error:
+    except (OSError, RuntimeError, KeyError, ValueError) as error:  # of HDF5: any, while damage is read
         raise InputError(f"{path}: not a readable .h5 file ({error}). Download or copy it again.") from None
-    with file:
-        yield file
 
 
 @contextlib.contextmanager
-def _stored(path: Path) -> Iterator[Callable[[str], list[np.ndarray]]]:
-    """The weights in a file, by the name of their layer; none where it lacks the layer."""
+def _stored(path: Path) -> Iterator[tuple[Iterable[str], Callable[[str], list[np.ndarray]]]]:
+    """The names of layers in a file, and their weights by name; none where it lacks the layer."""
     if path.suffix == ".pth":
         from utils.training.lite import read_weights
 
         layers = read_weights(path)
-        yield lambda name: layers.get(name, [])
+        yield layers, lambda name: layers.get(name, [])
         return
     with _opened(path) as file:
         root = _own(path, file, "model_weights") or file
@@ -135,7 +136,7 @@ def _stored(path: Path) -> Iterator[Callable[[str], list[np.ndarray]]]:
                 raise InputError(f"{path}: layer {name} holds no weights of its own. Take another file.")
             return [np.asarray(each) for each in found]
 
-        yield of_layer
+        yield root, of_layer
 
 
 def _own(path: Path, group: h5py.Group, place: str | bytes) -> Any:
@@ -165,24 +166,25 @@ def load_weights(model: tf.keras.Model, path: Path, *, head: bool = False) -> li
         Names of the layers that kept the weights they had (of the classifier only).
 
     Raises:
-        InputError: a layer is missing in the file or has another shape; the message names it.
+        InputError: a layer is missing in the file, has another shape, or is of a deeper network; the message names it.
     """
     kept = []
-    with _stored(path) as of_layer:
-        for layer in model.layers:
-            if not layer.weights:
-                continue
-            stored = of_layer(layer.name)
+    layers = {layer.name: layer for layer in model.layers if layer.weights}
+    with _stored(path) as (names, of_layer):
+        # the file of a deeper network, as B1 is beside B0, has every layer of a shallower one
+        more = [name for name in names if name.startswith("stack_") and name not in layers]
+        for name in [*more, *layers]:
+            stored = of_layer(name)
             shapes = [tuple(weight.shape) for weight in stored]
-            wanted = [tuple(weight.shape) for weight in layer.weights]
-            if shapes == wanted:
-                layer.set_weights(stored)
-            elif layer.name in _HEAD and not head:
-                kept.append(layer.name)
-            else:
+            wanted = [tuple(weight.shape) for weight in layers[name].weights] if name in layers else []
+            if stored and shapes == wanted:
+                layers[name].set_weights(stored)
+            elif name in _HEAD and not head:
+                kept.append(name)
+            elif shapes != wanted:
                 found = f"has shapes {shapes}" if shapes else "is missing"
                 raise InputError(
-                    f"{path}: does not fit {model.name}: layer {layer.name} {found}, must have {wanted}. "
+                    f"{path}: does not fit {model.name}: layer {name} {found}, must have {wanted or 'none'}. "
                     "Use the weights of this backbone, or set the profile's backbone to theirs."
                 )
     return kept
