@@ -104,10 +104,7 @@ def _run_all(
     folder, settings = run.folder, run.profile
     if to_latest:
         _point_latest(folder)
-    print(
-        printable(f"Profile {settings.name}: {settings.about}\n{len(notebooks)} notebooks -> {folder}"),
-        flush=True,
-    )
+    _say(f"Profile {settings.name}: {settings.about}\n{len(notebooks)} notebooks -> {folder}")
     failed = None
     pages: list[Future] = []
     with ThreadPoolExecutor(1) as pool:  # a page is made while the next notebook runs
@@ -117,14 +114,12 @@ def _run_all(
                 with _under_way(run.output, path.stem, place):
                     result = run_notebook(run, path, given[path])
             except KeyboardInterrupt:
-                told = f"{path.stem:<26} interrupted. What was done is in {folder}; go on with --out {folder}"
-                print(printable(told), flush=True)
+                _say(f"{path.stem:<26} interrupted. What was done is in {folder}; go on with --out {folder}")
                 raise
             run.results = sorted(
                 [*(old for old in run.results if old.name != result.name), result], key=lambda r: r.name
             )
-            told = f"{result.name:<26} {clock(result.seconds):>6}  {'passed' if result.passed else 'FAILED'}"
-            print(printable(told), flush=True)
+            _say(f"{result.name:<26} {clock(result.seconds):>6}  {'passed' if result.passed else 'FAILED'}")
             if run.executed(path.stem).is_file():
                 pages.append(pool.submit(write_page, run, path.stem))
             if not result.passed:
@@ -141,8 +136,13 @@ def _run_all(
             f"The notebook above holds what it did. After mending: "
             f"./course run {failed.name.split('_')[0]} --profile {settings.name} --out {folder}"
         )
-    print(printable(summary(run, scores)))
+    _say(summary(run, scores))
     return run
+
+
+def _say(text: str) -> None:
+    """Print lines in which names of files and notebooks stand, with what a terminal would obey as escapes."""
+    print(printable(text), flush=True)
 
 
 def _earlier_results(folder: Path) -> list[NotebookResult]:
