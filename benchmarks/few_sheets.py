@@ -1,14 +1,17 @@
 """How the score of own sheets grows with the images of a species: `python -m benchmarks.few_sheets DATA --out FOLDER`.
 
-DATA are shards with a withheld test (./course tfrecords write --split). Of every species 2, 5, 10 and 20 of the other
-images are drawn; profile sheets learns from them, and EfficientNetV2-B0 from nothing beside it, and both name the
-withheld sheets. Leaves few_sheets.csv and few_sheets.png. Features are taken once, so that the draws of profile sheets
-cost seconds; a training from nothing takes its minutes, so it has one draw.
+DATA are shards with a withheld test (./course tfrecords write --split, or a sample flora). Of every species 2, 5, 10
+and 20 (`--images`) of the other images are drawn. Profile sheets learns from them, profile laptop fine-tunes on them,
+EfficientNetV2-B0 learns from nothing, and each names the withheld sheets, without mirror images. Leaves few_sheets.csv
+and few_sheets.png. Features are taken once, so that the draws of profile sheets cost seconds; a training takes its
+minutes, so it has one draw, and its validation, which picks the epoch, is all that was not drawn. A call that was
+stopped goes on: rows that few_sheets.csv in FOLDER has already are not measured again.
 """
 
 import dataclasses
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
 
 IMAGES = (2, 5, 10, 20)  # a species, to learn from
 DRAWS = 5
-EPOCHS = 20  # from nothing; validation is what was not drawn, and picks the epoch
+TRAININGS = {"fine-tuned": "laptop", "random": "scratch"}  # start: profile
 
 
 def drawn(classes: np.ndarray, images: int, seed: int) -> np.ndarray:
@@ -46,7 +49,7 @@ def scores(true: np.ndarray, logits: np.ndarray) -> dict[str, float]:
     }
 
 
-def frozen(data: "Data", table: pd.DataFrame) -> list[dict]:
+def frozen(data: "Data", table: pd.DataFrame, counts: Sequence[int]) -> list[dict]:
     """Rows of profile sheets, of all draws; `table` from Data.split."""
     from utils.config import load_profile
     from utils.training.features import Features, extract_features, fit_regression
@@ -62,7 +65,7 @@ def frozen(data: "Data", table: pd.DataFrame) -> list[dict]:
     true = data.true_classes(test_ids(data, profile))
     half = len(rest) // 2  # the mirror images come after all others
     rows = []
-    for images in IMAGES:
+    for images in counts:
         for seed in range(DRAWS):
             began = time.perf_counter()
             chosen = drawn(rest.classes[:half], images, seed)
@@ -81,53 +84,48 @@ def test_ids(data: "Data", profile: "Profile") -> list[str]:
     return [each.decode() for *_, ids in data.batches("test", profile) for each in ids.numpy()]
 
 
-def from_nothing(data: "Data", table: pd.DataFrame) -> list[dict]:
-    """Rows of EfficientNetV2-B0 from random weights, one draw each."""
+def trained(start: str, data: "Data", table: pd.DataFrame, images: int) -> dict:
+    """The row of a whole training on one draw of so many images of every species."""
     from utils.config import load_profile
     from utils.evaluation.predict import predict
     from utils.training.loop import train
     from utils.training.runs import load_trained
 
-    profile = load_profile("scratch", source="shards", epochs=EPOCHS, flora_species=0)
-    rows = []
-    for images in IMAGES:
-        chosen = drawn(table["class_index"].to_numpy(), images, 0)
-        parts = np.full(len(table), "validation", dtype=object)
-        parts[chosen] = "train"
-        with tempfile.TemporaryDirectory() as folder:
-            split = pd.DataFrame({"image_id": table["image_id"], "split": parts})
-            split.to_csv(Path(folder) / "split.csv", index=False)
-            given = dataclasses.replace(data, split_file=Path(folder) / "split.csv")
-            result = train(profile, given, Path(folder) / "run")
-            model, _, _ = load_trained(result.run_dir)
-            said = predict(model, data.batches("test", profile), top=5, progress=False)
-        true = data.true_classes(said.image_ids)
-        best = np.zeros((len(said), data.labels().n_classes))
-        np.put_along_axis(best, said.classes, said.probabilities, axis=1)
-        seconds = float(result.history["time"].sum())
-        rows.append(
-            {"start": "random", "images": images, "seed": 0, **scores(true, best), "seconds": seconds}
-        )
-        click.echo(rows[-1])
-    return rows
+    profile = load_profile(TRAININGS[start], source="shards", flora_species=0)
+    chosen = drawn(table["class_index"].to_numpy(), images, 0)
+    parts = np.full(len(table), "validation", dtype=object)
+    parts[chosen] = "train"
+    with tempfile.TemporaryDirectory() as folder:
+        split = pd.DataFrame({"image_id": table["image_id"], "split": parts})
+        split.to_csv(Path(folder) / "split.csv", index=False)
+        given = dataclasses.replace(data, split_file=Path(folder) / "split.csv")
+        result = train(profile, given, Path(folder) / "run")
+        model, _, _ = load_trained(result.run_dir)
+        said = predict(model, data.batches("test", profile), top=5, progress=False)
+    best = np.zeros((len(said), data.labels().n_classes))
+    np.put_along_axis(best, said.classes, said.probabilities, axis=1)
+    score = scores(data.true_classes(said.image_ids), best)
+    seconds = float(result.history["time"].sum())
+    return {"start": start, "images": images, "seed": 0, **score, "seconds": seconds}
 
 
 def figure(table: pd.DataFrame) -> "Figure":
     """macro-F1 against the images of a species, of both starts: the mean, and the range of the draws."""
-    from utils.figures.style import GREY, WINE, new_figure, styled
+    from utils.figures.style import GREEN, GREY, WINE, new_figure, styled
 
     @styled
     def draw() -> "Figure":
         of = table.groupby(["start", "images"])["macro_f1"].agg(["mean", "min", "max"])
-        most = max(IMAGES)
-        few, many = (of["mean"]["pretrained", images] for images in (min(IMAGES), most))
+        least, most = table["images"].min(), table["images"].max()
+        few, many = (of["mean"]["pretrained", images] for images in (least, most))
         title = (
-            f"With {min(IMAGES)} images a species pretrained features score {few:.2f}, with {most} {many:.2f}; "
-            f"from nothing {of['mean']['random', most]:.2f}"
+            f"With {least} images a species pretrained features score {few:.2f}, with {most} {many:.2f}; "
+            f"fine-tuned {of['mean']['fine-tuned', most]:.2f}, from nothing {of['mean']['random', most]:.2f}"
         )
         drawing, ((axes,),) = new_figure(title, 3.4)
         looks = {
             "pretrained": (WINE, "o", "profile sheets"),
+            "fine-tuned": (GREEN, "^", "profile laptop, fine-tuned"),
             "random": (GREY, "s", "EfficientNetV2-B0 from nothing"),
         }
         for start, (colour, marker, label) in looks.items():
@@ -137,7 +135,8 @@ def figure(table: pd.DataFrame) -> "Figure":
         axes.set(
             xscale="log", xlabel="training images of every species", ylabel="macro-F1, withheld", ylim=(0, 1)
         )
-        axes.set_xticks(IMAGES, [str(images) for images in IMAGES])
+        ticks = sorted(table["images"].unique())
+        axes.set_xticks(ticks, [str(images) for images in ticks])
         axes.minorticks_off()
         axes.legend(loc="lower right")
         return drawing
@@ -148,19 +147,39 @@ def figure(table: pd.DataFrame) -> "Figure":
 @click.command()
 @click.argument("data", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True)
-def main(data: Path, out: Path) -> None:
+@click.option("--images", type=click.IntRange(min=1), multiple=True, default=IMAGES, show_default=True)
+def main(data: Path, out: Path, images: tuple[int, ...]) -> None:
     """Measure how the score grows with the images of a species; see the head of this file."""
     tensorflow()
     from utils.config import load_profile
+    from utils.files import replacing
     from utils.sources import find_data, require
 
     found = find_data(load_profile("sheets"), data)
     require(found, "test_shards")
     learnt_from = found.split(load_profile("sheets"))
-    table = pd.DataFrame([*frozen(found, learnt_from), *from_nothing(found, learnt_from)])
     out.mkdir(parents=True, exist_ok=True)
-    table.to_csv(out / "few_sheets.csv", index=False, float_format="%.4f")
-    figure(table).savefig(out / "few_sheets.png")
+    path = out / "few_sheets.csv"
+    rows = pd.read_csv(path).to_dict("records") if path.exists() else []
+
+    def keep(new: list[dict]) -> None:
+        rows.extend(new)
+        with replacing(path) as temporary:
+            pd.DataFrame(rows).to_csv(temporary, index=False, float_format="%.4f")
+
+    def missing(start: str) -> list[int]:
+        there = {row["images"] for row in rows if row["start"] == start}
+        return [count for count in images if count not in there]
+
+    if missing("pretrained"):
+        keep(frozen(found, learnt_from, missing("pretrained")))
+    for start in TRAININGS:
+        for count in missing(start):
+            keep([trained(start, found, learnt_from, count)])
+            click.echo(rows[-1])
+    table = pd.read_csv(path)
+    with replacing(out / "few_sheets.png") as temporary:
+        figure(table).savefig(temporary, format="png")
     columns = ["macro_f1", "first_five", "seconds"]
     click.echo(table.groupby(["start", "images"])[columns].agg(["mean", "min", "max"]).round(3).to_string())
 

@@ -29,15 +29,16 @@ def test_the_figure_says_what_the_table_holds():
             "first_five": 1,
             "seconds": 1,
         }
-        for start, score in (("pretrained", 0.8), ("random", 0.2))
+        for start, score in (("pretrained", 0.8), ("fine-tuned", 0.7), ("random", 0.2))
         for images in few_sheets.IMAGES
         for seed in (0, 2)
     ]
     figure = few_sheets.figure(pd.DataFrame(rows))
     assert figure.get_suptitle().replace("\n", " ") == (
-        "With 2 images a species pretrained features score 0.81, with 20 0.81; from nothing 0.21"
+        "With 2 images a species pretrained features score 0.81, with 20 0.81; fine-tuned 0.71, from nothing 0.21"
     )
     assert [line.get_label() for line in figure.axes[0].lines] == [
         "profile sheets",
+        "profile laptop, fine-tuned",
         "EfficientNetV2-B0 from nothing",
     ]

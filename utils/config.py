@@ -75,6 +75,10 @@ _FITTED: Rule = (
     ),
     "0 where hidden_units, frozen_epochs or loss arcface is set",
 )
+_STAGES: Rule = (
+    lambda n, profile: 0 <= n <= 7 + (profile.backbone in ("M", "L", "XL", *LITE)),
+    "from 0 to 7, with backbone M, L, XL or Lite to 8",
+)
 _DIVISOR: Rule = (
     lambda parts, profile: 1 <= parts <= 16 and profile.batch_size % parts == 0,
     "from 1 to 16 and a divisor of batch_size, {batch_size}",
@@ -153,7 +157,7 @@ class Profile:
     frozen_epochs: int = _method(0, (lambda n, p: 0 <= n <= p.epochs, "from 0 to epochs, {epochs}"))
     # C of the balanced logistic regression that fits the classifier to frozen features as the first epoch; 0 for none
     regression: float = _method(0.0, _from(0), _FITTED)
-    frozen_stages: int = _method(0, _from(0))  # first stages, the stem is one, that never learn
+    frozen_stages: int = _method(0, _STAGES)  # first stages, the stem is one, that never learn
     fixed_statistics: bool = _method(False)  # batch normalisation stays as the weights came
     tta: bool = _method(False)  # predict from a sheet and its mirror images (those of `augment`)
     # where training images are flipped, coloured and resized: by the CPU, or by the device as the first part of
@@ -197,6 +201,12 @@ class Profile:
     def sgd_epochs(self) -> int:
         """Epochs of gradient steps: all but the one of the regression."""
         return self.epochs - (self.regression > 0)
+
+    @property
+    def left_random(self) -> bool:
+        """Whether parts of the backbone keep random weights: frozen stages, or all where only the classifier learns."""
+        classifier_alone = self.sgd_epochs == 0 or self.frozen_epochs == self.epochs
+        return self.weights == "random" and (self.frozen_stages > 0 or classifier_alone)
 
     def image_size_at(self, epoch: int) -> int:
         """Pixels a side of the training images of an epoch, which counts from 0.

