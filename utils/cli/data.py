@@ -137,16 +137,16 @@ def split(file: Path, out: Path, validation: float, test: float, seed: int, grou
     from utils.own.split import assign, report, write_split
 
     check_writable(out)
-    with told(f"reading {file}"):
+    with told(f"dividing {file}"):
         tables = read_metadata(file)
-    labels = LabelMap.from_metadata(tables)
-    classes = labels.to_class(tables.annotations["category_id"])
-    ids = tables.annotations["image_id"].to_numpy(dtype=object)
-    with told("dividing"):
+        labels = LabelMap.from_metadata(tables)
+        classes = labels.to_class(tables.annotations["category_id"])
+        ids = tables.annotations["image_id"].to_numpy(dtype=object)
         groups = None if group is None else sheets.groups_of(ids, group, tables, file)
         parts = assign(ids, classes, validation=validation, test=test, seed=seed, groups=groups)
         write_split(ids, parts, out)
-    for note in look_alike_notes(labels.names.tolist()):
+        notes = look_alike_notes(labels.names.tolist())
+    for note in notes:
         echo(note)
     echo(report(classes, parts).to_string(index=False))
     for part, wanted in (("validation", validation), ("test", test)):
