@@ -83,6 +83,7 @@ def train(
     training by file and record; with -s skip_bad=true such records are left out and counted.
     """
     import math
+import sys
     import time
 
     begin = time.time()
@@ -124,7 +125,9 @@ def train(
         from utils.own.worth import told as in_words
         from utils.own.worth import worth_of
 
-        echo(in_words(worth_of(folder, found)))
+        with told("measuring what answers are worth"):
+            worth = worth_of(folder, found, progress=sys.stderr.isatty())  # in a log a bar is many lines
+        echo(in_words(worth))
     wait_for_all(result.strategy)  # TensorFlow takes a worker that ends before the others for one that failed
     echo(f"Predict with: ./course predict --model {folder} --images FOLDER --out predictions.csv")
 
