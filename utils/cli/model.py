@@ -1,5 +1,6 @@
 """Commands of a network: model, train, predict."""
 
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -83,7 +84,6 @@ def train(
     training by file and record; with -s skip_bad=true such records are left out and counted.
     """
     import math
-import sys
     import time
 
     begin = time.time()
