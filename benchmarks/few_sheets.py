@@ -4,8 +4,10 @@ DATA are shards with a withheld test (./course tfrecords write --split, or a sam
 and 20 (`--images`) of the other images are drawn. Profile sheets learns from them, profile laptop fine-tunes on them,
 EfficientNetV2-B0 learns from nothing, and each names the withheld sheets, without mirror images. Leaves few_sheets.csv
 and few_sheets.png. Features are taken once, so that the draws of profile sheets cost seconds; a training takes its
-minutes, so it has one draw, and its validation, which picks the epoch, is all that was not drawn. A call that was
-stopped goes on: rows that few_sheets.csv in FOLDER has already are not measured again.
+minutes, so it has one draw, and its validation, which picks the epoch, is all that was not drawn. Epoch 1 of
+fine-tuning is a regression: where it is picked, fine-tuning gained nothing. On real leaves fine-tune by `-s
+max_lr=0.001 -s fixed_statistics=true -s epochs=10`, as leaves.batch.yaml does. A call that was stopped goes on:
+rows that few_sheets.csv in FOLDER has already are not measured again.
 """
 
 import dataclasses
@@ -20,6 +22,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.inputs import tensorflow
+from utils.cli.common import SETTINGS, profile_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -84,14 +87,13 @@ def test_ids(data: "Data", profile: "Profile") -> list[str]:
     return [each.decode() for *_, ids in data.batches("test", profile) for each in ids.numpy()]
 
 
-def trained(start: str, data: "Data", table: pd.DataFrame, images: int) -> dict:
-    """The row of a whole training on one draw of so many images of every species."""
-    from utils.config import load_profile
+def trained(start: str, data: "Data", table: pd.DataFrame, images: int, settings: Sequence[str] = ()) -> dict:
+    """The row of a whole training on one draw of so many images of every species, with settings of the profile."""
     from utils.evaluation.predict import predict
     from utils.training.loop import train
     from utils.training.runs import load_trained
 
-    profile = load_profile(TRAININGS[start], source="shards", flora_species=0)
+    profile = profile_of(TRAININGS[start], ("source=shards", "flora_species=0", *settings))
     chosen = drawn(table["class_index"].to_numpy(), images, 0)
     parts = np.full(len(table), "validation", dtype=object)
     parts[chosen] = "train"
@@ -106,7 +108,8 @@ def trained(start: str, data: "Data", table: pd.DataFrame, images: int) -> dict:
     np.put_along_axis(best, said.classes, said.probabilities, axis=1)
     score = scores(data.true_classes(said.image_ids), best)
     seconds = float(result.history["time"].sum())
-    return {"start": start, "images": images, "seed": 0, **score, "seconds": seconds}
+    row = {"start": start, "images": images, "seed": 0, **score, "seconds": seconds}
+    return {**row, "epoch": result.best_epoch}
 
 
 def figure(table: pd.DataFrame) -> "Figure":
@@ -118,17 +121,18 @@ def figure(table: pd.DataFrame) -> "Figure":
         of = table.groupby(["start", "images"])["macro_f1"].agg(["mean", "min", "max"])
         least, most = table["images"].min(), table["images"].max()
         few, many = (of["mean"]["pretrained", images] for images in (least, most))
-        title = (
-            f"With {least} images a species pretrained features score {few:.2f}, with {most} {many:.2f}; "
-            f"fine-tuned {of['mean']['fine-tuned', most]:.2f}, from nothing {of['mean']['random', most]:.2f}"
-        )
+        title = f"With {least} images a species pretrained features score {few:.2f}, with {most} {many:.2f}"
+        words = {"fine-tuned": "fine-tuned", "random": "from nothing"}
+        others = [f"{words[start]} {of['mean'][start, most]:.2f}" for start in words if start in of.index]
+        title += f"; {', '.join(others)}" if others else ""
         drawing, ((axes,),) = new_figure(title, 3.4)
         looks = {
             "pretrained": (WINE, "o", "profile sheets"),
             "fine-tuned": (GREEN, "^", "profile laptop, fine-tuned"),
             "random": (GREY, "s", "EfficientNetV2-B0 from nothing"),
         }
-        for start, (colour, marker, label) in looks.items():
+        for start in of.index.unique(0):
+            colour, marker, label = looks[start]
             line = of.loc[start]
             axes.plot(line.index, line["mean"], color=colour, marker=marker, label=label)
             axes.fill_between(line.index, line["min"], line["max"], color=colour, alpha=0.2, lw=0)
@@ -148,7 +152,11 @@ def figure(table: pd.DataFrame) -> "Figure":
 @click.argument("data", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True)
 @click.option("--images", type=click.IntRange(min=1), multiple=True, default=IMAGES, show_default=True)
-def main(data: Path, out: Path, images: tuple[int, ...]) -> None:
+@click.option("--start", "starts", type=click.Choice([*TRAININGS]), multiple=True, default=[*TRAININGS])
+@SETTINGS
+def main(
+    data: Path, out: Path, images: tuple[int, ...], starts: tuple[str, ...], settings: tuple[str, ...]
+) -> None:
     """Measure how the score grows with the images of a species; see the head of this file."""
     tensorflow()
     from utils.config import load_profile
@@ -165,7 +173,9 @@ def main(data: Path, out: Path, images: tuple[int, ...]) -> None:
     def keep(new: list[dict]) -> None:
         rows.extend(new)
         with replacing(path) as temporary:
-            pd.DataFrame(rows).to_csv(temporary, index=False, float_format="%.4f")
+            table = pd.DataFrame(rows)
+            table["epoch"] = table.get("epoch", pd.Series(dtype=float)).astype("Int64")  # of the trainings
+            table.to_csv(temporary, index=False, float_format="%.4f")
 
     def missing(start: str) -> list[int]:
         there = {row["images"] for row in rows if row["start"] == start}
@@ -173,9 +183,10 @@ def main(data: Path, out: Path, images: tuple[int, ...]) -> None:
 
     if missing("pretrained"):
         keep(frozen(found, learnt_from, missing("pretrained")))
-    for start in TRAININGS:
+    for start in starts:
         for count in missing(start):
-            keep([trained(start, found, learnt_from, count)])
+            given = settings if start == "fine-tuned" else ()
+            keep([trained(start, found, learnt_from, count, given)])
             click.echo(rows[-1])
     table = pd.read_csv(path)
     with replacing(out / "few_sheets.png") as temporary:

@@ -137,7 +137,7 @@ def few_sheets(results: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         images of a species, frozen features (mean macro-F1 over the draws), lowest and highest of them, fine-tuned
-        and from nothing (macro-F1 of one draw).
+        and, where it was tried, from nothing (macro-F1 of one draw).
     """
     means = results.groupby(["start", "images"])["macro_f1"].mean()
     draws = results[results["start"] == "pretrained"].groupby("images")["macro_f1"]
@@ -146,6 +146,6 @@ def few_sheets(results: pd.DataFrame) -> pd.DataFrame:
         "lowest": draws.min(),
         "highest": draws.max(),
         "fine-tuned": means["fine-tuned"],
-        "from nothing": means["random"],
+        **({"from nothing": means["random"]} if "random" in means else {}),
     }
     return pd.DataFrame(columns).rename_axis("images of a species").reset_index()
