@@ -131,7 +131,7 @@ def figure(table: pd.DataFrame) -> "Figure":
             "fine-tuned": (GREEN, "^", "profile laptop, fine-tuned"),
             "random": (GREY, "s", "EfficientNetV2-B0 from nothing"),
         }
-        for start in of.index.unique(0):
+        for start in (start for start in looks if start in of.index):
             colour, marker, label = looks[start]
             line = of.loc[start]
             axes.plot(line.index, line["mean"], color=colour, marker=marker, label=label)

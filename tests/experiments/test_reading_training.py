@@ -146,6 +146,12 @@ def test_few_sheets_say_where_fine_tuning_is_ahead_for_good(tuned, nothing, word
     assert words in reading.few_sheets(few_sheets(rows((0.7, 0.8), tuned, nothing)))
 
 
+def test_few_sheets_go_without_a_training_from_nothing():
+    results = rows((0.7, 0.8), (0.6, 0.95), (0.2, 0.6))
+    said = reading.few_sheets(few_sheets(results[results["start"] != "random"]))
+    assert "nothing" not in said and "with 20 0.85. Fine-tuning is ahead" in said
+
+
 def test_the_table_of_few_sheets_has_the_figures_of_the_readme():
     table = few_sheets(pd.read_csv(REPOSITORY / "notebooks" / "results" / "few_sheets.csv"))
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")

@@ -246,15 +246,16 @@ def history(result: "TrainResult") -> str:
 def few_sheets(table: pd.DataFrame) -> str:
     """What to try first on few sheets, and from where on fine-tuning is ahead; `table` from `start.few_sheets`."""
     first, last = table.iloc[0], table.iloc[-1]
+    few, many = f"{first['images of a species']:.0f}", f"{last['images of a species']:.0f}"
     text = (
-        f"With {first['images of a species']:.0f} images of a species frozen features score "
-        f"{first['frozen features']:.2f}, where a network from nothing comes to {first['from nothing']:.2f}; with "
-        f"{last['images of a species']:.0f} the two are {last['frozen features']:.2f} and {last['from nothing']:.2f}"
+        f"With {few} images of a species frozen features score {first['frozen features']:.2f}, with {many} "
+        f"{last['frozen features']:.2f}."
     )
-    never = (table["from nothing"] < table["frozen features"].iloc[0]).all()
-    if never:
-        text += f": from nothing even those stay below what {first['images of a species']:.0f} give to frozen features"
-    return f"{text}. {_crossing(table)}"
+    if "from nothing" in table:
+        text += f" From nothing a network comes to {first['from nothing']:.2f} and {last['from nothing']:.2f}"
+        never = (table["from nothing"] < first["frozen features"]).all()
+        text += f": even those stay below what {few} give to frozen features." if never else "."
+    return f"{text} {_crossing(table)}"
 
 
 def _crossing(table: pd.DataFrame) -> str:
