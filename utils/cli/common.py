@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from utils.config import profile_names
 from utils.files import InputError, InputWarning, UsageError, printable
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ PROFILE = click.option(
     "--profile",
     default="auto",
     show_default=True,
-    help="Settings to use: smoke, laptop, scratch, sheets, kaggle, reference; auto is laptop, on Kaggle kaggle.",
+    help=f"Settings to use: {', '.join(profile_names())}; auto is laptop, on Kaggle kaggle.",
 )
 SURE = click.option(
     "--sure",
