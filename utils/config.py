@@ -75,10 +75,8 @@ _FITTED: Rule = (
     ),
     "0 where hidden_units, frozen_epochs or loss arcface is set",
 )
-_STAGES: Rule = (
-    lambda n, profile: 0 <= n <= 7 + (profile.backbone in ("M", "L", "XL", *LITE)),
-    "from 0 to 7, with backbone M, L, XL or Lite to 8",
-)
+_EIGHT = ("M", "L", "XL", *LITE)  # stages, with the stem; the others have seven
+_STAGES: Rule = (lambda n, p: 0 <= n <= 7 + (p.backbone in _EIGHT), "from 0 to 7 (M, L, XL, Lite: to 8)")
 _DIVISOR: Rule = (
     lambda parts, profile: 1 <= parts <= 16 and profile.batch_size % parts == 0,
     "from 1 to 16 and a divisor of batch_size, {batch_size}",
@@ -168,9 +166,7 @@ class Profile:
 
     deterministic: bool = _training(False)  # same figures every time and after a resume; slower, on GPUs much
     # mixed_float16 needs a GPU
-    precision: str = _training(
-        "float32", _one_of(("float32", "mixed_float16"), '"float32" or "mixed_float16"')
-    )
+    precision: str = _training("float32", _one_of(("float32", "mixed_float16")))
 
     def __post_init__(self) -> None:
         for name, field in _FIELDS.items():
@@ -201,12 +197,6 @@ class Profile:
     def sgd_epochs(self) -> int:
         """Epochs of gradient steps: all but the one of the regression."""
         return self.epochs - (self.regression > 0)
-
-    @property
-    def left_random(self) -> bool:
-        """Whether parts of the backbone keep random weights: frozen stages, or all where only the classifier learns."""
-        classifier_alone = self.sgd_epochs == 0 or self.frozen_epochs == self.epochs
-        return self.weights == "random" and (self.frozen_stages > 0 or classifier_alone)
 
     def image_size_at(self, epoch: int) -> int:
         """Pixels a side of the training images of an epoch, which counts from 0.

@@ -141,9 +141,13 @@ def test_few_sheets_are_means_over_the_draws_with_their_range():
             (0.2, 0.9),
             "comes to 0.20 and 0.90. Fine-tuning is ahead of every draw from **20 images",
         ),
-        ((0.9, 0.95), (0.2, 0.6), "from **2 images of a species** on (0.90, the best draw 0.80)"),
-        ((0.9, 0.85), (0.2, 0.6), "At 20 fine-tuning (0.85) lies among the draws"),
-        ((0.6, 0.7), (0.2, 0.6), "Fine-tuning stays behind, 0.70 at 20"),
+        ((0.9, 0.95), (0.2, 0.6), "from **2 images of a species** on (0.900, the best draw 0.800)"),
+        ((0.9, 0.85), (0.2, 0.6), "At 20 fine-tuning (0.850) lies among the draws"),
+        (
+            (0.6, 0.7),
+            (0.2, 0.6),
+            "From 2 on fine-tuning lies below every draw (0.600, the lowest draw 0.700)",
+        ),
     ],
 )
 def test_few_sheets_say_where_fine_tuning_is_ahead_for_good(tuned, nothing, words):

@@ -22,7 +22,7 @@ from utils.training.network import (
     under_policy,
 )
 from utils.training.optimizer import sgdw
-from utils.training.trainer import Trainer, WeightAverage
+from utils.training.trainer import Trainer, WeightAverage, stays_random
 
 LABELS = LabelMap(
     names=np.array(["A a", "A b", "B a", "C a", "D a", "D b"]),
@@ -277,3 +277,18 @@ def test_a_worker_that_gets_nothing_of_the_last_batch_leaves_the_figures_as_they
     none = step((tf.zeros((0, 32, 32, 3), tf.uint8), tf.zeros(0, tf.int32)))
     assert {name: value.numpy() for name, value in none.items()} == some
     assert np.isfinite(list(some.values())).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "left"),
+    [
+        ("sheets", {}, False),
+        ("sheets", {"weights": "random"}, True),
+        ("laptop", {"weights": "random"}, True),  # it freezes four stages
+        ("laptop", {"weights": "random", "frozen_stages": 0}, False),
+        ("scratch", {}, False),
+        ("scratch", {"frozen_epochs": 20}, True),
+    ],
+)
+def test_it_is_known_where_frozen_parts_would_stay_random(name, overrides, left):
+    assert stays_random(load_profile(name, **overrides)) == left

@@ -259,21 +259,26 @@ def few_sheets(table: pd.DataFrame) -> str:
 
 
 def _crossing(table: pd.DataFrame) -> str:
-    """Where fine-tuning leaves the draws of frozen features behind for good, or what else comes out."""
-    ahead = (table["fine-tuned"] > table["highest"])[::-1].cummin()[::-1]  # from there to the end
-    if ahead.any():
-        row = table[ahead].iloc[0]
+    """Where fine-tuning leaves the draws of frozen features behind for good, or stays behind them."""
+
+    def first_of(held: pd.Series) -> pd.Series | None:  # the row from which on it holds to the end
+        to_the_end = held[::-1].cummin()[::-1]
+        return table[to_the_end].iloc[0] if to_the_end.any() else None
+
+    row = first_of(table["fine-tuned"] > table["highest"])
+    if row is not None:
         return (
             f"Fine-tuning is ahead of every draw from **{row['images of a species']:.0f} images of a species** on "
-            f"({row['fine-tuned']:.2f}, the best draw {row['highest']:.2f}): there the two cross."
+            f"({row['fine-tuned']:.3f}, the best draw {row['highest']:.3f}): there the two cross."
+        )
+    row = first_of(table["fine-tuned"] < table["lowest"])
+    if row is not None:
+        return (
+            f"From {row['images of a species']:.0f} on fine-tuning lies below every draw ({row['fine-tuned']:.3f}, the "
+            f"lowest draw {row['lowest']:.3f}): if the two cross, then beyond this table."
         )
     last = table.iloc[-1]
-    if last["fine-tuned"] >= last["lowest"]:
-        return (
-            f"At {last['images of a species']:.0f} fine-tuning ({last['fine-tuned']:.2f}) lies among the draws of "
-            "frozen features: where the two cross lies beyond this table."
-        )
     return (
-        f"Fine-tuning stays behind, {last['fine-tuned']:.2f} at {last['images of a species']:.0f}: where the two cross "
-        "lies beyond this table."
+        f"At {last['images of a species']:.0f} fine-tuning ({last['fine-tuned']:.3f}) lies among the draws of frozen "
+        "features: here neither is the better one."
     )

@@ -23,7 +23,7 @@ from utils.training.losses import SparseMacroF1, make_loss
 from utils.training.optimizer import make_optimizer, make_schedule
 from utils.training.state import Progress, RunState
 from utils.training.task import Task, facts_of, reading
-from utils.training.trainer import SessionGuard, StepBar, Trainer
+from utils.training.trainer import SessionGuard, StepBar, Trainer, stays_random
 
 if TYPE_CHECKING:
     from utils.sources import Data
@@ -142,7 +142,7 @@ def train(
 
     strategy, devices = choose_strategy(profile.precision)
     say(devices)
-    if profile.left_random:
+    if stays_random(profile):
         say("weights is random, and what is frozen stays so: take imagenet, or let all stages learn.")
     with reading(profile, data, say, progress and state.chief) as task:
         folder = data.train_shards[0].parent

@@ -66,6 +66,12 @@ class _ToCompile:
     metrics: Sequence[tf.keras.metrics.Metric]
 
 
+def stays_random(profile: Profile) -> bool:
+    """Whether parts of the backbone keep random weights: frozen stages, or all where only the classifier learns."""
+    classifier_alone = profile.sgd_epochs == 0 or profile.frozen_epochs == profile.epochs
+    return profile.weights == "random" and (profile.frozen_stages > 0 or classifier_alone)
+
+
 class Trainer(tf.keras.Model):
     """A network from `build_model` in training, with the profile's methods that take part in a step.
 
