@@ -1,5 +1,6 @@
 """Files are written whole, and JSON stays JSON."""
 
+import errno
 import json
 import os
 import shutil
@@ -159,6 +160,15 @@ def test_nothing_can_be_written_on_a_read_only_disk_and_that_is_the_reason(tmp_p
 def test_what_libraries_say_of_a_full_disk_is_the_systems_reason(error):
     told = str(files.cannot_write(Path("run/state"), error))
     assert told.startswith("run/state: cannot be written (No space left on device). What was")
+    assert "Make room or name another place;" in told
+
+
+@pytest.mark.parametrize(
+    ("number", "way_out"), [(errno.EMFILE, "`ulimit -n"), (errno.EROFS, "is. Name another place;")]
+)
+def test_the_way_out_is_that_of_the_reason(number, way_out):
+    told = str(files.cannot_write(Path("run"), OSError(number, os.strerror(number), "run/x")))
+    assert way_out in told and "Make room" not in told
 
 
 def test_a_folder_is_replaced_whole_and_only_where_that_is_asked_for(tmp_path, dead):

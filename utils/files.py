@@ -84,14 +84,12 @@ def remove_left_overs(folder: Path) -> None:
 
 
 def _is_alive(process: int) -> bool:
-    if process == os.getpid():
-        # in a container a later process has the number of a dead one; of this one `_in_use` knows
-        return False
     try:
         os.kill(process, 0)
     except OSError as error:
         return not isinstance(error, ProcessLookupError)  # else it is another user's
-    return True
+    # in a container a later process has the number of a dead one; of this one `_in_use` knows
+    return process != os.getpid()
 
 
 def cannot_write(path: Path, error: Exception) -> InputError:
@@ -99,9 +97,11 @@ def cannot_write(path: Path, error: Exception) -> InputError:
     told = re.sub(r"\n.*| \[Op:\w+\]", "", str(error)).rpartition("; ")[2]  # TensorFlow's, behind its path
     number = getattr(error, "errno", None)  # its text is the system's: h5py has several lines in place of it
     reason = "its folder has vanished" if number == errno.ENOENT else os.strerror(number) if number else told
+    ways_out = {"No space left on device": "Make room or name", "Disk quota exceeded": "Make room or name"}
+    ways_out["Too many open files"] = "Allow more open files (`ulimit -n 1024`) or name"
     return InputError(
-        f"{path}: cannot be written ({reason}). What was there before still is. Make room or name another place; "
-        "then the same call goes on."
+        f"{path}: cannot be written ({reason}). What was there before still is. "
+        f"{ways_out.get(reason, 'Name')} another place; then the same call goes on."
     )
 
 

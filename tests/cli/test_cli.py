@@ -1,6 +1,7 @@
 """The command line: exit codes, one message for a mistake, no TensorFlow where it is not needed."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -87,6 +88,28 @@ def test_bad_use_has_exit_code_2_and_one_message(arguments, tmp_path, monkeypatc
     assert shown.exit_code == 2
     assert "Error: " in shown.stderr and "Traceback" not in shown.output
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["metadata", "PIPE"],
+        ["submission", "validate", "PIPE"],
+        ["submission", "score", "PIPE", "--solution", "PIPE"],
+        ["batch", "PIPE"],
+        ["tfrecords", "verify", "PIPE"],
+        ["table", ".", "--out", "PIPE"],
+        ["flora", "--out", "PIPE"],
+        ["kaggle", "check", "PIPE"],
+    ],
+    ids=" ".join,
+)
+def test_a_pipe_is_neither_read_nor_replaced(arguments, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    shown = call(*(pipe if each == "PIPE" else each for each in arguments))
+    assert shown.exit_code == 2 and f"'{pipe}' is a pipe or a device. Name a f" in shown.stderr
+    assert pipe.is_fifo()
 
 
 def test_the_nearest_known_name_is_offered():

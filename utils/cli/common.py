@@ -18,10 +18,21 @@ if TYPE_CHECKING:
     from utils.config import Profile
 
 
-OUT_FILE = click.Path(dir_okay=False, path_type=Path)
-OUT_FOLDER = click.Path(file_okay=False, path_type=Path)
-EXISTING = click.Path(exists=True, path_type=Path)
-FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+class _Place(click.Path):
+    """A file or a folder. Pipes and devices are refused: some are read for ever, and a rename would replace them."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        path = Path(super().convert(value, param, ctx))
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            kind = "file" if self.file_okay else "folder"
+            self.fail(f"{str(path)!r} is a pipe or a device. Name a {kind} on a disk.", param, ctx)
+        return path
+
+
+OUT_FILE = _Place(dir_okay=False)
+OUT_FOLDER = _Place(file_okay=False)
+EXISTING = _Place(exists=True)
+FOLDER = _Place(exists=True, file_okay=False)
 SEED = click.IntRange(min=0)
 POSITIVE = click.FloatRange(min=0, min_open=True)
 

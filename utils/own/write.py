@@ -90,7 +90,7 @@ def write_from_labels(
         job = plan_job(source, Path(images_dir), Path(out_dir), chosen)
     if _is_whole(job):
         return _written(job)
-    with holding(job.unfinished / f"part-{index}-of-{calls}.lock"):
+    with holding(job.out, job.unfinished / f"part-{index}-of-{calls}.lock"):
         remove_left_overs(job.unfinished)
         import_tensorflow()
         _write_shards(
