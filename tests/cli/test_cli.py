@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from utils.__main__ import main
+from utils.cli.common import Terminated, ended_by_sigterm
 from utils.files import REPOSITORY, InputError
 
 COMMANDS = [
@@ -141,6 +143,34 @@ def test_what_stops_a_job_is_one_line(monkeypatch, error, told):
     monkeypatch.setattr("utils.course.run.run_course", fail)
     shown = call("run")
     assert shown.exit_code == 1 and told in shown.stderr and len(shown.stderr.splitlines()) == 1
+
+
+def test_a_sigterm_that_comes_while_an_object_is_deleted_ends_the_command_all_the_same(monkeypatch):
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)  # pytest's keeps what is raised there
+
+    class Deleted:
+        def __del__(self):
+            signal.raise_signal(signal.SIGTERM)
+
+    came = []
+    begin = time.time()
+    with pytest.raises(Terminated), ended_by_sigterm():
+        Deleted()
+        came.append("lost")  # Python cannot raise anything there
+        time.sleep(30)
+    assert came == ["lost"] and time.time() - begin < 10
+
+
+def test_what_fails_because_of_a_sigterm_counts_as_it(monkeypatch):
+    def fail(*_, **__):
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt:  # as C++ turns one exception into another
+            raise RuntimeError("MISMATCH of exception types") from None
+
+    monkeypatch.setattr("utils.course.run.run_course", fail)
+    shown = call("run")
+    assert shown.exit_code == 143 and shown.stderr.startswith("Stopped. What was finished is kept")
 
 
 def test_a_defect_of_ours_keeps_its_traceback(monkeypatch):

@@ -6,6 +6,7 @@ import re
 import signal
 import threading
 import warnings
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,10 +44,32 @@ class Terminated(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM raise Terminated within the block, where nothing else is to become of it."""
+    """Let SIGTERM raise Terminated within the block, where nothing else is to become of it.
+
+    Python drops what is raised while it deletes an object, and TensorFlow's objects run code then: a signal whose
+    exception is gone before the block ended is sent again. What fails because of a signal counts as it.
+    """
+    came = False
 
     def end(*_: object) -> None:
-        raise Terminated
+        nonlocal came
+        came = True
+        raise watched()
+
+    def watched() -> Terminated:
+        stop = Terminated()
+        weakref.finalize(stop, again).atexit = False
+        return stop
+
+    def again() -> None:
+        if signal.getsignal(signal.SIGTERM) is end:
+            timer = threading.Timer(0.05, send)  # when what is being deleted is gone
+            timer.daemon = True
+            timer.start()
+
+    def send() -> None:
+        if signal.getsignal(signal.SIGTERM) is end:
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)
 
     ours = threading.current_thread() is threading.main_thread()
     ours = ours and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
@@ -54,6 +77,12 @@ def ended_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, end)
     try:
         yield
+    except InputError:
+        raise
+    except Exception as error:
+        if came:
+            raise Terminated from error
+        raise
     finally:
         if ours:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
