@@ -130,6 +130,16 @@ def test_a_copy_on_a_full_disk_names_what_is_written_not_what_is_read(tmp_path):
         shutil.copyfile(tmp_path / "source", folder / "copy")
 
 
+def test_a_file_of_a_folder_being_built_is_told_by_its_final_name(tmp_path):
+    with (
+        small_disk(tmp_path / "small", 64),
+        pytest.raises(InputError, match=r"^\S*/small/f/g/a\.json: cannot be written \(No space"),
+        building(tmp_path / "small" / "f") as outer,
+        building(outer / "g") as inner,
+    ):
+        write_json(inner / "a.json", "x" * 100_000)
+
+
 def test_nothing_can_be_written_on_a_read_only_disk_and_that_is_the_reason(tmp_path):
     disk = tmp_path / "small"
     with small_disk(disk, 64):

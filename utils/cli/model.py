@@ -86,7 +86,7 @@ def train(
     import time
 
     begin = time.time()
-    from utils.files import output_dir
+    from utils.files import planned_dir
     from utils.flora.of_profile import sample_folder
     from utils.sources import find_data
 
@@ -96,6 +96,8 @@ def train(
     if plan:
         _plan(chosen, data, out, images_per_second)
         return
+    folder = planned_dir(out or "auto", chosen)
+    check_writable(folder / "state")
     from utils.startup import import_tensorflow
     from utils.training.devices import is_chief, read_cluster, wait_for_all
 
@@ -110,7 +112,6 @@ def train(
     import_tensorflow()
     from utils.training.loop import train as train_network
 
-    folder = output_dir(out or "auto", chosen)
     stop_at = begin + 3600 * max_hours if max_hours else None
     with told("training"):
         result = train_network(chosen, found, folder, stop_at=stop_at)

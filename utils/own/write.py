@@ -17,11 +17,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from utils.data.shards import MANIFEST, read_manifest
-from utils.files import InputError, UsageError, read_json, remove_left_overs, working_folder, write_json
+from utils.files import (
+    InputError,
+    UsageError,
+    cannot_write,
+    read_json,
+    remove_left_overs,
+    working_folder,
+    write_json,
+)
 from utils.own.finish import finish
 from utils.own.images import BadImage, Prepared, prepare_images, refuse_too_large
 from utils.own.plan import (
-    ANOTHER_FOLDER,
     JOB,
     PREFIX,
     Job,
@@ -167,7 +174,7 @@ def _is_whole(job: Job) -> bool:
         job.unfinished.mkdir(parents=True, exist_ok=True)
         write_json(job_file, job.settings)
     except OSError as error:
-        raise InputError(f"{job.out}: cannot be written ({error.strerror}). {ANOTHER_FOLDER}") from error
+        raise cannot_write(job.out, error) from error
     return False
 
 
