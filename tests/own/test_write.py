@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from disks import foreign_disk
 from PIL import Image
 
 from utils.data import splits
@@ -719,6 +720,14 @@ def test_two_calls_of_one_part_do_not_mix_and_other_parts_get_through(own_sheets
         assert write(out / "a", part=(2, 2)).missing
     write(out / "a", part=(1, 2))
     assert content(out / "a") == expected
+
+
+def test_a_job_on_a_disk_that_keeps_names_of_open_files_is_finished(own_sheets, write, tmp_path):
+    with foreign_disk(tmp_path / "card"):
+        out = tmp_path / "card" / "out"
+        assert write(out, part=(1, 2)).missing
+        assert not write(tmp_path / "card" / "OUT", part=(2, 2)).missing  # the same folder there
+        assert verify.verify([out]) == [] and not (out / "unfinished").exists()
 
 
 def test_a_bad_manifest_is_refused_before_any_shard_is_read(own_sheets, write, capsys):

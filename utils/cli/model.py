@@ -218,7 +218,7 @@ def predict(
         raise UsageError("Give one of --shards, --data and --images: what is to be predicted.")
     if (html or skip_bad or labels) and not images:
         raise UsageError("--html, --labels and --skip-bad go with --images only.")
-    if html and html.resolve() == out.resolve():
+    if html and str(html.resolve()).casefold() == str(out.resolve()).casefold():  # one file on many disks
         raise UsageError(f"--html {html}: is the CSV of --out too. Give the page another name.")
     for path in filter(None, (out, html)):
         check_writable(path)

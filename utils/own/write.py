@@ -2,8 +2,8 @@
 
 While it is not done, the folder `unfinished` beside the shards holds job.json (what the job is), one JSON file
 for each finished shard, and the shards at work. A shard gets its published name when it is whole and on the
-disk. The call that finds all shards there writes the metadata, the label map, the duplicates and the manifest,
-and removes `unfinished` (utils.own.finish).
+disk. The call that finds all shards there writes the metadata, the label map, the duplicates and the manifest
+(utils.own.finish), and removes `unfinished`.
 """
 
 import hashlib
@@ -103,7 +103,11 @@ def write_from_labels(
         _write_shards(
             job, job.shards[index - 1 :: calls], skip_bad=skip_bad, workers=workers, progress=progress
         )
-        return _close(job, progress)
+        written = _close(job, progress)
+    if not written.missing:
+        # behind the lock: where an open file leaves another name when it is removed (NFS, FUSE), the folder stays
+        shutil.rmtree(job.unfinished, ignore_errors=True)
+    return written
 
 
 def _close(job: Job, progress: bool) -> Written:
