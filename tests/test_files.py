@@ -1,5 +1,6 @@
 """Files are written whole, and JSON stays JSON."""
 
+import errno
 import json
 import os
 import shutil
@@ -129,6 +130,16 @@ def test_a_copy_on_a_full_disk_names_what_is_written_not_what_is_read(tmp_path):
         shutil.copyfile(tmp_path / "source", folder / "copy")
 
 
+def test_a_file_of_a_folder_being_built_is_told_by_its_final_name(tmp_path):
+    with (
+        small_disk(tmp_path / "small", 64),
+        pytest.raises(InputError, match=r"^\S*/small/f/g/a\.json: cannot be written \(No space"),
+        building(tmp_path / "small" / "f") as outer,
+        building(outer / "g") as inner,
+    ):
+        write_json(inner / "a.json", "x" * 100_000)
+
+
 def test_nothing_can_be_written_on_a_read_only_disk_and_that_is_the_reason(tmp_path):
     disk = tmp_path / "small"
     with small_disk(disk, 64):
@@ -159,6 +170,15 @@ def test_nothing_can_be_written_on_a_read_only_disk_and_that_is_the_reason(tmp_p
 def test_what_libraries_say_of_a_full_disk_is_the_systems_reason(error):
     told = str(files.cannot_write(Path("run/state"), error))
     assert told.startswith("run/state: cannot be written (No space left on device). What was")
+    assert "Make room or name another place;" in told
+
+
+@pytest.mark.parametrize(
+    ("number", "way_out"), [(errno.EMFILE, "`ulimit -n"), (errno.EROFS, "is. Name another place;")]
+)
+def test_the_way_out_is_that_of_the_reason(number, way_out):
+    told = str(files.cannot_write(Path("run"), OSError(number, os.strerror(number), "run/x")))
+    assert way_out in told and "Make room" not in told
 
 
 def test_a_folder_is_replaced_whole_and_only_where_that_is_asked_for(tmp_path, dead):

@@ -35,7 +35,7 @@ def check_option(name: str, value: Any, holds: bool, allowed: str) -> None:
 
 HOST = re.sub(r"[^A-Za-z0-9-]", "-", platform.node()) or "host"  # in names of temporary files
 _LEFT_OVER = re.compile(rf"\..+\.{HOST}\.(\d+)\.tmp(\.[^.]+)?")
-_in_use: set[Path] = set()  # temporary files and folders of this process
+_in_use: dict[Path, Path] = {}  # temporary files and folders of this process, and what they are to become
 _swept: set[Path] = set()  # folders that it has looked through for those of dead ones
 
 
@@ -48,7 +48,7 @@ def _temporary(path: Path) -> Iterator[Path]:
     """
     folder = path.parent
     temporary = path.with_name(f".{path.stem[:60]}.{HOST}.{os.getpid()}.tmp{path.suffix}")
-    _in_use.add(temporary)
+    _in_use[temporary] = path
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if folder not in _swept:
@@ -62,7 +62,7 @@ def _temporary(path: Path) -> Iterator[Path]:
             raise
         raise cannot_write(path, error) from error
     finally:
-        _in_use.discard(temporary)
+        del _in_use[temporary]
         remove(temporary)
 
 
@@ -84,24 +84,26 @@ def remove_left_overs(folder: Path) -> None:
 
 
 def _is_alive(process: int) -> bool:
-    if process == os.getpid():
-        # in a container a later process has the number of a dead one; of this one `_in_use` knows
-        return False
     try:
         os.kill(process, 0)
     except OSError as error:
         return not isinstance(error, ProcessLookupError)  # else it is another user's
-    return True
+    # in a container a later process has the number of a dead one; of this one `_in_use` knows
+    return process != os.getpid()
 
 
 def cannot_write(path: Path, error: Exception) -> InputError:
     """What a failed write is called: the path, the system's reason, the way out."""
+    for temporary, final in reversed(_in_use.items()):
+        path = final / path.relative_to(temporary) if path.is_relative_to(temporary) else path
     told = re.sub(r"\n.*| \[Op:\w+\]", "", str(error)).rpartition("; ")[2]  # TensorFlow's, behind its path
     number = getattr(error, "errno", None)  # its text is the system's: h5py has several lines in place of it
     reason = "its folder has vanished" if number == errno.ENOENT else os.strerror(number) if number else told
+    room, files = "Make room or name another place", "Allow more (`ulimit -n 1024`)"
+    ways_out = {"No space left on device": room, "Disk quota exceeded": room, "Too many open files": files}
     return InputError(
-        f"{path}: cannot be written ({reason}). What was there before still is. Make room or name another place; "
-        "then the same call goes on."
+        f"{path}: cannot be written ({reason}). What was there before still is. "
+        f"{ways_out.get(reason, 'Name another place')}; then the same call goes on."
     )
 
 

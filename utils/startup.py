@@ -115,8 +115,7 @@ def printed(pattern: re.Pattern[bytes]) -> Iterator[list[str]]:
 def import_tensorflow() -> ModuleType:
     """Import TensorFlow and Keras and look for devices, without the known start-up noise.
 
-    tensorflow-addons' end-of-life warning is filtered for the whole process: it comes when addons is
-    imported, which is later.
+    tensorflow-addons' end-of-life warning is filtered for the whole process: it comes later, with addons' import.
 
     Returns:
         The module `tensorflow`.
@@ -153,33 +152,34 @@ def limit_heaps() -> None:
 
 
 @contextmanager
-def holding(lock: Path, *, wait: bool = False) -> Iterator[None]:
+def holding(place: Path, lock: Path | None = None, *, wait: bool = False) -> Iterator[None]:
     """Hold an output by a lock file while the block works on it, so that two processes never mix.
 
-    The lock is the system's (flock): it ends with its process, however that ends. Where the file system has none, as
-    some network ones, or Python has none, as on Windows, a warning says so.
+    The lock is the system's (flock): it ends with its process, however that ends. A warning tells where there is none.
 
     Args:
-        lock: beside or in the output; says who holds it, and is gone at the end.
+        place: the output, as messages call it.
+        lock: says who holds it, and is gone at the end; else .lock in the folder `place`.
         wait: say whom this process waits for, and wait.
 
     Raises:
         InputError: another process holds it (the message says which, and since when), or it cannot be written.
     """
+    lock = lock or place / ".lock"
     since = f"since {time.strftime('%Y-%m-%d %H:%M:%S')} ({printable(shlex.join(sys.argv))[:200]})"
     with contextlib.ExitStack() as stack:
         try:
             lock.parent.mkdir(parents=True, exist_ok=True)
             while True:
                 file = stack.enter_context(lock.open("a+", encoding="utf-8", errors="replace"))
-                _take(file, lock, wait)
+                _take(file, place, lock, wait)
                 if _has_name(file, lock):
                     break  # else its holder has just removed it
             stack.callback(lambda: _has_name(file, lock) and lock.unlink())  # else somebody has removed it
             file.truncate(0)
             os.write(file.fileno(), f"process {os.getpid()} of {platform.node()} {since}".encode())
         except OSError as error:
-            raise utils.files.cannot_write(lock, error) from error
+            raise utils.files.cannot_write(place, error) from error
         yield
 
 
@@ -189,14 +189,14 @@ def _has_name(file: IO[str], lock: Path) -> bool:
     return False
 
 
-def _take(file: IO[str], lock: Path, wait: bool) -> None:
+def _take(file: IO[str], place: Path, lock: Path, wait: bool) -> None:
     try:
         import fcntl
 
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.seek(0)
-        who = f"{lock.parent}: {file.read().strip() or 'another process'} works on it ({lock.name} says)"
+        who = f"{place}: {file.read().strip() or 'another process'} works on it ({lock.name} says)"
         if not wait:
             raise InputError(
                 f"{who}. Wait for it, or name another place. If it is not at work any more, as on a machine that was "

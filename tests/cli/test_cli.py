@@ -1,6 +1,8 @@
 """The command line: exit codes, one message for a mistake, no TensorFlow where it is not needed."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -10,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from utils.__main__ import main
+from utils.cli.common import Terminated, ended_by_sigterm
 from utils.files import REPOSITORY, InputError
 
 COMMANDS = [
@@ -89,6 +92,28 @@ def test_bad_use_has_exit_code_2_and_one_message(arguments, tmp_path, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["metadata", "PIPE"],
+        ["submission", "validate", "PIPE"],
+        ["submission", "score", "PIPE", "--solution", "PIPE"],
+        ["batch", "PIPE"],
+        ["tfrecords", "verify", "PIPE"],
+        ["table", ".", "--out", "PIPE"],
+        ["flora", "--out", "PIPE"],
+        ["kaggle", "check", "PIPE"],
+    ],
+    ids=" ".join,
+)
+def test_a_pipe_is_neither_read_nor_replaced(arguments, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    shown = call(*(pipe if each == "PIPE" else each for each in arguments))
+    assert shown.exit_code == 2 and f"'{pipe}' is a pipe or a device. Name a f" in shown.stderr
+    assert pipe.is_fifo()
+
+
 def test_the_nearest_known_name_is_offered():
     assert "Did you mean 'epochs'" in call("train", "-s", "epoch=1").stderr
     assert "Did you mean 'laptop'" in call("train", "--profile", "laptp").stderr
@@ -118,6 +143,34 @@ def test_what_stops_a_job_is_one_line(monkeypatch, error, told):
     monkeypatch.setattr("utils.course.run.run_course", fail)
     shown = call("run")
     assert shown.exit_code == 1 and told in shown.stderr and len(shown.stderr.splitlines()) == 1
+
+
+def test_a_sigterm_that_comes_while_an_object_is_deleted_ends_the_command_all_the_same(monkeypatch):
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)  # pytest's keeps what is raised there
+
+    class Deleted:
+        def __del__(self):
+            signal.raise_signal(signal.SIGTERM)
+
+    came = []
+    begin = time.time()
+    with pytest.raises(Terminated), ended_by_sigterm():
+        Deleted()
+        came.append("lost")  # Python cannot raise anything there
+        time.sleep(30)
+    assert came == ["lost"] and time.time() - begin < 10
+
+
+def test_what_fails_because_of_a_sigterm_counts_as_it(monkeypatch):
+    def fail(*_, **__):
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt:  # as C++ turns one exception into another
+            raise RuntimeError("MISMATCH of exception types") from None
+
+    monkeypatch.setattr("utils.course.run.run_course", fail)
+    shown = call("run")
+    assert shown.exit_code == 143 and shown.stderr.startswith("Stopped. What was finished is kept")
 
 
 def test_a_defect_of_ours_keeps_its_traceback(monkeypatch):

@@ -354,7 +354,7 @@ def test_a_batch_stopped_midway_ends_with_the_same_table(stop, stand_in, tmp_pat
 
 def test_a_second_batch_in_the_same_folder_is_refused(stand_in, tmp_path):
     with (
-        holding(tmp_path / "out" / ".lock"),
+        holding(tmp_path / "out"),
         pytest.raises(InputError, match=rf"out: process {os.getpid()} of .* since \d{{4}}-.* works on it"),
     ):
         batches.run_batch(batch_file(tmp_path, TEXT), out=tmp_path / "out")

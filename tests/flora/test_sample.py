@@ -428,14 +428,16 @@ def test_an_extra_test_needs_a_flora_of_this_generator(small, tmp_path):
 def test_a_second_process_waits_for_the_first_and_takes_what_it_drew(tmp_path, capsys):
     folder, options = tmp_path / "flora", {"species": 2, "seed": 0, "max_images": 8, "size": 32, "workers": 1}
     results = []
-    with holding(tmp_path / ".flora.lock"):
+    with holding(folder, tmp_path / ".flora.lock"):
         second = threading.Thread(
             target=lambda: results.append(sample.make_flora(folder, **options, progress=False))
         )
         second.start()
         second.join(1)
         assert second.is_alive() and not folder.exists()
-        assert re.search(rf"process {os.getpid()} of .* works on it .*Waiting", capsys.readouterr().err)
+        assert re.search(
+            rf"flora: process {os.getpid()} of .* works on it .*Waiting", capsys.readouterr().err
+        )
     second.join(60)
     assert results == [folder] and (folder / "flora.json").is_file()
     assert [path.name for path in tmp_path.iterdir()] == ["flora"]

@@ -383,7 +383,7 @@ def test_decisions_about_sheets_that_are_not_listed_are_told_and_count(table):
 def test_a_second_review_of_the_file_is_told_who_holds_it(table):
     from utils.startup import holding
 
-    with holding(table.with_name(".p.decisions.jsonl.lock")):
+    with holding(table, table.with_name(".p.decisions.jsonl.lock")):
         shown = call(table, "--images", table.parent / "images", "--only-tables")
     assert shown.exit_code == 1 and f"process {os.getpid()}" in shown.output
 

@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from disks import foreign_disk
 from PIL import Image
 
 from utils.data import splits
@@ -712,12 +714,30 @@ def test_real_sheets_go_to_shards_of_real_size(real_sheets, tmp_path):
 def test_two_calls_of_one_part_do_not_mix_and_other_parts_get_through(own_sheets, write):
     _, _, out = own_sheets
     expected = content(out / "alone") if write(out / "alone") else {}
-    with holding(out / "a" / "unfinished" / "part-1-of-2.lock"):
-        with pytest.raises(InputError, match=r"unfinished: process \d+ of .* since .* works on it"):
+    with holding(out / "a", out / "a" / "unfinished" / "part-1-of-2.lock"):
+        with pytest.raises(InputError, match=r"/a: process \d+ of .* since .* works on it"):
             write(out / "a", part=(1, 2))
         assert write(out / "a", part=(2, 2)).missing
     write(out / "a", part=(1, 2))
     assert content(out / "a") == expected
+
+
+def test_a_job_on_a_disk_that_keeps_names_of_open_files_is_finished(own_sheets, write, tmp_path):
+    with foreign_disk(tmp_path / "card"):
+        out = tmp_path / "card" / "out"
+        assert write(out, part=(1, 2)).missing
+        assert not write(tmp_path / "card" / "OUT", part=(2, 2)).missing  # the same folder there
+        assert verify.verify([out]) == [] and not (out / "unfinished").exists()
+
+
+def test_a_bad_manifest_is_refused_before_any_shard_is_read(own_sheets, write, capsys):
+    _, _, out = own_sheets
+    write(out)
+    (out / "manifest.json").write_text("{}")
+    for look in (partial(verify.verify, progress=True), verify.inspect):
+        with pytest.raises(InputError, match=r"manifest\.json: has no list of shards"):
+            look([out])
+    assert capsys.readouterr().err == ""
 
 
 def test_what_a_dead_call_left_in_the_folder_goes_with_the_next(own_sheets, write, tmp_path):

@@ -102,7 +102,7 @@ def test_a_damaged_checkpoint_is_named(run: Path, data: Data) -> None:
 def test_a_second_training_in_a_folder_is_told_who_works_there_before_any_work(run: Path, data: Data) -> None:
     before = content(run)
     with (
-        holding(run / ".lock"),
+        holding(run),
         pytest.raises(InputError, match=r"run: process \d+ of .* since .* works on it"),
     ):
         loop.train(PROFILE, data, run, progress=False)

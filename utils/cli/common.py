@@ -6,6 +6,7 @@ import re
 import signal
 import threading
 import warnings
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,10 +20,21 @@ if TYPE_CHECKING:
     from utils.config import Profile
 
 
-OUT_FILE = click.Path(dir_okay=False, path_type=Path)
-OUT_FOLDER = click.Path(file_okay=False, path_type=Path)
-EXISTING = click.Path(exists=True, path_type=Path)
-FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
+class _Place(click.Path):
+    """A file or a folder. Pipes and devices are refused: some are read for ever, and a rename would replace them."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        path = Path(super().convert(value, param, ctx))
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            kind = "file" if self.file_okay else "folder"
+            self.fail(f"{str(path)!r} is a pipe or a device. Name a {kind} on a disk.", param, ctx)
+        return path
+
+
+OUT_FILE = _Place(dir_okay=False)
+OUT_FOLDER = _Place(file_okay=False)
+EXISTING = _Place(exists=True)
+FOLDER = _Place(exists=True, file_okay=False)
 SEED = click.IntRange(min=0)
 POSITIVE = click.FloatRange(min=0, min_open=True)
 
@@ -33,10 +45,32 @@ class Terminated(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM raise Terminated within the block, where nothing else is to become of it."""
+    """Let SIGTERM raise Terminated within the block, where nothing else is to become of it.
+
+    Python drops what is raised while it deletes an object, and TensorFlow's objects run code then: a signal whose
+    exception is gone before the block ended is sent again. What fails because of a signal counts as it.
+    """
+    came = False
 
     def end(*_: object) -> None:
-        raise Terminated
+        nonlocal came
+        came = True
+        raise watched()
+
+    def watched() -> Terminated:
+        stop = Terminated()
+        weakref.finalize(stop, again).atexit = False
+        return stop
+
+    def again() -> None:
+        if signal.getsignal(signal.SIGTERM) is end:
+            timer = threading.Timer(0.05, send)  # when what is being deleted is gone
+            timer.daemon = True
+            timer.start()
+
+    def send() -> None:
+        if signal.getsignal(signal.SIGTERM) is end:
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)
 
     ours = threading.current_thread() is threading.main_thread()
     ours = ours and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
@@ -44,6 +78,12 @@ def ended_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, end)
     try:
         yield
+    except InputError:
+        raise
+    except Exception as error:
+        if came:
+            raise Terminated from error
+        raise
     finally:
         if ours:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -87,7 +87,7 @@ def train(
     import time
 
     begin = time.time()
-    from utils.files import output_dir
+    from utils.files import planned_dir
     from utils.flora.of_profile import sample_folder
     from utils.sources import find_data
 
@@ -97,6 +97,8 @@ def train(
     if plan:
         _plan(chosen, data, out, images_per_second)
         return
+    folder = planned_dir(out or "auto", chosen)
+    check_writable(folder / "state")
     from utils.startup import import_tensorflow
     from utils.training.devices import is_chief, read_cluster, wait_for_all
 
@@ -111,7 +113,6 @@ def train(
     import_tensorflow()
     from utils.training.loop import train as train_network
 
-    folder = output_dir(out or "auto", chosen)
     stop_at = begin + 3600 * max_hours if max_hours else None
     with told("training"):
         result = train_network(chosen, found, folder, stop_at=stop_at)
@@ -220,7 +221,7 @@ def predict(
         raise UsageError("Give one of --shards, --data and --images: what is to be predicted.")
     if (html or skip_bad or labels) and not images:
         raise UsageError("--html, --labels and --skip-bad go with --images only.")
-    if html and html.resolve() == out.resolve():
+    if html and str(html.resolve()).casefold() == str(out.resolve()).casefold():  # one file on many disks
         raise UsageError(f"--html {html}: is the CSV of --out too. Give the page another name.")
     for path in filter(None, (out, html)):
         check_writable(path)

@@ -115,7 +115,7 @@ def review(
     labels, unsettled = results(decisions)
     check_writable(decisions)
     check_host(host)
-    with holding(decisions.with_name(f".{decisions.name}.lock")):
+    with holding(decisions, decisions.with_name(f".{decisions.name}.lock")):
         opened = open_review(predictions, images, decisions, by, run_dir)
         listed = {sheet.file for sheet in opened.sheets}
         if others := opened.decisions.counting.keys() - listed:

@@ -93,7 +93,7 @@ def run_course(
     folder = out.resolve() if out else REPOSITORY / "runs" / time.strftime("%Y-%m-%d_%H%M%S")
     run = Run(folder, settings, shared, _earlier_results(folder))
     check_order(notebooks, run.output)
-    with holding(folder / ".lock"):
+    with holding(folder):
         return _run_all(run, notebooks, given, to_latest=out is None)
 
 

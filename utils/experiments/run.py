@@ -115,7 +115,7 @@ def run_batch(
         for job, _ in arrays.jobs(batch, to_submit, {**batch.slurm, **(sbatch or {})}, jobs):
             print(f"\n{job}")
         return batch
-    with holding(batch.folder / ".lock"):
+    with holding(batch.folder):
         _prepare_data(batch)
         waiting = [run for run in batch.runs if not run.finished]
         if not on_slurm and (elsewhere := [run for run in waiting if run.folder in at_work]):

@@ -126,7 +126,8 @@ def drawing_alone(folder: Path, spec: dict[str, Any]) -> Iterator[bool]:
     if is_made(folder, spec):
         yield False
         return
-    with holding(folder.absolute().with_name(f".{folder.absolute().name}.lock"), wait=True):
+    lock = folder.absolute().with_name(f".{folder.absolute().name}.lock")
+    with holding(folder, lock, wait=True):
         yield not is_made(folder, spec)
 
 

@@ -26,7 +26,7 @@ from utils.own.plan import DOUBTFUL, Job, read_report, told_of
 
 
 def finish(job: Job) -> None:
-    """Write what belongs to the whole set, beside all shards; the manifest last. `unfinished` is removed.
+    """Write what belongs to the whole set, beside all shards; the manifest last.
 
     Raises:
         InputError: all images to train on were left out.
@@ -49,7 +49,6 @@ def finish(job: Job) -> None:
     write_json(folder / MANIFEST, _manifest(job, reports, parts, notes))
     for file in sorted(folder.iterdir(), key=lambda file: file.name == MANIFEST):
         file.replace(job.out / file.name)
-    shutil.rmtree(job.unfinished, ignore_errors=True)  # another call may be at it too
 
 
 def _write_tables(job: Job, train: np.ndarray, test: np.ndarray, folder: Path) -> None:

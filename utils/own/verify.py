@@ -90,8 +90,9 @@ def inspect(paths: Iterable[Path]) -> list[dict[str, Any]]:
         InputError: a shard is missing or damaged, or has no image.
     """
     result = []
-    manifests: dict[Path, dict[str, Any] | None] = {}
-    for path in shards_in(paths):
+    shards = shards_in(paths)
+    manifests = _manifests(shards)
+    for path in shards:
         sizes: Counter[str] = Counter()
         kinds: dict[str, str] = {}
         classes: list[int] = []
@@ -162,7 +163,7 @@ def verify(paths: Iterable[Path], *, progress: bool = False, notes: list[str] | 
 
     shards = shards_in(paths)
     problems: list[str] = []
-    manifests: dict[Path, dict[str, Any] | None] = {}
+    manifests = _manifests(shards)
     labels: dict[Path, list[tuple[str, int, int, int]]] = {}
     total = sum(path.stat().st_size for path in shards if path.is_file())
     with tqdm(total=total, unit="B", unit_scale=True, disable=not progress) as bar:
@@ -241,12 +242,14 @@ def _listing(kinds: dict[str, str]) -> str:
     return ", ".join(f"{name} {kind}" for name, kind in kinds.items())
 
 
+def _manifests(shards: list[Path]) -> dict[Path, dict[str, Any] | None]:
+    """The manifests beside shards, all read before long work: a bad one is refused at once."""
+    return {folder: read_manifest(folder) for folder in dict.fromkeys(path.parent for path in shards)}
+
+
 def _listed(manifests: dict[Path, dict[str, Any] | None], path: Path) -> dict[str, Any] | None:
     """A shard's entry in the manifest of its folder; {} when it is not listed, None without a manifest."""
-    folder = path.parent
-    if folder not in manifests:
-        manifests[folder] = read_manifest(folder)
-    manifest = manifests[folder]
+    manifest = manifests[path.parent]
     if manifest is None:
         return None
     return next((shard for shard in manifest["shards"] if shard["file"] == path.name), {})

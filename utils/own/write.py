@@ -2,8 +2,8 @@
 
 While it is not done, the folder `unfinished` beside the shards holds job.json (what the job is), one JSON file
 for each finished shard, and the shards at work. A shard gets its published name when it is whole and on the
-disk. The call that finds all shards there writes the metadata, the label map, the duplicates and the manifest,
-and removes `unfinished` (utils.own.finish).
+disk. The call that finds all shards there writes the metadata, the label map, the duplicates and the manifest
+(utils.own.finish), and removes `unfinished`.
 """
 
 import hashlib
@@ -17,11 +17,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from utils.data.shards import MANIFEST, read_manifest
-from utils.files import InputError, UsageError, read_json, remove_left_overs, working_folder, write_json
+from utils.files import (
+    InputError,
+    UsageError,
+    cannot_write,
+    read_json,
+    remove_left_overs,
+    working_folder,
+    write_json,
+)
 from utils.own.finish import finish
 from utils.own.images import BadImage, Prepared, prepare_images, refuse_too_large
 from utils.own.plan import (
-    ANOTHER_FOLDER,
     JOB,
     PREFIX,
     Job,
@@ -90,13 +97,17 @@ def write_from_labels(
         job = plan_job(source, Path(images_dir), Path(out_dir), chosen)
     if _is_whole(job):
         return _written(job)
-    with holding(job.unfinished / f"part-{index}-of-{calls}.lock"):
+    with holding(job.out, job.unfinished / f"part-{index}-of-{calls}.lock"):
         remove_left_overs(job.unfinished)
         import_tensorflow()
         _write_shards(
             job, job.shards[index - 1 :: calls], skip_bad=skip_bad, workers=workers, progress=progress
         )
-        return _close(job, progress)
+        written = _close(job, progress)
+    if not written.missing:
+        # behind the lock: where an open file leaves another name when it is removed (NFS, FUSE), the folder stays
+        shutil.rmtree(job.unfinished, ignore_errors=True)
+    return written
 
 
 def _close(job: Job, progress: bool) -> Written:
@@ -167,7 +178,7 @@ def _is_whole(job: Job) -> bool:
         job.unfinished.mkdir(parents=True, exist_ok=True)
         write_json(job_file, job.settings)
     except OSError as error:
-        raise InputError(f"{job.out}: cannot be written ({error.strerror}). {ANOTHER_FOLDER}") from error
+        raise cannot_write(job.out, error) from error
     return False
 
 

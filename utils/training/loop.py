@@ -80,7 +80,7 @@ def _alone(training: Callable[..., TrainResult]) -> Callable[..., TrainResult]:
             raise UsageError(
                 "stop_at (--max-hours) is for one process: several workers would not agree on it."
             )
-        with holding(Path(output_dir) / ".lock") if is_chief() else nullcontext():
+        with holding(Path(output_dir)) if is_chief() else nullcontext():
             return training(profile, data, output_dir, **options)
 
     return held
