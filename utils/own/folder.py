@@ -54,7 +54,7 @@ def stored_by(run_dir: Path, run_name: str) -> Stored:
         stored = Stored(**{**asdict(Stored()), **found})
     except (AttributeError, TypeError):
         raise InputError(f"{path}: not the settings of a run. Copy the run again.") from None
-    if type(stored.size) is not int or stored.size < 1 or stored.fit not in FITS:
+    if type(stored.size) is not int or not 16 <= stored.size <= 4096 or stored.fit not in FITS:
         raise InputError(f"{path}: images cannot be stored as {found}. Copy the run again.")
     return stored
 
