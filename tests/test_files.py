@@ -232,6 +232,14 @@ def test_nan_becomes_null(tmp_path):
     assert strict == {"f1": None, "bins": [0.5, None]}
 
 
+def test_half_a_character_in_json_is_refused(tmp_path):
+    (tmp_path / "half.json").write_text(r'{"name": ["Zea \ud800mays"]}')
+    with pytest.raises(InputError, match=r"half\.json: not valid JSON .*surrogates"):
+        read_json(tmp_path / "half.json")
+    (tmp_path / "whole.json").write_text(r'"\ud83c\udf3f"')
+    assert read_json(tmp_path / "whole.json") == "🌿"
+
+
 def test_a_file_that_is_no_json_is_named(tmp_path):
     path = tmp_path / "broken.json"
     path.write_text("{")

@@ -177,10 +177,12 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        InputError: the file is missing or is not JSON; the message names it.
+        InputError: the file is missing, is not JSON, or has text that is not Unicode; the message names it.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+        json.dumps(value, ensure_ascii=False).encode()  # fails at half a character, which no file can hold
+        return value
     except FileNotFoundError:
         raise InputError(f"{path}: no such file.") from None
     except (ValueError, RecursionError) as error:  # the latter where brackets nest some thousand deep
@@ -191,8 +193,8 @@ def read_json(path: Path) -> Any:
 def uninterrupted() -> Iterator[None]:
     """Let Ctrl-C and SIGTERM wait until the block is done."""
     waiting: list[int] = []
-    main = threading.current_thread() is threading.main_thread()  # only that one gets them
-    numbers = (signal.SIGINT, signal.SIGTERM) if main else ()
+    # only the main thread gets them
+    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
     before = {number: signal.signal(number, lambda each, _: waiting.append(each)) for number in numbers}
     try:
         yield

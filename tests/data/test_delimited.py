@@ -90,6 +90,7 @@ REFUSED = {
     "a quote never closed": (f'{LONG}2,"Poa,x\n3,Poa,x\n', "a quote opens in line 3 and is not closed"),
     "a quote not closed in the last line": (f'{LONG}2,Poa,"x', "a quote opens in line 3 and is not closed"),
     "a quote not closed before the end": (f'{LONG}2,Poa,"x\n', "a quote opens in line 3 and is not closed"),
+    "a field without end": (f'{LONG}2,{"x" * 2**24}x,x\n', "line 3: field larger than field limit"),
     "a quote closed by the next one": (
         f'{LONG}2,"Poa,x\n3,Poa,x\n4,"Zea",x\n',
         "a quote opens in line 3 and takes in what follows, to a quote in line 5",

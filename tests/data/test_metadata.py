@@ -166,6 +166,13 @@ BAD_JSON = [
         (put("images", 4, file_name=name), ["table 'images', row 4", repr(name)[1:-1], "are no text"])
         for name in ("a\nb.jpg", "a\0.jpg", "a\x1b[31m.jpg")
     ),
+    *(
+        (
+            put("categories", 1, **{field: "Zea\0mays"}),
+            ["table 'categories', row 1", field, "a NUL character"],
+        )
+        for field in ("scientificName", "genus", "family")
+    ),
 ]
 
 

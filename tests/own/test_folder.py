@@ -2,7 +2,7 @@
 
 import csv
 import os
-import sys
+import re
 from pathlib import Path
 
 import numpy as np
@@ -115,11 +115,17 @@ def test_more_pixels_than_can_be_decoded_are_seen_in_the_header(images, monkeypa
         find_images(images)
 
 
-@pytest.mark.skipif(sys.platform == "darwin", reason="macOS has no file names that are not UTF-8")
-def test_a_name_that_is_not_text_is_a_bad_file(images):
-    (images / "d.jpg").rename(images / os.fsdecode(b"\xff.jpg"))
-    _, left_out = find_images(images, skip_bad=True)
-    assert left_out == {"\\udcff.jpg": "its name is not UTF-8 text; rename it"}
+@pytest.mark.parametrize("name", [b"\xff.jpg", b"a\nb.jpg", b"a\rb.jpg", b"a\x1b[31m.jpg", b"a\x7f.jpg"])
+def test_a_name_that_is_no_text_is_a_bad_file(images, name):
+    try:
+        (images / "d.jpg").rename(images / os.fsdecode(name))
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    shown = repr(os.fsdecode(name))[1:-1]
+    with pytest.raises(InputError, match=f"  {re.escape(shown)}: its name is no text"):
+        find_images(images)
+    files, left_out = find_images(images, skip_bad=True)
+    assert list(left_out) == [shown] and len(files) == 5
 
 
 def test_batches_are_those_of_shards_written_from_the_same_images(images, tmp_path):

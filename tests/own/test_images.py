@@ -331,6 +331,17 @@ def test_sixteen_workers_on_the_largest_images_stay_below_4_gb(tmp_path):
 # Bad images
 
 
+def test_a_jpeg_of_endless_scans_is_refused(tmp_path):
+    path, buffer = tmp_path / "scans.jpg", BytesIO()
+    Image.new("RGB", (64, 64)).save(buffer, "JPEG", progressive=True)
+    first = buffer.getvalue().index(b"\xff\xda")
+    second = buffer.getvalue().index(b"\xff\xda", first + 2)
+    head, scan, rest = buffer.getvalue()[:first], buffer.getvalue()[first:second], buffer.getvalue()[second:]
+    path.write_bytes(head + 600 * scan + rest)
+    with pytest.raises(InputError, match=r"scans\.jpg: .*more than 500 scans"):
+        encode_image(path)
+
+
 @pytest.mark.parametrize("content", [b"", b"not an image", b"\xff\xd8\xff\xe0broken"], ids=str)
 def test_a_broken_image_is_named(tmp_path, content):
     path = tmp_path / "broken.jpg"

@@ -8,11 +8,13 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from chromium import PROGRAM, chromium
 from PIL import Image
 
 from utils.config import load_profile
+from utils.data.delimited import write_csv
 from utils.data.labels import LabelMap
 from utils.evaluation.predict import Predictions
 from utils.files import InputError
@@ -359,7 +361,7 @@ def test_words_are_dark_enough_to_read(tmp_path, facts):
         assert 1.05 / (luminance + 0.05) >= 4.5, colour
 
 
-def run_folder(folder: Path, labels: LabelMap, scores: str, counts: str | None) -> Path:
+def run_folder(folder: Path, labels: LabelMap, scores: str, counts: str | None = None) -> Path:
     profile = load_profile("smoke")
     (folder / f"{profile.run_name}_configs.json").write_text(
         '{"run": {"validation_images": 9, "validation_species": 3}}'
@@ -383,6 +385,44 @@ def test_a_run_of_before_these_files_has_none(tmp_path, six_species):
     (tmp_path / f"{profile.run_name}_configs.json").write_text('{"run": {"validation_images": 9}}')
     facts = read_facts(tmp_path, profile, six_species)
     assert facts.macro_f1 is None and facts.train_images is None and facts.held_out is None
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        *(
+            ("csv", f"epoch,val_f1_score\n1,{score}\n", "'val_f1_score' cannot be read")
+            for score in ("5", "-1", "x")
+        ),
+        ("csv", "epoch,val_f1_score\n1,inf\n", "'val_f1_score' cannot be read"),
+        ("csv", "[1]", "no column 'val_f1_score'"),
+        ("csv", 'epoch,val_f1_score\n1,"' + "1" * 20_000_000, "limit"),
+        *(("images", f"Zea mays,{count}\n", "'images' cannot be read") for count in ("-1", "1.5", "9" * 30)),
+        ("images", "Zea mays,\0\n", "NUL"),
+        (
+            "configs",
+            '{"run": {"validation_images": "<b>", "validation_species": 3}}',
+            "not the settings of a run",
+        ),
+    ],
+    ids=lambda value: value[:60],
+)
+def test_damaged_facts_are_named(tmp_path, six_species, name, content, words):
+    run, profile = run_folder(tmp_path, six_species, "1,0.2\n"), load_profile("smoke")
+    file = {"csv": f"{profile.run_name}.csv", "configs": f"{profile.run_name}_configs.json"}
+    path = run / file.get(name, "training_images.csv")
+    path.write_text(f"scientificName,images\n{content}" if name == "images" else content)
+    with pytest.raises(InputError, match=re.escape(path.name)) as told:
+        read_facts(run, profile, six_species)
+    assert words in str(told.value)
+
+
+def test_counts_of_names_that_are_written_as_no_formula(tmp_path, six_species):
+    six_species = replace(six_species, names=np.array(["=cmd Zea", *six_species.names[1:]]))
+    run = run_folder(tmp_path, six_species, "1,0.2\n")
+    counts = pd.DataFrame({"scientificName": six_species.names, "images": range(6)})
+    write_csv(counts, run / "training_images.csv")
+    assert read_facts(run, load_profile("smoke"), six_species).train_images.tolist() == [*range(6)]
 
 
 @pytest.mark.parametrize("counts", ["Zea mays,3\n", "Zea mays\n"])

@@ -110,3 +110,10 @@ def test_predict_refuses_a_page_of_a_part_and_joins_parts_without_tensorflow(
         "5 sheets -> " in shown.output and "sure 5" in shown.output and "left out: bad: why" in shown.output
     )
     assert len(out.read_text().splitlines()) == 6
+
+
+@pytest.mark.parametrize("settings", [[1], {}, {"batch_size": "4"}, {"batch_size": 0}, None], ids=str)
+def test_settings_that_are_none_are_named(tmp_path, run_dir, files, settings):
+    write_json(run_dir / "Tiny_configs.json", settings)
+    with pytest.raises(InputError, match=r"Tiny_configs\.json: not the settings of a run"):
+        Parts(tmp_path / "a.csv", (1, 2), run_dir).images(files)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,74 @@ def test_words_without_what_they_must_say_are_named(own):
     (own / WORDS).write_text(json.dumps({key: value for key, value in words.items() if key != "limit"}))
     with pytest.raises(InputError, match=r"cannot be read .*Remove it and answers\.json"):
         load_worth(own, PROFILE, labels_of(own))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("temperature", value) for value in (0, -1.0, float("nan"), float("inf"), "1", 10**30)),
+        *(("doubt", value) for value in (1, -0.1, float("nan"), None)),
+        *(("limit", value) for value in (float("inf"), "x", [1])),
+        *(("held_out", value) for value in ([1, 2], [1, 2, "<b>"], [1, 2, -3], {"a": 1})),
+        ("passed", [1]),
+        ("measured", "<script>"),
+        *(("origin", value) for value in ({}, {"invented": 1, "licences": []}, [1])),
+    ],
+    ids=str,
+)
+def test_words_that_answer_wrongly_are_refused(own, name, value):
+    words = json.loads((own / WORDS).read_text())
+    (own / WORDS).write_text(json.dumps(words | {name: value}))
+    with pytest.raises(InputError, match=rf"{ARRAYS}: cannot be read \('{name}' in {WORDS} is not right"):
+        load_worth(own, PROFILE, labels_of(own))
+
+
+def header(shape):
+    content = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    return b"\x93NUMPY\1\0" + len(content).to_bytes(2, "little") + content.encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        *(
+            ("centre", content)
+            for content in (header(f"({2**62},)"), header("(1000000, 1000000)"), b"no array")
+        ),
+        ("centre", header("__import__('os').abort()")),
+        ("centre", lambda array: array[:-1]),
+        ("centre", lambda array: array[None]),
+        ("centre", lambda array: array.astype(str)),
+        ("means", lambda array: array * np.nan),
+        ("means", lambda array: array[:0]),
+        ("classes", lambda array: array + 1_000_000),
+        ("reference_classes", lambda array: array - 1_000_000),
+        ("true", lambda array: array + 1_000_000),
+        ("probabilities", lambda array: array[:, :1]),
+        ("right", lambda array: array.astype(object)),
+        ("strangeness", None),
+    ],
+    ids=str,
+)
+def test_arrays_that_are_not_those_of_a_run_are_refused(own, name, content):
+    with np.load(own / ARRAYS) as stored:
+        arrays = {key: stored[key] for key in stored.files}
+    if callable(content):
+        arrays[name] = content(arrays[name])
+    else:
+        del arrays[name]
+    np.savez(own / ARRAYS, **arrays)
+    if isinstance(content, bytes):
+        with zipfile.ZipFile(own / ARRAYS, "a") as file:
+            file.writestr(f"{name}.npy", content)
+    with pytest.raises(InputError, match=rf"{ARRAYS}: cannot be read .*Remove it and {WORDS}"):
+        load_worth(own, PROFILE, labels_of(own))
+
+
+def test_a_network_of_other_features_is_refused(own):
+    worth = load_worth(own, PROFILE, labels_of(own))
+    with pytest.raises(InputError, match=rf"{ARRAYS}: is of .* features a sheet, this network has 3"):
+        worth.judge(np.array(["a"]), np.ones((1, worth.labels.n_classes)), np.ones((1, 3)))
 
 
 def test_a_worth_of_another_version_is_made_anew(own):

@@ -248,8 +248,8 @@ def _quoted_rows(path: Path, lines: Iterator[tuple[int, str]], delimiter: str) -
             fields = next(reader)
         except StopIteration:
             return
-        except csv.Error:  # longer than a field may be
-            raise opened("and is not closed") from None
+        except csv.Error as error:  # longer than a field may be
+            raise InputError(f"{path}: line {numbers[0]}: {error}. Close its quote, or shorten it.") from None
         # The file may end within quotes: then the last field has the line's end, or the line has none.
         if len(texts) > 1 or (fields and fields[-1][-1:] in ("\r", "\n")) or texts[0][-1] not in "\r\n":
             try:

@@ -198,6 +198,11 @@ class Answers:
             sure: the least probability of a sure answer.
             top: classes to keep.
         """
+        if features.shape[1] != len(self.space.centre):
+            raise InputError(
+                f"{ARRAYS}: is of {len(self.space.centre)} features a sheet, this network has {features.shape[1]}. "
+                f"Remove it and {WORDS}; ./course train makes both again."
+            )
         places = self.space.place(features)
         strangeness = self.space.strangeness(places, probabilities, self.temperature)
         probabilities = self.calibrated(probabilities)

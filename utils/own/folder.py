@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from utils.data.forms.checks import NO_TEXT
 from utils.data.forms.folders import IMAGE_SUFFIXES, contents, warn_of_others
 from utils.evaluation.predict import refuse_no_number
 from utils.files import InputError, in_order, read_json
@@ -53,7 +54,7 @@ def stored_by(run_dir: Path, run_name: str) -> Stored:
         stored = Stored(**{**asdict(Stored()), **found})
     except (AttributeError, TypeError):
         raise InputError(f"{path}: not the settings of a run. Copy the run again.") from None
-    if type(stored.size) is not int or stored.size < 1 or stored.fit not in FITS:
+    if type(stored.size) is not int or not 16 <= stored.size <= 4096 or stored.fit not in FITS:
         raise InputError(f"{path}: images cannot be stored as {found}. Copy the run again.")
     return stored
 
@@ -96,7 +97,7 @@ def find_images(
         )
     warn_of_others(folder, found)
     files = files if take is None else take(files)
-    problems = list(in_order(_header_problem, files))
+    problems = list(in_order(lambda path: _header_problem(path, folder), files))
     names = [_name(path, folder) for path in files]
     bad = {name: problem for name, problem in zip(names, problems, strict=True) if problem}
     if bad and (not skip_bad or len(bad) == len(files)):
@@ -111,14 +112,15 @@ def find_images(
 
 
 def _name(path: Path, folder: Path) -> str:
-    """The image_id of a file: its path below the folder, with what is not UTF-8 in it made visible."""
-    return path.relative_to(folder).as_posix().encode("utf-8", "backslashreplace").decode()
+    """The image_id of a file: its path below the folder, with what is no text in it as escapes."""
+    return NO_TEXT.sub(lambda found: repr(found[0])[1:-1], path.relative_to(folder).as_posix())
 
 
-def _header_problem(path: Path) -> str:
-    """Why a file is no image, as far as its header shows; empty when it looks well."""
+def _header_problem(path: Path, folder: Path) -> str:
+    """Why a file is no image, as far as its name and its header show; empty when it looks well."""
+    if NO_TEXT.search(path.relative_to(folder).as_posix()):
+        return "its name is no text (control characters, or bytes that are not UTF-8); rename it"
     try:
-        str(path).encode()
         if path.stat().st_size == 0:
             return "the file is empty"
         with path.open("rb") as file:
@@ -128,8 +130,6 @@ def _header_problem(path: Path) -> str:
         return (
             f"{width} x {height} pixels are more than {MAX_PIXELS / 1e6:.0f} megapixels; save a smaller copy"
         )
-    except UnicodeEncodeError:
-        return "its name is not UTF-8 text; rename it"
     except Image.UnidentifiedImageError:
         return "not a JPEG, PNG or TIFF image, whatever its suffix says"
     except Exception as error:  # a damaged file makes Pillow raise nearly anything

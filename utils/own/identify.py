@@ -22,7 +22,7 @@ from utils.own.folder import stored_by, thumbnail
 from utils.own.images import read_image
 from utils.own.look import network_pixels
 from utils.own.page import RunFacts, overlay, read_facts
-from utils.own.worth import fingerprint, load_worth, worth_of
+from utils.own.worth import NOT_ARRAYS, fingerprint, load_worth, worth_of
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -92,7 +92,7 @@ def is_prepared(run_dir: Path, kept: Path, *, pictures: bool = False) -> bool:
     name = str(known.get("run_name")) if isinstance(known, dict) else ""
     if not name or known.get("version") != _VERSION or not (run_dir / f"{name}_weights.h5").is_file():
         return False
-    if known["weights"] != fingerprint(run_dir, name):
+    if known.get("weights") != fingerprint(run_dir, name):
         return False
     return (kept / _PICTURES).is_file() or not pictures
 
@@ -194,7 +194,10 @@ class Identifier:
             InputError: a kept file is damaged.
         """
         known, self.sure = read_json(kept / _RUN), sure
-        self.profile: Profile = profile_from_dict(known["profile"], str(kept / _RUN))
+        settings = known.get("profile") if isinstance(known, dict) else None
+        if not isinstance(settings, dict):
+            raise InputError(f"{kept / _RUN}: has no settings of a run. Remove {kept}; it is made again.")
+        self.profile: Profile = profile_from_dict(settings, str(kept / _RUN))
         self.labels = LabelMap.load(run_dir / "labels.json")
         of_run = run_dir, self.profile, self.labels
         self.worth = load_worth(*of_run) or load_worth(*of_run, kept_in=kept)
@@ -213,10 +216,17 @@ class Identifier:
         path = self._kept / _PICTURES
         if not path.is_file():
             return {}
-        with np.load(path, allow_pickle=False) as stored:
-            ids, ends, jpegs = stored["ids"], stored["ends"], stored["jpegs"].tobytes()
-        starts = [0, *ends[:-1]]
-        return {name: jpegs[start:end] for name, start, end in zip(ids.tolist(), starts, ends, strict=True)}
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                ids, ends, jpegs = stored["ids"], stored["ends"], stored["jpegs"].tobytes()
+            starts = [0, *ends[:-1]]
+            return {
+                name: jpegs[start:end] for name, start, end in zip(ids.tolist(), starts, ends, strict=True)
+            }
+        except NOT_ARRAYS as error:
+            raise InputError(
+                f"{path}: cannot be read ({error}). Remove {self._kept}; it is made again."
+            ) from None
 
     def look(self, path: Path, name: str | None = None) -> Sheet:
         """Read an image file.

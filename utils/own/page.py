@@ -6,9 +6,9 @@ The words and the looks are in page.html.j2 and sheets.html.j2, which escape all
 """
 
 import base64
-import csv
 import math
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
@@ -21,6 +21,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
+from utils.data.delimited import read_table
 from utils.data.forms.names import printed_words
 from utils.data.metadata import UNKNOWN
 from utils.data.tail import TAIL_MAX
@@ -67,38 +68,58 @@ def read_facts(
         InputError: a file is there and is not what the training wrote.
     """
     run_dir = Path(run_dir)
-    scores = _column(run_dir / f"{profile.run_name}.csv", "val_f1_score", float)
-    names = _column(run_dir / TRAINING_IMAGES, "scientificName", str)
-    counts = dict(zip(names, _column(run_dir / TRAINING_IMAGES, "images", int), strict=True))
-    if names and counts.keys() != set(labels.names.tolist()):
+    (scores,) = _columns(run_dir / f"{profile.run_name}.csv", val_f1_score=_score)
+    names, images = _columns(run_dir / TRAINING_IMAGES, scientificName=str, images=_count)
+    counts = dict(zip(names, images, strict=True))
+    if names and counts.keys() != {name.strip() for name in labels.names.tolist()}:
         raise InputError(
             f"{run_dir / TRAINING_IMAGES}: names other species than labels.json beside it. Copy the folder of "
             "the run again, or remove the file."
         )
-    run = read_json(run_dir / f"{profile.run_name}_configs.json").get("run", {})
+    configs = run_dir / f"{profile.run_name}_configs.json"
+    run = read_json(configs).get("run", {})
     held_out = run.get("validation_images"), run.get("validation_species")
+    if None not in held_out and not all(type(number) is int and 0 <= number < 2**53 for number in held_out):
+        raise InputError(f"{configs}: not the settings of a run (validation_images). Copy the run again.")
     return RunFacts(
         name=run_dir.resolve().name,
         profile=profile,
         labels=labels,
         macro_f1=max(filter(math.isfinite, scores), default=None),
-        train_images=np.array([counts[name] for name in labels.names]) if names else None,
+        train_images=np.array([counts[name.strip()] for name in labels.names]) if names else None,
         held_out=None if None in held_out else held_out,
         worth=worth,
     )
 
 
-def _column(path: Path, column: str, kind: type) -> list:
-    """A column of a CSV of a run, without its empty cells; nothing when there is no such file."""
+def _columns(path: Path, **kinds: Callable[[str], Any]) -> list[list]:
+    """Columns of a CSV of a run, in the rows that have all of them; empty when there is no such file."""
     if not path.is_file():
-        return []
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return [kind(row[column]) for row in csv.DictReader(file) if row[column] != ""]
-    except (KeyError, TypeError, ValueError):  # no such column, a row cut off, no number, not UTF-8
-        raise InputError(
-            f"{path}: its column {column!r} cannot be read. Copy it from the run again, or remove it."
-        ) from None
+        return [[] for _ in kinds]
+    way_out = "Copy it from the run again, or remove it."
+    table = read_table(path, list(kinds), way_out=way_out)
+    table = table[(table != "").all(axis=1)]
+    found = []
+    for column, kind in kinds.items():
+        try:
+            found.append([kind(cell) for cell in table[column]])
+        except ValueError:
+            raise InputError(f"{path}: its column {column!r} cannot be read. {way_out}") from None
+    return found
+
+
+def _score(cell: str) -> float:
+    value = float(cell)
+    if not (0 <= value <= 1 or math.isnan(value)):
+        raise ValueError(cell)
+    return value
+
+
+def _count(cell: str) -> int:
+    value = int(cell)
+    if not 0 <= value < 2**53:
+        raise ValueError(cell)
+    return value
 
 
 class Pages:

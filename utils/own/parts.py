@@ -50,7 +50,10 @@ class Parts:
     def images(self, files: Sequence[Path]) -> list[Path]:
         """The image files of this part, of all: whole batches, so that figures are those of one call for all."""
         config = read_json(self._configs[0])
-        return self._take(files, int(config["batch_size"]), "images")
+        batch = config.get("batch_size") if isinstance(config, dict) else None
+        if type(batch) is not int or batch < 1:
+            raise InputError(f"{self._configs[0]}: not the settings of a run. Copy the run again.")
+        return self._take(files, batch, "images")
 
     def shards(self, files: Sequence[Path]) -> list[Path]:
         """The shards of this part, of all."""

@@ -5,6 +5,7 @@
 
 import hashlib
 import zipfile
+import zlib
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
 VERSION = 1  # of what is kept; another one is made anew
 MAX_REFERENCES = 20_000  # training sheets whose features are kept: 1,700 features of each are 68 MB
 FOLDS = 3  # parts of the species that are left out in turn, to see how many unknown sheets pass
+# What NumPy raises of a file that is no .npz, or is damaged.
+NOT_ARRAYS = (ValueError, KeyError, TypeError, OSError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error)
 _PRIOR = 0.5  # standard deviation of the log of the temperature before a sheet is seen
 
 
@@ -72,13 +75,15 @@ def load_worth(
         return None
     kept = read_json(words)
     of_these = {"version": VERSION, "weights": fingerprint(run_dir, profile.run_name)}
-    if not isinstance(kept, dict) or any(kept.get(key) != value for key, value in of_these.items()):
+    if isinstance(kept, dict) and any(kept.get(key) != value for key, value in of_these.items()):
         return None
     try:
+        _refuse_other_words(kept)
         with np.load(arrays, allow_pickle=False) as stored:
             if str(stored["weights"]) != kept["weights"]:
                 return None
-            part = {name: stored[name] for name in stored.files}
+            part = {name: stored[name] for name in _KINDS}
+        _refuse_other_arrays(part, labels.n_classes)
         return Answers(
             labels=labels,
             temperature=float(kept["temperature"]),
@@ -94,10 +99,70 @@ def load_worth(
             passed=kept["passed"] and tuple(kept["passed"]),
             origin=kept["origin"],
         )
-    except (KeyError, ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except NOT_ARRAYS as error:
         raise InputError(
             f"{arrays}: cannot be read ({error}). Remove it and {words.name}; ./course train makes both again."
         ) from None
+
+
+# Of each array the kind of its numbers and its shape: F features, K species in the space, N references, M measured.
+_KINDS = {
+    **{"centre": "fF", "whiten": "fFF", "means": "fKF", "classes": "iK"},
+    **{"ids": "UN", "reference_classes": "iN", "directions": "fNF"},
+    **{"true": "iM", "predicted": "iM", "probabilities": "fM3", "right": "bM3", "strangeness": "fM"},
+}
+
+
+def _refuse_other_words(kept: Any) -> None:
+    """Raise ValueError where answers.json has what `_save` does not write: a number out of range answers wrongly."""
+    if not isinstance(kept, dict):
+        raise ValueError(f"{WORDS} is no object")
+    right = {
+        "temperature": lambda value: _is_number(value) and value > 0,
+        "doubt": lambda value: _is_number(value) and 0 <= value < 1,
+        "limit": lambda value: value is None or _is_number(value),
+        "measured": lambda value: value in (TEST, HELD_OUT),
+        "held_out": lambda value: _is_counts(value, 3),
+        "passed": lambda value: value is None or _is_counts(value, 2),
+        "origin": lambda value: (
+            isinstance(value, dict)
+            and isinstance(value.get("invented"), bool)
+            and isinstance(value.get("licences"), list)
+            and all(isinstance(name, str) for name in value["licences"])
+        ),
+    }
+    if wrong := [name for name, holds in right.items() if not holds(kept.get(name))]:
+        raise ValueError(f"{wrong[0]!r} in {WORDS} is not right")
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < 1e9  # false of NaN
+
+
+def _is_counts(value: Any, number: int) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == number
+        and all(type(n) is int and 0 <= n < 2**53 for n in value)
+    )
+
+
+def _refuse_other_arrays(part: dict[str, np.ndarray], n_classes: int) -> None:
+    """Raise ValueError unless the arrays have the kinds and shapes of `_save`, known classes, and numbers."""
+    sides = {"3": 3}
+    for name, (kind, *shape) in _KINDS.items():
+        array = np.asarray(part[name])  # of what is no array NumPy gives the bytes
+        if array.dtype.kind != kind or len(array.shape) != len(shape):
+            raise ValueError(f"its {name} is another array")
+        for side, length in zip(shape, array.shape, strict=True):
+            if sides.setdefault(side, length) != length:
+                raise ValueError(f"its {name} has {length} where others have {sides[side]}")
+        if kind == "i" and not ((array >= 0) & (array < n_classes)).all():
+            raise ValueError(f"its {name} has classes that labels.json does not have")
+        if kind == "f" and name != "probabilities" and not np.isfinite(array).all():  # of no known family NaN
+            raise ValueError(f"its {name} has values that are no numbers")
+    if not min(sides.values()):
+        raise ValueError("an array is empty")
 
 
 def _save(answers: Answers, run_dir: Path, weights: str) -> None:

@@ -164,6 +164,14 @@ def check(
                 )
             ),
         )
+    for field in ("scientificName", "genus", "family"):
+        named = tables.get("categories", pd.DataFrame()).get(field, pd.Series(dtype=object)).dropna()
+        problems.add_rows(
+            [row for row, name in named.items() if "\0" in name],  # which no label map keeps
+            lambda row, field=field, named=named: (
+                f"{place('categories', row)}: {field} {shown(named[row])} has a NUL character. Write it without."
+            ),
+        )
     if {"genus_id_x", "genus_id_y"} <= {*tables.get("distances", ())}:
         x, y = tables["distances"]["genus_id_x"], tables["distances"]["genus_id_y"]
         problems.add_rows(

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 
+from utils.data.delimited import columns_shown
 from utils.data.forms.checks import Problems, check, complete, share_ids, shown
 from utils.data.forms.names import epithet_of, genus_of, is_no_name
 from utils.data.metadata import COLUMNS, NULLABLE, UNKNOWN, Metadata, tables_of
@@ -44,7 +45,7 @@ def read_train_json(path: Path) -> Metadata:
     tables = {}
     for name in COLUMNS:
         if name not in content and name not in _OPTIONAL_TABLES:
-            found = ", ".join([*tables, *content]) or "nothing"
+            found = columns_shown([*tables, *content])
             problems.add(f"no table {name!r}; found {found}. Is it the published training file?")
             continue
         tables[name] = _typed_table(problems, name, content.pop(name, []))
@@ -284,7 +285,7 @@ def _convert(problems: Problems, table: str, rows: list[Any]) -> pd.DataFrame:
     result: dict[str, Any] = {}
     for name, kind in COLUMNS[table].items():
         if objects and name not in NULLABLE and not any(name in rows[number] for number in objects):
-            found = ", ".join(map(str, rows[objects[0]])) or "nothing"
+            found = columns_shown(list(map(str, rows[objects[0]])), [name])
             problems.add(f"table {table!r} has no field {name!r}; found {found}. Add the field to every row.")
             continue
         result[name] = _convert_column(problems, table, name, kind, {n: rows[n].get(name) for n in objects})
