@@ -287,6 +287,7 @@ def test_a_worker_that_gets_nothing_of_the_last_batch_leaves_the_figures_as_they
         ("laptop", {"weights": "random"}, True),  # it freezes four stages
         ("laptop", {"weights": "random", "frozen_stages": 0}, False),
         ("scratch", {}, False),
+        ("scratch", {"fixed_statistics": True}, True),
         ("scratch", {"frozen_epochs": 20}, True),
     ],
 )

@@ -47,6 +47,9 @@ class TrainingPlan:
     validation_images: int
     steps: int  # in an epoch
     epochs: int
+    regression: (
+        bool  # whether the first epoch is one: all images once, of those to train on the mirror images too
+    )
     batch_size: int
     image_size: int
     parameters: int
@@ -56,9 +59,15 @@ class TrainingPlan:
     exact: bool  # whether the split was made; else a share of the images
 
     @property
+    def sgd_epochs(self) -> int:
+        """Epochs of gradient steps."""
+        return self.epochs - self.regression
+
+    @property
     def images(self) -> int:
         """Images that go through the network in all epochs, those of the validation counted like the others."""
-        return self.epochs * (self.steps * self.batch_size + self.validation_images)
+        learnt = self.sgd_epochs * self.steps * self.batch_size + self.regression * 2 * self.train_images
+        return learnt + self.epochs * self.validation_images
 
     @property
     def run_bytes(self) -> int:
@@ -119,7 +128,7 @@ def make_plan(profile: Profile, data: Data | None) -> TrainingPlan:
         assumed += ["images", "classes", "size of the shards"]
         classes = PUBLISHED_CLASSES
         train, validation, exact = *_share(profile, PUBLISHED_IMAGES), False
-    if train < profile.batch_size:
+    if train < profile.batch_size and profile.sgd_epochs:
         raise InputError(
             f"batch_size is {profile.batch_size}, and there are {train} training images: set it lower."
         )
@@ -141,6 +150,7 @@ def make_plan(profile: Profile, data: Data | None) -> TrainingPlan:
         validation_images=validation,
         steps=profile.steps_per_epoch or train // profile.batch_size,
         epochs=profile.epochs,
+        regression=profile.regression > 0,
         batch_size=profile.batch_size,
         image_size=profile.image_size,
         parameters=parameters,
@@ -180,14 +190,17 @@ def describe(plan: TrainingPlan, profile: Profile, out: Path, images_per_second:
     about = "" if plan.exact else "about "
     sizes = dict.fromkeys(profile.image_size_at(epoch) for epoch in range(profile.epochs))
     heads = f" without the heads for {' and '.join(plan.uncounted)}" if plan.uncounted else ""
+    steps = f"{plan.steps:,} an epoch of {plan.batch_size} images, {plan.sgd_epochs} epochs, "
+    steps += f"{plan.steps * plan.sgd_epochs:,} in all"
+    if plan.regression:  # a pass over all images, without a step
+        steps = "none: a regression on the features" if plan.epochs == 1 else f"{steps}, after a regression"
     lines = [
         f"profile            {profile.name}: {profile.network_name}, {profile.start} weights, "
         f"{plan.parameters:,} parameters{heads}, {plan.classes:,} classes",
         f"images             {about}{plan.train_images:,} to train on, {about}{plan.validation_images:,} to "
         "validate on",
         f"image size         {', '.join(map(str, sizes))} px a side{' in turn' * (len(sizes) > 1)}",
-        f"steps              {plan.steps:,} an epoch of {plan.batch_size} images, {plan.epochs} epochs, "
-        f"{plan.steps * plan.epochs:,} in all",
+        f"steps              {steps}",
     ]
     if images_per_second is None:
         lines.append(

@@ -265,6 +265,8 @@ def _crossing(table: pd.DataFrame) -> str:
         to_the_end = held[::-1].cummin()[::-1]
         return table[to_the_end].iloc[0] if to_the_end.any() else None
 
+    won = table[table["fine-tuned"] > table["highest"]]["images of a species"]
+    before = f" (with {', '.join(f'{each:.0f}' for each in won)} it is ahead of them)" if len(won) else ""
     row = first_of(table["fine-tuned"] > table["highest"])
     if row is not None:
         return (
@@ -275,10 +277,10 @@ def _crossing(table: pd.DataFrame) -> str:
     if row is not None:
         return (
             f"From {row['images of a species']:.0f} on fine-tuning lies below every draw ({row['fine-tuned']:.3f}, the "
-            f"lowest draw {row['lowest']:.3f}): if the two cross, then beyond this table."
+            f"lowest draw {row['lowest']:.3f}){before}: if the two cross for good, then beyond this table."
         )
     last = table.iloc[-1]
     return (
         f"At {last['images of a species']:.0f} fine-tuning ({last['fine-tuned']:.3f}) lies among the draws of frozen "
-        "features: here neither is the better one."
+        f"features{before}: here neither is the better one."
     )

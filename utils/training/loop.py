@@ -143,7 +143,7 @@ def train(
     strategy, devices = choose_strategy(profile.precision)
     say(devices)
     if stays_random(profile):
-        say("weights is random, and what is frozen stays so: take imagenet, or let all stages learn.")
+        say("weights is random, and what is frozen or fixed stays so: take imagenet, or let all of it learn.")
     with reading(profile, data, say, progress and state.chief) as task:
         folder = data.train_shards[0].parent
         state.check_tensorflow()

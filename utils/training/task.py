@@ -107,7 +107,7 @@ def _task(profile: Profile, data: "Data", skipped: tuple[BadRecord, ...] = ()) -
     ids, classes, part = (table[name].to_numpy() for name in ("image_id", "class_index", "part"))
     train = part == "train"
     batches = int(train.sum()) // profile.batch_size
-    if not batches:
+    if profile.sgd_epochs and not batches:
         raise InputError(
             f"batch_size is {profile.batch_size}, and there are {train.sum()} training images: set it lower."
         )

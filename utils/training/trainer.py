@@ -67,9 +67,10 @@ class _ToCompile:
 
 
 def stays_random(profile: Profile) -> bool:
-    """Whether parts of the backbone keep random weights: frozen stages, or all where only the classifier learns."""
+    """Whether parts of the backbone stay at random: statistics, stages, or all where only the classifier learns."""
     classifier_alone = profile.sgd_epochs == 0 or profile.frozen_epochs == profile.epochs
-    return profile.weights == "random" and (profile.frozen_stages > 0 or classifier_alone)
+    frozen = profile.frozen_stages > 0 or profile.fixed_statistics or classifier_alone
+    return profile.weights == "random" and frozen
 
 
 class Trainer(tf.keras.Model):
