@@ -203,6 +203,14 @@ def test_a_place_that_cannot_be_held_is_named_with_the_reason(tmp_path, spoil, r
         assert not (disk / ".lock").exists()
 
 
+def test_a_lock_that_nobody_holds_any_more_is_taken(tmp_path):
+    (tmp_path / ".lock").write_text("process 1 of another-machine since 2026-01-01 00:00:00 (train)" * 9)
+    with holding(tmp_path), pytest.raises(InputError) as told, holding(tmp_path):
+        pytest.fail("it is held twice")
+    assert f"process {os.getpid()} of" in str(told.value) and "another-machine" not in str(told.value)
+    assert not (tmp_path / ".lock").exists()
+
+
 def test_a_lock_that_was_removed_by_hand_is_not_taken_from_the_next_one(tmp_path):
     lock = tmp_path / ".lock"
     with holding(tmp_path):

@@ -13,13 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from click.testing import CliRunner
+from disks import small_disk
 from PIL import Image
 from support.tiny import in_place, tiny_network, tiny_profile, trained
 
 from utils.__main__ import main
 from utils.config import load_profile
-from utils.files import InputError
+from utils.files import InputError, building
 from utils.own import export as module
 from utils.own.answers import ARRAYS, SURE, answering
 from utils.own.decode import MAX_PIXELS
@@ -33,6 +35,7 @@ from utils.own.export import (
     export,
     interpreter,
     report_of_failure,
+    save_model,
 )
 from utils.own.images import encode_image
 from utils.own.look import network_pixels
@@ -86,6 +89,17 @@ def test_every_format_gives_the_calibrated_answers_of_the_network(run, data, exp
         assert np.abs(given - expected).max() <= bound, name
         places = np.concatenate([each["features"] for each in outputs])
         assert places == pytest.approx(features, abs=0.05)
+
+
+def test_a_network_that_does_not_fit_on_the_disk_is_one_line_and_nothing_is_left(tmp_path):
+    kept = tf.Variable(tf.ones([200_000]))
+    with small_disk(disk := tmp_path / "small", 400):
+        with (
+            pytest.raises(InputError, match=r"^\S*/small/out: cannot be written \(No space left on device\)"),
+            building(disk / "out") as folder,
+        ):
+            save_model(lambda image: {"sum": tf.reduce_sum(kept[:1])}, [kept], 4, folder / "saved_model")
+        assert not list(disk.iterdir())
 
 
 def test_a_converter_is_heard_only_where_it_fails(tmp_path):

@@ -23,12 +23,13 @@ from utils.config import LITE
 from utils.data.delimited import write_csv
 from utils.data.metadata import UNKNOWN
 from utils.evaluation.scores import macro_f1, overall_scores, scores_by_bin
-from utils.files import InputError, building, read_json, write_json, write_text
+from utils.files import InputError, building, read_json, working_folder, write_json, write_text
 from utils.own.answers import SURE_AT, Answers, mean_over_views
 from utils.own.decode import MAX_PIXELS
 from utils.own.folder import stored_by
 from utils.own.look import central, ratio_of, weights_for
 from utils.own.page import RunFacts, left_to_machine, read_facts
+from utils.own.shards import errors_of_the_system
 from utils.own.unknown import COSINE_WEIGHT, DISTANCE_WEIGHT, OTHERS
 from utils.own.worth import has_test, load_worth
 from utils.sources import Data, find_data
@@ -114,10 +115,10 @@ def export(
     out = Path(out).resolve()  # a link to a folder stays one
     refuse_other_files(out)
     network, data = _load(Path(run_dir), data_dir)
-    with building(out, replace=True) as folder, tempfile.TemporaryDirectory() as scratch:
+    with building(out, replace=True) as folder, working_folder(folder / "one") as scratch:
         side = network.profile.image_size
         save_model(network.answer, network.variables, side, folder / SAVED)
-        save_model(network.answer, network.variables, side, Path(scratch) / "one", batch=1)
+        save_model(network.answer, network.variables, side, scratch / "one", batch=1)
         test, true = _sheets(network, data, "test", _COMPARED)
         ranges, _ = _sheets(network, data, "train", _RANGES)
         expected = _expected(network, test)
@@ -126,7 +127,7 @@ def export(
             reason = "" if name != "int8" or true is not None else _NO_SHEETS
             if not reason:
                 with report_of_failure():
-                    model = converted(Path(scratch) / "one", name, ranges, network.profile.backbone)
+                    model = converted(scratch / "one", name, ranges, network.profile.backbone)
                 (folder / file).write_bytes(model)
                 found[name] = _compared(
                     folder / file, test, true, expected, network.labels.n_classes, progress
@@ -227,7 +228,8 @@ def save_model(
     module = tf.Module()
     module.kept = variables
     module.answer = tf.function(answer, input_signature=[image])
-    tf.saved_model.save(module, str(folder), signatures={"serving_default": module.answer})
+    with errors_of_the_system(folder):
+        tf.saved_model.save(module, str(folder), signatures={"serving_default": module.answer})
 
 
 def converted(saved: Path, name: str, ranges: np.ndarray, backbone: str) -> bytes:

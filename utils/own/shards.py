@@ -3,7 +3,8 @@
 import errno
 import itertools
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,18 +63,26 @@ def write_records(records: Iterable[Record], path: Path) -> int:
 
     tf = import_tensorflow()
     count = 0
+    with errors_of_the_system(path), tf.io.TFRecordWriter(str(path)) as writer:
+        for record in records:
+            writer.write(_serialize(record))
+            count += 1
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+    return count
+
+
+@contextmanager
+def errors_of_the_system(path: Path) -> Iterator[None]:
+    """Let TensorFlow's errors, while it writes `path`, be the OSErrors that they come from."""
+    import tensorflow as tf
+
     try:
-        with tf.io.TFRecordWriter(str(path)) as writer:
-            for record in records:
-                writer.write(_serialize(record))
-                count += 1
-        with path.open("rb+") as file:
-            os.fsync(file.fileno())
+        yield
     except tf.errors.OpError as error:
-        reason = first_line(error).rpartition("; ")[2]  # behind the path
+        reason = first_line(error).rpartition("; ")[2].partition(" [Op:")[0]  # behind the path
         number = next((each for each in errno.errorcode if os.strerror(each) == reason), errno.EIO)
         raise OSError(number, reason, str(path)) from error
-    return count
 
 
 def write_shards(
