@@ -180,3 +180,15 @@ def test_a_split_file_of_other_sheets_is_the_reason_that_is_told(sample_flora: P
     (tmp_path / "split.csv").write_text("image_id,split\nmine,train\nother,validation\n")
     code, said = shown("--profile", "smoke", "--data", tmp_path)
     assert code == 1 and re.search(r"split\.csv: image '\S+' is not in it \(\d+ of \d+ images\)", said), said
+
+
+def test_a_regression_takes_no_step_and_sees_mirror_images_too() -> None:
+    alone = load_profile("sheets", source="flora", flora_species=6, flora_max_images=9)
+    plan = make_plan(alone, None)
+    assert plan.images == 2 * plan.train_images + plan.validation_images
+    assert "steps              none: a regression on the features" in describe(plan, alone, Path(), None)
+    then = make_plan(replace(alone, epochs=3, batch_size=4), None)
+    assert then.images == 2 * then.train_images + 2 * then.steps * 4 + 3 * then.validation_images
+    with pytest.raises(InputError, match="batch_size is 999"):
+        make_plan(replace(alone, epochs=3, batch_size=999), None)
+    assert make_plan(replace(alone, batch_size=999), None) == replace(plan, batch_size=999, steps=0)

@@ -102,7 +102,7 @@ def test_a_run_that_goes_on_after_the_regression_is_the_same(whole, data, tmp_pa
 
 
 def test_a_regression_alone_is_a_run(data, tmp_path):
-    profile = dataclasses.replace(PROFILE, epochs=1)
+    profile = dataclasses.replace(PROFILE, epochs=1, batch_size=999)  # which it needs not fill
     result = loop.train(profile, data, tmp_path / "run", progress=False)
     assert result.finished and result.best_epoch == 1
     shutil.rmtree(tmp_path / "run" / "state")
