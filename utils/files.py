@@ -161,8 +161,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, whole; a NaN, which JSON does not know, becomes null."""
-    text = json.dumps(_without_nan(value), indent=2, ensure_ascii=False, allow_nan=False)
-    write_text(path, text + "\n")
+    write_text(path, json.dumps(_without_nan(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def _without_nan(value: Any) -> Any:
@@ -180,8 +179,8 @@ def read_json(path: Path) -> Any:
         InputError: the file is missing, is not JSON, or has text that is not Unicode; the message names it.
     """
     try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
-        json.dumps(value, ensure_ascii=False).encode()  # fails at half a character, which no file can hold
+        # writing it fails at half a character, which no file can hold
+        json.dumps(value := json.loads(Path(path).read_text(encoding="utf-8")), ensure_ascii=False).encode()
         return value
     except FileNotFoundError:
         raise InputError(f"{path}: no such file.") from None

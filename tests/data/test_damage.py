@@ -94,6 +94,15 @@ def test_each_damage_is_found_by_file_and_record_and_left_out(tmp_path, frames, 
     assert list(bad_records(whole.values(), n_classes=4)) == []
 
 
+def test_an_id_that_is_no_text_is_found_before_anything_takes_it(tmp_path):
+    path = shard(tmp_path, with_feature(4, image_id=bytes_list("Ä".encode("latin-1"))))
+    (bad,) = bad_records([path], n_classes=4)
+    assert str(bad) == f"{path}: record 4 is no tf.train.Example with an id in UTF-8"
+    for read in (records.read_records, records.read_labels):
+        with pytest.raises(InputError, match=r"record 4 is damaged .*UTF-8"):
+            list(read([path]))
+
+
 def test_records_behind_several_wrong_checksums_are_used(tmp_path):
     frames = [*flipped(1, 60)[:2], *flipped(2, 60)[2:4], *flipped(4, 60)[4:]]
     path = shard(tmp_path, frames, "unnamed.tfrec")

@@ -383,3 +383,24 @@ def test_a_length_beyond_the_file_with_its_checksum_is_named_and_never_asked_for
     assert any(f"record {at} at byte" in problem for problem in verify.verify([path]))
     with pytest.raises(InputError, match=rf"ends inside record {at}"):
         first_labels([path], 100)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [("scientificName", b"Zea", "as bytes, must be int64"), ("image", 7, "as int64, must be bytes")],
+)
+def test_inspect_names_a_feature_of_another_kind(tmp_path, make_jpeg, name, value, said):
+    import tensorflow as tf
+
+    features = {"image": make_jpeg(0, 20, 20), "image_id": b"a", "scientificName": 0} | {name: value}
+    lists = {
+        key: tf.train.Feature(bytes_list=tf.train.BytesList(value=[each]))
+        if isinstance(each, bytes)
+        else tf.train.Feature(int64_list=tf.train.Int64List(value=[each]))
+        for key, each in features.items()
+    }
+    path = tmp_path / "x_train00_1.tfrec"
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        writer.write(tf.train.Example(features=tf.train.Features(feature=lists)).SerializeToString())
+    with pytest.raises(InputError, match=rf"x_train00_1\.tfrec: record 0 has feature '{name}' {said}"):
+        verify.inspect([path])

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 from click.testing import CliRunner
@@ -21,6 +22,7 @@ from support.tiny import in_place, tiny_network, tiny_profile, trained
 
 from utils.__main__ import main
 from utils.config import load_profile
+from utils.data.delimited import write_csv
 from utils.files import InputError, building
 from utils.own import export as module
 from utils.own.answers import ARRAYS, SURE, answering
@@ -313,6 +315,22 @@ def test_the_script_says_what_its_answer_is_worth_as_predict_does(
             assert first == "doubtful: sure of no species, genus or family"
         said.add(first.partition(",")[0])
     assert len(said) > 2, "several ranks, or no answer"
+
+
+def test_the_script_prints_names_as_they_are_and_nothing_that_steers_a_terminal(
+    exported, tmp_path, monkeypatch, capsys, make_sheet
+):
+    pytest.importorskip("ai_edge_litert")
+    script = Path(shutil.copytree(exported, tmp_path / "exported")) / SCRIPT
+    table = pd.read_csv(script.parent / LABELS)
+    table["scientificName"] = "=Zea \x1b[2J \u202e" + table["scientificName"]
+    write_csv(table, script.parent / LABELS)
+    said = _says(script, make_sheet(0).convert("RGB"), monkeypatch, capsys)
+    assert said.replace("\n", "").isprintable() and r" =Zea \x1b[2J \u202e" in said
+    monkeypatch.setattr(sys, "argv", [str(script), str(tmp_path / "no\x1b[2J.jpg")])
+    with pytest.raises(SystemExit, match=r"no\\x1b\[2J\.jpg: cannot be read") as refused:
+        runpy.run_path(str(script), run_name="__main__")
+    assert str(refused.value).isprintable()
 
 
 def test_the_script_of_a_run_without_a_score_says_so(run, data, tmp_path, monkeypatch, capsys, make_sheet):

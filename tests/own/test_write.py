@@ -774,6 +774,16 @@ def test_shards_beside_the_images_are_no_species_folder(tmp_path, make_sheet):
         write_from_labels(None, tmp_path, tmp_path, **SMALL)
 
 
+@pytest.mark.parametrize("value", ["x", [1], None, {"scientificName": "x"}], ids=str)
+def test_a_manifest_with_other_labels_is_named(own_sheets, write, value):
+    _, _, out = own_sheets
+    shards = write(out / "a").shards
+    path = out / "a" / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"labels": value}))
+    with pytest.raises(InputError, match=r"manifest\.json: 'labels' is .*, which nothing wrote"):
+        verify.verify(shards)
+
+
 CLIMBING = ["../outside_train00_4.tfrec", "/etc/train00_4.tfrec", "a\\train00.tfrec", "labels.json"]
 
 

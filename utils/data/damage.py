@@ -129,8 +129,7 @@ def naming_damage(
 
 
 def _bad_in_shard(path: Path, n_classes: int | None) -> list[BadRecord]:
-    named = COUNT_IN_NAME.search(path.name)
-    promised = int(named[1]) if named else None
+    promised = int(named[1]) if (named := COUNT_IN_NAME.search(path.name)) else None
     bad: list[BadRecord] = []
     kinds: dict[str, str] = {}
     count, broken_off = 0, False
@@ -216,8 +215,8 @@ def judge(
         return Verdict(content)
     try:
         lists = lists_of(content)
-    except NotAnExample:
-        return Verdict("is no tf.train.Example")
+    except NotAnExample as error:
+        return Verdict(f"is {error}")
     if reason := wrong_kind({name: kind for name, (kind, _) in lists.items()}, needed, optional, like):
         return Verdict(reason)
     looked_at = [name for name in dict.fromkeys((*needed, *optional)) if name in lists]

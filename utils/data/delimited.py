@@ -266,12 +266,13 @@ def _quoted_rows(path: Path, lines: Iterator[tuple[int, str]], delimiter: str) -
         yield numbers[0], numbers[-1], fields, texts[-1][-1] in "\r\n"  # without that the file may be cut off
 
 
-# What a spreadsheet runs as a formula, numbers are none; and what such a text is written as.
-_FORMULA = re.compile(r"'*(?:[=@\t\r]|[+-](?!\d+(\.\d+)?\Z))")
+# What a spreadsheet runs as a formula, numbers are none; what begins with a space, which readers cut off; and what
+# such a text is written as.
+_FORMULA = re.compile(r"'*(?:[=@\s]|[+-](?!\d+(\.\d+)?\Z))")
 
 
 def as_cell(text: Any) -> Any:
-    """A text as a cell of a CSV: with ' before what a spreadsheet would run as a formula; see `from_cell`."""
+    """A text as a cell of a CSV: with ' before a space or what a spreadsheet takes for a formula; see `from_cell`."""
     return f"'{text}" if isinstance(text, str) and _FORMULA.match(text) else text
 
 

@@ -105,6 +105,8 @@ def decode(content: bytes, *, grey: bool = False, ratio: int = 8) -> tuple[np.nd
     Raises:
         Damaged: something is lost or wrong.
     """
+    if content.count(b"\xff\xda") > 500:  # programs write about ten; each goes through all pixels
+        raise Damaged("it has more than 500 scans, as no program writes them; save it again")
     pixels, complaint = _decoded(content, grey, ratio)
     note = ""
     if complaint:

@@ -252,9 +252,8 @@ def refuse_other_ranks(table: pd.DataFrame, labels: LabelMap, where: Path, label
     Args:
         table, where: as for `refuse_other_classes`.
     """
-    manifest = read_manifest(label_file.parent) or {}
-    written = manifest.get("labels", {}).get("scientificName", labels.names.tolist())
-    if written != labels.names.tolist():
+    manifest = read_manifest(label_file.parent)
+    if manifest and manifest["labels"].get("scientificName", labels.names.tolist()) != labels.names.tolist():
         raise InputError(
             f"{label_file}: has other species than {MANIFEST} says of these shards. Give the labels.json "
             "that was written with the shards."

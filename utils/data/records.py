@@ -107,15 +107,18 @@ def lists_of(serialized: bytes) -> dict[str, tuple[str, Sequence[Any]]]:
     """Every feature of a record: its kind ("bytes", "int64", "float", "empty") and its values.
 
     Raises:
-        NotAnExample: the bytes are no tf.train.Example.
+        NotAnExample: the bytes are no tf.train.Example, or its id is not UTF-8.
     """
     import tensorflow as tf
     from google.protobuf.message import DecodeError
 
     try:
         features = tf.train.Example.FromString(serialized).features.feature
+        b"".join(features[IMAGE_ID].bytes_list.value if IMAGE_ID in features else ()).decode()
     except DecodeError:
-        raise NotAnExample("not a tf.train.Example") from None
+        raise NotAnExample("no tf.train.Example") from None
+    except UnicodeDecodeError:
+        raise NotAnExample("no tf.train.Example with an id in UTF-8") from None
     kinds = {name: feature.WhichOneof("kind") for name, feature in features.items()}
     return {
         name: (_LISTS[kind], getattr(features[name], kind).value if kind else ())
@@ -151,8 +154,7 @@ def read_schema(path: Path) -> dict[str, str]:
     Raises:
         InputError: the file is missing, empty or damaged.
     """
-    first = next(read_examples([Path(path)]), None)
-    if first is None:
+    if (first := next(read_examples([Path(path)]), None)) is None:
         raise InputError(f"{path}: has no records. Download or write the shard again.")
     return {name: kind_of_value(first[name]) for name in sorted(first)}
 
@@ -163,11 +165,10 @@ def count_records(paths: Iterable[Path]) -> int:
     Raises:
         InputError: a shard without a count in its name is missing or compressed, or ends inside a record.
     """
-    total = 0
-    for path in map(Path, paths):
-        named = COUNT_IN_NAME.search(path.name)
-        total += int(named[1]) if named else _count_by_framing(path)
-    return total
+    return sum(
+        int(named[1]) if (named := COUNT_IN_NAME.search(path.name)) else _count_by_framing(path)
+        for path in map(Path, paths)
+    )
 
 
 def _count_by_framing(path: Path) -> int:

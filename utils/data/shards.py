@@ -248,7 +248,8 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
             f"{path}: has no list of shards with file (a name without a path), records, bytes and sha256. Delete it, "
             "or write the shards again."
         )
-    for key, kind, inner in (("settings", dict, object), ("records", dict, int), ("notes", list, str)):
+    kinds = {"settings": (dict, object), "records": (dict, int), "notes": (list, str), "labels": (dict, list)}
+    for key, (kind, inner) in kinds.items():
         found = manifest.setdefault(key, kind())
         values = found.values() if isinstance(found, dict) else found
         if not isinstance(found, kind) or not all(isinstance(value, inner) for value in values):

@@ -107,11 +107,7 @@ def _opened_image(file: BinaryIO, *, whole: bool) -> tuple[Image.Image, bytes, s
             except SyntaxError:  # bytes between its segments, maybe
                 file.seek(0)
         content, note = jpeg.tidied(file.read())
-        image = jpeg_factory(BytesIO(content))
-        # each scan goes through all pixels, however few bytes it has
-        if "progressive" in image.info and content.count(_SCAN) > _MOST_SCANS:
-            raise ValueError(f"it has more than {_MOST_SCANS} scans, which no program writes; save it again")
-        return image, content, note
+        return jpeg_factory(BytesIO(content)), content, note
     if start.startswith(_PNG):
         if whole:
             _refuse_damaged_png(file)
@@ -125,7 +121,6 @@ def _opened_image(file: BinaryIO, *, whole: bool) -> tuple[Image.Image, bytes, s
     raise UnidentifiedImageError
 
 
-_SCAN, _MOST_SCANS = b"\xff\xda", 500  # programs write about ten
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 

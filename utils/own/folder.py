@@ -51,7 +51,9 @@ def stored_by(run_dir: Path, run_name: str) -> Stored:
     path = Path(run_dir) / f"{run_name}_configs.json"
     try:
         found = read_json(path).get("run", {}).get("stored") or {}
-        stored = Stored(**{**asdict(Stored()), **found})
+        stored = Stored(
+            **{**asdict(Stored()), **{key: value for key, value in found.items() if value is not None}}
+        )
     except (AttributeError, TypeError):
         raise InputError(f"{path}: not the settings of a run. Copy the run again.") from None
     if type(stored.size) is not int or not 16 <= stored.size <= 4096 or stored.fit not in FITS:

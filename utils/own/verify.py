@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from utils.data.damage import BAD_CHECKSUM, entries, judge
+from utils.data.damage import BAD_CHECKSUM, WAY_OUT, entries, judge, wrong_kind
 from utils.data.records import (
     CLASS,
     FEATURES,
@@ -99,10 +99,12 @@ def inspect(paths: Iterable[Path]) -> list[dict[str, Any]]:
         image_bytes, records = 0, 0
         for position, features in enumerate(read_examples([path])):
             need_features(features, (IMAGE,), f"{path}: record {position}")
+            found = {name: kind_of_value(value) for name, value in features.items()}
+            if reason := wrong_kind(found, (IMAGE,), (CLASS,)):
+                raise InputError(f"{path}: record {position} {reason}. {WAY_OUT}.")
             image_bytes += len(features[IMAGE])
             sizes[_image_size(features[IMAGE])] += 1
-            for name, value in features.items():
-                kinds.setdefault(name, kind_of_value(value))
+            kinds = found | kinds
             if CLASS in features:
                 classes = [min([features[CLASS], *classes]), max([features[CLASS], *classes])]
             records += 1

@@ -265,7 +265,7 @@ def describe(task: "Task", model: tf.keras.Model, run_dir: Path, devices: str) -
 def _stored(shards: tuple[Path, ...]) -> dict[str, Any] | None:
     """Size and fit of the stored images, by the manifest beside the shards; None without one."""
     manifest = read_manifest(shards[0].parent)
-    return manifest and {key: manifest.get("settings", {})[key] for key in ("size", "fit")}
+    return manifest and {key: manifest["settings"].get(key) for key in ("size", "fit")}
 
 
 def _version(package: str) -> str | None:
