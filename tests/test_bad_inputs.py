@@ -264,6 +264,7 @@ CASES = [
     case("setting that is nan", f"{TRAIN} -s crop=nan", {}, 2, "crop is 'nan'", "type float"),
     case("setting out of range", f"{TRAIN} -s image_size=8", {}, 2, "image_size is 8", "from 32 to 1024"),
     case("negative seed", f"{TRAIN} -s seed=-1", {}, 2, "seed is -1", "0 or more"),
+    case("name as a setting", f"{TRAIN} -s name=x", {}, 2, "-s name", "--profile"),
 
     # run
     case("unknown notebook", "run 47 --out r", {}, 2, "'47'", "Give a number"),

@@ -56,6 +56,11 @@ def test_auto_is_laptop_here_and_kaggle_on_kaggle(monkeypatch):
             r"frozen_stages is 9, must be from 0 to 7 \(M, L, XL, Lite: to 8\)",
         ),
         ("scratch", {"frozen_stages": 8}, "frozen_stages is 8, must be from 0 to 7"),
+        ("laptop", {"epochs": "9" * 30}, "epochs is .*, must be 1 or more, up to 10,000"),
+        *(
+            ("laptop", {key: 10**30}, rf"{key} is .* or more, below 2\*\*31")
+            for key in ("seed", "batch_size")
+        ),
         ("laptop", {"ema": 1.0}, "ema is 1.0, must be from 0 to below 1"),
     ],
 )

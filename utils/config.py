@@ -50,7 +50,7 @@ def _one_of(values: tuple[str, ...], words: str = "") -> Rule:
 
 
 def _from(least: int) -> Rule:
-    return lambda value, _: value >= least, f"{least} or more"
+    return lambda value, _: least <= value < 2**31, f"{least} or more, below 2**31"
 
 
 _ABOVE_0: Rule = (lambda value, _: value > 0, "above 0")
@@ -112,7 +112,7 @@ class Profile:
     dropout: float = _network(0.0, _PART)  # before and after the hidden layer
     hidden_units: int = _network(0, _from(0))  # dense layer between pooling and logits, 0 for none
 
-    epochs: int = _training(1, _from(1))
+    epochs: int = _training(1, (lambda n, _: 1 <= n <= 10_000, "1 or more, up to 10,000"))
     steps_per_epoch: int = _training(0, _from(0))  # 0: one pass over the training images
     batch_size: int = _training(32, _from(1))  # over all replicas
     max_lr: float = _training(0.1, _ABOVE_0)
@@ -279,7 +279,7 @@ def profile_from_dict(values: dict[str, Any], where: str) -> Profile:
         raise error if str(error).startswith(where) else UsageError(f"{where}: {error}") from None
 
 
-def load_profile(name: str | None = "auto", **overrides: Any) -> Profile:
+def load_profile(name: str | None = "auto", /, **overrides: Any) -> Profile:
     """Read a profile by name, with some settings replaced.
 
     `auto`, and None as papermill gives it, is "kaggle" on Kaggle and "laptop" elsewhere.

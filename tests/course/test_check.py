@@ -125,3 +125,24 @@ def test_a_file_that_is_no_notebook_is_named(tmp_path):
     (tmp_path / "x.ipynb").write_text("{}")
     with pytest.raises(InputError, match=r"x\.ipynb"):
         check.check_notebook(tmp_path / "x.ipynb")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        "[" * 100_000,
+        [1],
+        {"metadata": [1]},
+        {"cells": None},
+        {"cells": ["a"]},
+        {"cells": [{"cell_type": "code", "source": 5}]},
+        {"cells": [{"cell_type": "code", "source": "a", "metadata": {"tags": 5}}]},
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_what_is_no_notebook_is_told_in_one_way(tmp_path, changed):
+    path = tmp_path / "a.ipynb"
+    content = changed if isinstance(changed, str | list) else clean() | changed
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    with pytest.raises(InputError, match=r"a\.ipynb: not a notebook of format 4"):
+        check.check_notebook(path)

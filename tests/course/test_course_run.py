@@ -308,6 +308,27 @@ def test_results_of_an_earlier_run_in_the_folder_are_kept(course, tmp_path, monk
     assert len(json.loads((tmp_path / "run" / "result.json").read_text())["notebooks"]) == 2
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        [1],
+        {"notebooks": 1},
+        {"notebooks": [{"name": "../../x", "seconds": 1, "training_seconds": 0}]},
+        {"notebooks": [{"name": "x", "seconds": "1", "training_seconds": 0}]},
+        {"notebooks": [{"name": "x", "seconds": 1, "training_seconds": None}]},
+        {"notebooks": [{"name": "x", "seconds": 1, "training_seconds": 0, "problem": [1]}]},
+        {"notebooks": [{"name": "x", "seconds": 10**30, "training_seconds": 0}]},
+    ],
+    ids=str,
+)
+def test_a_result_that_no_run_wrote_is_named_before_a_notebook_runs(course, tmp_path, content):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "result.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"result\.json: not the result of a run"):
+        course(WRITES)
+    assert not list((tmp_path / "run").rglob("*.ipynb"))
+
+
 def test_the_latest_run_is_linked_where_the_file_system_has_links(course, tmp_path, monkeypatch):
     monkeypatch.setattr("utils.course.run.REPOSITORY", tmp_path)
     with monkeypatch.context() as without:

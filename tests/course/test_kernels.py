@@ -742,6 +742,23 @@ def test_what_does_not_pass_the_check_is_not_pushed(copy, tmp_path):
     assert not (tmp_path / "calls").exists()
 
 
+@pytest.mark.parametrize("value", [5, None, [5], {"a": 1}, "../../x", "--help", "a\x1b[2J/b"], ids=str)
+@pytest.mark.parametrize("key", ["id", "code_file", "kernel_sources", "dataset_sources"])
+def test_metadata_of_another_form_are_told_and_make_no_command(copy, key, value):
+    path = copy / KERNELS[0].slug / "kernel-metadata.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    assert any(KERNELS[0].slug in problem and key in problem for problem in check(copy))
+    with pytest.raises(InputError, match=r"does not pass `\./course kaggle check`") as told:
+        Push(copy).commands()
+    assert "\x1b" not in str(told.value)
+
+
+def test_notes_of_a_push_that_are_none_are_named(copy, tmp_path):
+    (copy / "pushed.json").write_text("[1]")
+    with pytest.raises(InputError, match=r"pushed\.json: not what a push has noted"):
+        Push(copy, double(tmp_path, GOOD)).run()
+
+
 def test_ctrl_c_while_waiting_and_the_same_command_goes_on(copy, tmp_path):
     tool = double(tmp_path, f'[ "$1 $2" = "kernels status" ] && [ ! -e {tmp_path}/done ] && '
                             '{ echo "$3 has status \\"running\\""; exit 0; }\n' + GOOD)  # fmt: skip

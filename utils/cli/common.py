@@ -276,7 +276,10 @@ def profile_of(name: str, settings: tuple[str, ...] = ()) -> "Profile":
     from utils.config import load_profile
 
     booleans = {"true": True, "false": False}
-    overrides = {key: booleans.get(text.lower(), text) for key, text in pairs_of(settings, "-s").items()}
+    pairs = pairs_of(settings, "-s")
+    if "name" in pairs:
+        raise UsageError("-s name: a profile's name is no setting. Choose another one by --profile.")
+    overrides = {key: booleans.get(text.lower(), text) for key, text in pairs.items()}
     return load_profile(name, **overrides)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.course.notebooks import parse_parameters, write_notebook
-from utils.files import REPOSITORY, InputError
+from utils.files import REPOSITORY, InputError, read_json
 from utils.setup import lock
 
 FIX = "./course check --fix"
@@ -75,10 +75,16 @@ def _ruff(root: Path, *arguments: str) -> bool:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        notebook = json.loads(path.read_text(encoding="utf-8"))
-        if notebook["nbformat"] == 4 and isinstance(notebook["cells"], list):
+        notebook = read_json(path)
+        parts = [notebook.get("metadata", {}), *(cell.get("metadata", {}) for cell in notebook["cells"])]
+        right = all(isinstance(part, dict) and isinstance(part.get("tags", []), list) for part in parts)
+        if (
+            right
+            and notebook["nbformat"] == 4
+            and all("".join(cell["source"]) or True for cell in notebook["cells"])
+        ):
             return notebook
-    except (ValueError, KeyError, TypeError):
+    except (InputError, KeyError, TypeError, AttributeError):
         pass  # one message for all that is no notebook
     raise InputError(f"{path}: not a notebook of format 4. Save it again in JupyterLab.")
 

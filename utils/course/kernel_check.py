@@ -83,8 +83,8 @@ def _kernel_problems(folder: Path) -> Iterator[str]:
                 yield f"{key} has {source!r}, must be {words}"
         if len(set(map(str, sources))) < len(sources):
             yield f"{key} names a source twice"
-    if values.get("id") in (values.get("kernel_sources") or []):
-        yield "kernel_sources names the kernel itself"
+        if values.get("id") in sources:
+            yield f"{key} names the kernel itself"
     yield from _code_problems(folder, values.get("code_file"))
 
 

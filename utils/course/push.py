@@ -64,8 +64,12 @@ class Push:
 
         The owner's data sets that are not in the folder, as the weights before they are made, come first: they must
         be on Kaggle.
+
+        Raises:
+            UsageError: no kernel has the number `only`.
+            InputError: the folder does not pass `check`.
         """
-        items = self._items(only)
+        items = self._checked_items(only)
         lines = [
             f"{shlex.join(self._ask('datasets', name))}  # must be on Kaggle, it is not in {self.folder}: "
             f"{self._way_to(name)} makes it"
@@ -101,16 +105,17 @@ class Push:
             InputError: the folder does not pass `check`, the tool is not installed, it has failed or has
                 printed an error, a data set of weights is nowhere, or a kernel that is waited for has failed.
         """
-        items = self._items(only)
-        if problems := check(self.folder):
-            raise InputError("\n".join([f"{self.folder} does not pass `./course kaggle check`:", *problems]))
+        items = self._checked_items(only)
         if shutil.which(self.tool[0]) is None:
             raise InputError(
                 "The official `kaggle` tool is not here. ./course setup installs it; elsewhere: pip install "
                 "kaggle==2.2.5"
             )
         self._check_own_datasets(items)
-        pushed = read_json(self.folder / PUSHED_FILE) if (self.folder / PUSHED_FILE).is_file() else {}
+        notes = self.folder / PUSHED_FILE
+        pushed = read_json(notes) if notes.is_file() else {}
+        if not isinstance(pushed, dict):
+            raise InputError(f"{notes}: not what a push has noted. Remove it; then all is pushed again.")
         try:
             for item in items:
                 if only is None and pushed.get(item.name) == _fingerprint(item):
@@ -125,6 +130,12 @@ class Push:
                 flush=True,
             )
             raise
+
+    def _checked_items(self, only: str | None) -> list[Path]:
+        items = self._items(only)
+        if problems := check(self.folder):
+            raise InputError("\n".join([f"{self.folder} does not pass `./course kaggle check`:", *problems]))
+        return items
 
     def _items(self, only: str | None) -> list[Path]:
         if only is None:

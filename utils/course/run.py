@@ -150,11 +150,18 @@ def _earlier_results(folder: Path) -> list[NotebookResult]:
     if not path.is_file():
         return []
     try:
-        return [NotebookResult(**values) for values in read_json(path)["notebooks"]]
+        found = [NotebookResult(**values) for values in read_json(path)["notebooks"]]
+        if all(
+            isinstance(each.name, str)
+            and not {"/", "\\"}.intersection(each.name)
+            and isinstance(each.problem, str)
+            and all(0 <= seconds < 1e9 for seconds in (each.seconds, each.training_seconds))
+            for each in found
+        ):
+            return found
     except (KeyError, TypeError):
-        raise InputError(
-            f"{path}: not the result of a run of the course. Name another folder by --out."
-        ) from None
+        pass  # one message for all that no run wrote
+    raise InputError(f"{path}: not the result of a run of the course. Name another folder by --out.")
 
 
 def _point_latest(folder: Path) -> None:
