@@ -18,6 +18,7 @@ SCREENED = ", screened"  # at the end of a training's name: one seed at a third 
 # What each training of the tables does; see the batch files for every setting.
 TRAININGS = {
     "frozen features": "the network as it comes, and a logistic regression as its classifier",
+    "from nothing": "a network from random weights, as profile scratch trains it",
     "published recipe": "cross-entropy, weighted by the effective number of images with N = 10 (Cui et al. 2019)",
     "cross-entropy": "every sheet counts the same",
     "best recipe": "balanced softmax, with the settings that validation chose",
