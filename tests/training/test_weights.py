@@ -71,6 +71,41 @@ def test_weights_that_lead_out_of_their_file_are_refused(
     assert all((one == other).all() for one, other in zip(before, model.get_weights(), strict=True))
 
 
+def instead(**options) -> Callable[[h5py.File], None]:
+    """A change that puts another array where a kernel was."""
+
+    def change(file: h5py.File) -> None:
+        del file["dense/dense/kernel:0"]
+        file.create_dataset("dense/dense/kernel:0", **options)
+
+    return change
+
+
+def named(value) -> Callable[[h5py.File], None]:
+    return lambda file: file["dense"].attrs.__setitem__("weight_names", value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        instead(shape=(2**40, 2**20), dtype="f4", chunks=(64, 64)),
+        *(instead(data=np.zeros((4, 3), kind)) for kind in ("c8", "i8", "S4", "V8", [("a", "f4")])),
+        instead(shape=(4, 3), dtype=h5py.ref_dtype),
+        instead(data=h5py.Empty("f4")),
+        *(named(value) for value in (5, [1.5], [[b"a"]], h5py.Empty("S1"), [b"\xff\xfe"], [b"."])),
+    ],
+)
+def test_weights_that_are_no_numbers_are_refused(change: Callable[[h5py.File], None], tmp_path: Path) -> None:
+    model, path = network(), tmp_path / "w.h5"
+    save_weights(model, path)
+    with h5py.File(path, "r+") as file:
+        change(file)
+    with pytest.raises(
+        InputError, match=r"w\.h5: (not a readable|layer dense holds no weights|does not fit)"
+    ):
+        load_weights(model, path)
+
+
 def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
     one, other = network(), network()
     save_weights(one, tmp_path / "w.h5")

@@ -108,7 +108,8 @@ def _opened(path: Path) -> Iterator[h5py.Group]:
         raise
     except FileNotFoundError:
         raise InputError(f"{path}: no such weight file.") from None
-    except (OSError, RuntimeError, KeyError, ValueError) as error:  # of HDF5: any, while damage is read
+    # of HDF5: any, while damage is read
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError, AttributeError, MemoryError) as error:
         raise InputError(f"{path}: not a readable .h5 file ({error}). Download or copy it again.") from None
 
 
@@ -131,7 +132,8 @@ def _stored(path: Path) -> Iterator[tuple[Iterable[str], Callable[[str], list[np
             names = [] if group is None else group.attrs.get("weight_names")
             found = [_own(path, group, each) for each in names] if names is not None else [None]
             if not all(
-                isinstance(each, h5py.Dataset) and not (each.external or each.is_virtual) for each in found
+                getattr(each, "dtype", "") == "f4" and not (each.external or each.is_virtual)
+                for each in found
             ):
                 raise InputError(f"{path}: layer {name} holds no weights of its own. Take another file.")
             return [np.asarray(each) for each in found]
