@@ -507,6 +507,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     [
         (f"run: train\n{BOMB}", r"its aliases \(\*name\) stand for more than 100,000 values"),
         ("run: train\nsettings: &a {epochs: *a}\n", r"its aliases .* stand for more"),
+        ("run: train\nsettings: {name: x}\n", "`name` is no setting of a batch"),
         ("run: " + "[" * 5000 + "]" * 5000, "nests too deeply"),
         ("run: !!python/object/apply:os.system [touch pwned]\n", "not valid YAML .*python/object"),
         ("run: train\nabout: 2026-13-45\n", "not valid YAML .*month"),

@@ -347,6 +347,13 @@ def test_the_heat_lies_on_the_part_that_the_model_sees():
     assert np.asarray(overlay(sheet, heat, 1.0))[0, 0].sum() > 90 * 3
 
 
+def test_a_name_that_turns_its_direction_turns_nothing_else(tmp_path, facts):
+    make(tmp_path / "p.html", facts, judged("a\u202egpj.jpg"))
+    page = path_text(tmp_path / "p.html")
+    assert page.count("<bdi>a\u202egpj.jpg</bdi>") == 2
+    assert re.sub(r'<bdi>.*?</bdi>|alt="[^"]*"', "", page, flags=re.DOTALL).count("\u202e") == 0
+
+
 def test_words_are_dark_enough_to_read(tmp_path, facts):
     """At least 4.5 to 1 on white, as WCAG 2 asks for."""
     make(tmp_path / "p.html", facts, judged("a.jpg"))

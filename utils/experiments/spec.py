@@ -395,8 +395,9 @@ def _run(
     from utils.course.notebooks import check_parameters
 
     if known is None:
-        if "seed" in given:
-            raise UsageError("`seed` is no setting of a batch. Give `seeds`, a list.")
+        for key, instead in (("seed", "seeds"), ("name", "profiles")):
+            if key in given:
+                raise UsageError(f"`{key}` is no setting of a batch. Give `{instead}`, a list.")
         profile, parameters = load_profile(profile_name, seed=seed, **given), {}
     else:
         profile = load_profile(profile_name)

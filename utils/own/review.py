@@ -51,7 +51,8 @@ def read_predictions(path: Path) -> list[Sheet]:
     """The sheets of a CSV that `predict --images` wrote, see `utils.own.answers.write_answers_csv`.
 
     Raises:
-        InputError: it is another table, a file is listed twice or not named, or a probability is none.
+        InputError: it is another table, a file is listed twice, not named or outside of the folder, or a probability
+            is none.
     """
     parts = ("species", "genus", "family", "probability")
     first = [f"{part}_1" for part in parts]
@@ -64,6 +65,8 @@ def read_predictions(path: Path) -> list[Sheet]:
     for line, (image_id, file, status), cells in zip(table.index, told, answers, strict=True):
         if not file:
             raise InputError(f"{path}: line {line} has no file_name. {way_out}")
+        if Path(file).is_absolute() or ".." in Path(file).parts:
+            raise InputError(f"{path}: line {line}: {file!r} is not below the folder of images. {way_out}")
         if file in lines:
             raise InputError(
                 f"{path}: line {line} has {file!r} again, as line {lines[file]}. Keep one of them."
@@ -113,7 +116,7 @@ class Review:
             taxa: {species: (genus, family)} of a label map; without it, of the predictions.
 
         Raises:
-            InputError: a file is outside of the folder, or there is no name in `by`.
+            InputError: there is no name in `by`.
         """
         self.sheets, self.images, self.decisions, self.by = sheets, images, decisions, clean(by)
         if not self.by:
@@ -125,9 +128,6 @@ class Review:
         self._folded = sorted((name.casefold(), name) for name in self.taxa)
         self._of_genus = dict(self.taxa.values())
         files = [sheet.file for sheet in sheets]
-        for file in map(Path, files):
-            if file.is_absolute() or ".." in file.parts:
-                raise InputError(f"{file}: is not below the folder of images. Predict that folder again.")
         found, self.moved = on_disk(images, files)
         self._found = dict(zip(files, found, strict=True))
 

@@ -261,6 +261,11 @@ def test_accents_match_in_either_normal_form_and_nothing_else_does(tmp_path):
     assert on_disk(tmp_path, [apart]) == ([apart], {})
 
 
+def test_a_name_longer_than_any_file_has_is_not_there(tmp_path):
+    put(tmp_path, "a.jpg")
+    assert on_disk(tmp_path, ["x" * 5000 + ".jpg", "a.jpg"])[1] == {"x" * 5000 + ".jpg": ""}
+
+
 @pytest.mark.parametrize(
     ("name", "nearest"),
     [

@@ -97,7 +97,7 @@ def on_disk(folder: Path, names: Sequence[str]) -> tuple[list[str], dict[str, st
     Returns:
         The names on the disk, in order, and {name: the file that is nearest to it, or ""} of those not there.
     """
-    absent = [name for name in names if not (folder / name).is_file()]
+    absent = [name for name in names if not _is_there(folder / name)]
     if not absent:
         return list(names), {}
     found = contents(folder)
@@ -120,6 +120,13 @@ def on_disk(folder: Path, names: Sequence[str]) -> tuple[list[str], dict[str, st
     for name in list(missing)[:_NEAREST_FOR]:
         missing[name] = _nearest(name, free)
     return [meant.get(name, name) for name in names], missing
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # the name has more characters than any file's
+        return False
 
 
 def _nearest(name: str, there: Sequence[str]) -> str:
