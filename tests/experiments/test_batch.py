@@ -44,7 +44,7 @@ def test_every_committed_batch_states_its_plan_and_writes_nothing(file, tmp_path
     assert shown.exit_code == 0, shown.output
     batch = spec.read_batch(file)
     assert f"{len(batch.runs)} runs of train: 0 finished, 0 begun" in shown.output
-    assert shown.output.count("to do ") == len(batch.runs) >= 4
+    assert shown.output.count("to do ") == len(batch.runs) >= 2  # one alone compares nothing
     assert not (tmp_path / "out").exists()
 
 
