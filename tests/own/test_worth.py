@@ -144,7 +144,7 @@ def header(shape):
         ("right", lambda array: array.astype(object)),
         ("strangeness", None),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,  # the same in every process
 )
 def test_arrays_that_are_not_those_of_a_run_are_refused(own, name, content):
     with np.load(own / ARRAYS) as stored:
