@@ -108,12 +108,12 @@ def trained(start: str, data: "Data", table: pd.DataFrame, images: int, settings
     np.put_along_axis(best, said.classes, said.probabilities, axis=1)
     score = scores(data.true_classes(said.image_ids), best)
     seconds = float(result.history["time"].sum())
-    row = {"start": start, "images": images, "seed": 0, **score, "seconds": seconds}
-    return {**row, "epoch": result.best_epoch}
+    epoch = result.best_epoch
+    return {"start": start, "images": images, "seed": 0, **score, "seconds": seconds, "epoch": epoch}
 
 
 def figure(table: pd.DataFrame) -> "Figure":
-    """macro-F1 against the images of a species, of both starts: the mean, and the range of the draws."""
+    """macro-F1 against the images of a species, of each start: the mean, and the range of the draws."""
     from utils.figures.style import GREEN, GREY, WINE, new_figure, styled
 
     @styled
@@ -131,8 +131,9 @@ def figure(table: pd.DataFrame) -> "Figure":
             "fine-tuned": (GREEN, "^", "profile laptop, fine-tuned"),
             "random": (GREY, "s", "EfficientNetV2-B0 from nothing"),
         }
-        for start in (start for start in looks if start in of.index):
-            colour, marker, label = looks[start]
+        for start, (colour, marker, label) in looks.items():
+            if start not in of.index:
+                continue
             line = of.loc[start]
             axes.plot(line.index, line["mean"], color=colour, marker=marker, label=label)
             axes.fill_between(line.index, line["min"], line["max"], color=colour, alpha=0.2, lw=0)

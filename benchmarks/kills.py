@@ -97,7 +97,7 @@ class Inputs:
         return path
 
     def _call(self, *words: object) -> None:
-        _done(_utils(*words), environment(self.code))
+        _done(command_line(*words), environment(self.code))
 
 
 def environment(code: Path, **more: str) -> dict[str, str]:
@@ -117,7 +117,8 @@ def _done(command: list[str], variables: dict[str, str]) -> None:
         raise RuntimeError(f"{' '.join(command)}: exit code {done.returncode}\n{done.stderr[-2000:]}")
 
 
-def _utils(*words: object) -> list[str]:
+def command_line(*words: object) -> list[str]:
+    """A call of the package in a process of its own."""
     return [sys.executable, "-m", "utils", *map(str, words)]
 
 
@@ -177,7 +178,7 @@ def _review(inputs: Inputs, out: Path) -> list[str]:
         decisions.write_text("".join(json.dumps({**of, "file": each}) + "\n" for each in files))
     images = inputs.flora("images") / "test_images"
     words = ("review", inputs.predictions(), "--images", images, "--by", "A. Curator")
-    return _utils(*words, "--decisions", decisions, "--only-tables")
+    return command_line(*words, "--decisions", decisions, "--only-tables")
 
 
 def _exported(out: Path) -> list[Any]:
@@ -196,12 +197,12 @@ def _notebook_passed(out: Path) -> list[Any]:
 
 KINDS = {
     "flora": Kind(
-        lambda inputs, out: _utils(
+        lambda inputs, out: command_line(
             "flora", "--species", 6, "--max-images", 9, "--form", "images", "--out", out / "f"
         )
     ),
     "shards": Kind(
-        lambda inputs, out: _utils("flora", "--species", 6, "--max-images", 9, "--out", out / "f")
+        lambda inputs, out: command_line("flora", "--species", 6, "--max-images", 9, "--out", out / "f")
     ),
     "metadata": Kind(
         lambda inputs, out: [sys.executable, "-c", _COPY, str(inputs.flora() / "train_metadata.json")],
@@ -210,44 +211,44 @@ KINDS = {
         variables=lambda out: {"KAGGLE_KERNEL_RUN_TYPE": "Interactive", "NAFLORA_KAGGLE_ROOT": str(out)},
     ),
     "split": Kind(
-        lambda inputs, out: _utils(
+        lambda inputs, out: command_line(
             "split", inputs.table(60_000), "--group", "collector", "--out", out / "split.csv"
         )
     ),
     "write": Kind(
-        lambda inputs, out: _utils(
+        lambda inputs, out: command_line(
             *("tfrecords", "write", "--images", inputs.sheets(), "--labels", inputs.sheets() / "labels.csv"),
             *("--size", 96, "--shard-images", 5, "--out", out / "w"),
         )
     ),
     "train": Kind(
-        lambda inputs, out: _utils("train", *_training(inputs), "--out", out / "r"),
+        lambda inputs, out: command_line("train", *_training(inputs), "--out", out / "r"),
         exact=False,
         told=lambda out: [_without(path, "time") for path in (out / "r").glob("Eff*.csv")],
     ),
     "predict": Kind(
-        lambda inputs, out: _utils(
+        lambda inputs, out: command_line(
             *("predict", "--model", inputs.run(), "--images", inputs.sheets()),
             *("--out", out / "p.csv", "--html", out / "p.html"),
         )
     ),
     "review": Kind(_review),
     "export": Kind(
-        lambda inputs, out: _utils(
+        lambda inputs, out: command_line(
             *("export", "--model", inputs.run(), "--data", inputs.flora(), "--out", out / "e")
         ),
         exact=False,
         told=_exported,
     ),
     "batch": Kind(
-        lambda inputs, out: _utils(
+        lambda inputs, out: command_line(
             *("batch", inputs.file("kills.batch.yaml", _BATCH), "--data", inputs.flora(), "--out", out / "b")
         ),
         exact=False,
         told=lambda out: _without(out / "b" / "summary.csv", "minutes"),
     ),
     "run": Kind(
-        lambda inputs, out: _utils(
+        lambda inputs, out: command_line(
             *(
                 "run",
                 inputs.file("kills.ipynb", json.dumps(_NOTEBOOK)),
@@ -260,7 +261,9 @@ KINDS = {
         exact=False,
         told=_notebook_passed,
     ),
-    "kernels": Kind(lambda inputs, out: _utils("kaggle", "build", "--owner", "botanist", "--out", out / "k")),
+    "kernels": Kind(
+        lambda inputs, out: command_line("kaggle", "build", "--owner", "botanist", "--out", out / "k")
+    ),
 }
 
 

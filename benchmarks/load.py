@@ -18,6 +18,8 @@ from pathlib import Path
 
 import click
 
+from benchmarks.kills import command_line, environment
+from benchmarks.tables import epithet, small_jpeg
 from utils.files import REPOSITORY
 
 SPECIES = 15_501
@@ -52,14 +54,13 @@ class Load:
 def watch(command: list[str]) -> Watched:
     """Run a command to its end and look at its processes meanwhile; on Linux, by /proc."""
     found, began = Watched(0), time.monotonic()
-    variables = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         stdin=subprocess.DEVNULL,
         start_new_session=True,
-        env=variables,
+        env=environment(REPOSITORY, PYTHONUNBUFFERED="1"),
     ) as process:
         heard = time.monotonic()
         selector = selectors.DefaultSelector()
@@ -93,14 +94,9 @@ def _look(session: int, found: Watched) -> None:
 # ---------------------------------------------------------------- what the commands work on
 
 
-def _utils(*words: object) -> list[str]:
-    return [sys.executable, "-m", "utils", *map(str, words)]
-
-
 def _name(number: int) -> str:
     """A species of letters alone, ten to a genus."""
-    letters = "".join("abcdefghij"[int(digit)] for digit in f"{number:05d}")
-    return f"Planta{letters[:4]} speci{letters}".capitalize()
+    return f"Planta{epithet(number // 10)} {epithet(number)}"
 
 
 def _table(folder: Path, rows: int) -> Path:
@@ -119,14 +115,12 @@ def _table(folder: Path, rows: int) -> Path:
 
 def _images(folder: Path, count: int) -> Path:
     """As many small JPEGs in one folder, with labels.csv."""
-    from benchmarks.tables import _jpeg
-
     images = folder / f"images-{count}"
     if not (images / "labels.csv").exists():
         images.mkdir(exist_ok=True)
         rows = ["file_name,scientificName"]
         for number in range(count):
-            (images / f"{number:06d}.jpg").write_bytes(_jpeg(number))
+            (images / f"{number:06d}.jpg").write_bytes(small_jpeg(number))
             rows.append(f"{number:06d}.jpg,{_name(number % SPECIES)}")
         (images / "labels.csv").write_text("\n".join(rows) + "\n")  # last: the folder is whole
     return images
@@ -158,7 +152,9 @@ def _shards(folder: Path, images: Path, name: str, *words: object) -> Path:
 def _made(out: Path, *words: object, labels: Path | None = None) -> None:
     if not out.exists():
         more = ("--labels", labels) if labels else ()
-        subprocess.run(_utils(*words, *more, "--out", out), check=True, cwd=REPOSITORY, capture_output=True)
+        subprocess.run(
+            command_line(*words, *more, "--out", out), check=True, cwd=REPOSITORY, capture_output=True
+        )
 
 
 def _run(folder: Path) -> Path:
@@ -191,7 +187,7 @@ def _batch(folder: Path, runs: int) -> Path:
 def _written(folder: Path, images: Path, *words: object) -> list[str]:
     """`write` into a new place, so that nothing is there already."""
     out = folder / f"written-{time.time_ns()}"
-    return _utils(
+    return command_line(
         "tfrecords", "write", "--images", images, "--labels", images / "labels.csv", "--out", out, *words
     )
 
@@ -199,34 +195,34 @@ def _written(folder: Path, images: Path, *words: object) -> list[str]:
 def _predicted(folder: Path, count: int) -> list[str]:
     out, images = folder / f"answers-{count}", _images(folder, count)
     words = ("--out", out.with_suffix(".csv"), "--html", out.with_suffix(".html"))
-    return _utils("predict", "--model", _run(folder), "--images", images, *words)
+    return command_line("predict", "--model", _run(folder), "--images", images, *words)
 
 
 LOADS = {
-    "metadata": Load((100_000, 1_000_000), "rows", lambda f, n: _utils("metadata", _table(f, n))),
+    "metadata": Load((100_000, 1_000_000), "rows", lambda f, n: command_line("metadata", _table(f, n))),
     "split": Load(
         (100_000, 1_000_000),
         "rows",
-        lambda f, n: _utils("split", _table(f, n), "--group", "collector", "--out", f / "split.csv"),
+        lambda f, n: command_line("split", _table(f, n), "--group", "collector", "--out", f / "split.csv"),
     ),
     "write": Load((10_000, 100_000), "images", lambda f, n: _written(f, _images(f, n), "--size", 32)),
     "write, scans of 190 megapixels": Load((4,), "images", lambda f, n: _written(f, _large(f, 190))),
     "verify": Load(
         (10_000, 100_000),
         "images",
-        lambda f, n: _utils("tfrecords", "verify", _shards(f, _images(f, n), f"shards-{n}")),
+        lambda f, n: command_line("tfrecords", "verify", _shards(f, _images(f, n), f"shards-{n}")),
     ),
     "verify, one image a shard": Load(
         (200, 2_000),
         "shards",
-        lambda f, n: _utils(
+        lambda f, n: command_line(
             "tfrecords", "verify", _shards(f, _images(f, n), f"single-{n}", "--shard-images", 1)
         ),
     ),
     "inspect, one image a shard": Load(
         (200, 2_000),
         "shards",
-        lambda f, n: _utils(
+        lambda f, n: command_line(
             "tfrecords", "inspect", _shards(f, _images(f, n), f"single-{n}", "--shard-images", 1)
         ),
     ),
@@ -234,15 +230,19 @@ LOADS = {
     "flora --metadata-only --json": Load(
         (SPECIES,),
         "species",
-        lambda f, n: _utils("flora", "--metadata-only", "--json", "--out", f / f"full-{time.time_ns()}"),
+        lambda f, n: command_line(
+            "flora", "--metadata-only", "--json", "--out", f / f"full-{time.time_ns()}"
+        ),
     ),
     "submission validate": Load(
         (210_407,),
         "rows",
-        lambda f, n: _utils("submission", "validate", _full(f) / "submission.csv", "--data", _full(f)),
+        lambda f, n: command_line("submission", "validate", _full(f) / "submission.csv", "--data", _full(f)),
     ),
     "batch --dry-run": Load(
-        (500, 5_000), "runs", lambda f, n: _utils("batch", _batch(f, n), "--dry-run", "--out", f / "batch")
+        (500, 5_000),
+        "runs",
+        lambda f, n: command_line("batch", _batch(f, n), "--dry-run", "--out", f / "batch"),
     ),
 }
 

@@ -132,7 +132,7 @@ def _course_stages() -> tuple[Stage, ...]:
 _SIDE = 32  # pixels of the stand-ins for images
 
 
-def _epithet(number: int) -> str:
+def epithet(number: int) -> str:
     """A word of letters alone for a number: an epithet with digits is none."""
     return "speci" + "".join("abcdefghij"[int(digit)] for digit in f"{number:05d}")
 
@@ -156,11 +156,11 @@ def _metadata(count: int) -> "Metadata":
         categories=pd.DataFrame(
             {
                 "category_id": species,
-                "scientificName": [f"Planta {_epithet(number)}" for number in species],
+                "scientificName": [f"Planta {epithet(number)}" for number in species],
                 "authors": "L.",
                 "family": "Plantaceae",
                 "genus": "Planta",
-                "species": [_epithet(number) for number in species],
+                "species": [epithet(number) for number in species],
             }
         ),
         genera=pd.DataFrame({"genus_id": [0], "genus": ["Planta"]}),
@@ -179,7 +179,7 @@ def _metadata_json(bench: Bench, count: int) -> Path:
     return path
 
 
-def _jpeg(number: int) -> bytes:
+def small_jpeg(number: int) -> bytes:
     """A small image that is unlike all others."""
     from io import BytesIO
 
@@ -201,7 +201,7 @@ def _image_files(bench: Bench, count: int) -> Path:
         for number, name in enumerate(names):
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(_jpeg(number))
+            path.write_bytes(small_jpeg(number))
     return folder
 
 
@@ -213,7 +213,7 @@ def _test_shards(bench: Bench, count: int) -> Path:
     if not folder.is_dir():
         made = bench.folder / f".small-test-{count}"
         shutil.rmtree(made, ignore_errors=True)
-        records = (Record(_jpeg(number), number) for number in range(count))
+        records = (Record(small_jpeg(number), number) for number in range(count))
         write_shards(records, made, split="test", size=_SIDE)
         made.rename(folder)
     return folder

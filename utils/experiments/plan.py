@@ -48,7 +48,7 @@ class TrainingPlan:
     steps: int  # in an epoch
     epochs: int
     regression: (
-        bool  # whether the first epoch is one: all images once, of those to train on the mirror images too
+        bool  # the first epoch is one: a pass over all images, and the mirror images of those to train on
     )
     batch_size: int
     image_size: int

@@ -265,9 +265,10 @@ def _crossing(table: pd.DataFrame) -> str:
         to_the_end = held[::-1].cummin()[::-1]
         return table[to_the_end].iloc[0] if to_the_end.any() else None
 
-    won = table[table["fine-tuned"] > table["highest"]]["images of a species"]
+    ahead = table["fine-tuned"] > table["highest"]
+    won = table[ahead]["images of a species"]
     before = f" (with {', '.join(f'{each:.0f}' for each in won)} it is ahead of them)" if len(won) else ""
-    row = first_of(table["fine-tuned"] > table["highest"])
+    row = first_of(ahead)
     if row is not None:
         return (
             f"Fine-tuning is ahead of every draw from **{row['images of a species']:.0f} images of a species** on "
